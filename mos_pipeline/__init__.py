@@ -1,0 +1,1 @@
+"""mos_pipeline."""

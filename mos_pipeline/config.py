@@ -1,0 +1,315 @@
+"""Every setting with its default, unit and meaning, and the checks on them.
+
+The dataclasses below are the one source: ``config.yaml`` is their rendering
+(``python -m mos_pipeline.config``), and a test keeps the two equal. Values come, the later over the earlier,
+from the defaults, a file or mapping, the environment (``MOS_PIPELINE_SECTION__KEY``) and keyword arguments
+(``section__key=…``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mos_pipeline.errors import ConfigError
+
+__all__ = ["Config", "load_config", "render_yaml"]
+
+ENV_PREFIX = "MOS_PIPELINE_"
+MIB = 1 << 20
+
+Source = str | os.PathLike[str] | Mapping[str, Any] | None
+
+
+def setting(
+    default: Any, meaning: str, *, unit: str = "", low: float | None = None, choices: tuple[str, ...] = ()
+) -> Any:
+    """Declare a setting: a dataclass field that carries its unit, meaning and range."""
+    return field(default=default, metadata={"meaning": meaning, "unit": unit, "low": low, "choices": choices})
+
+
+@dataclass(frozen=True, slots=True)
+class ShortTerm:
+    """The most recent pages of each (user, assistant)."""
+
+    capacity: int = setting(9, "pages in the ring; so many new ones make a batch", unit="pages", low=1)
+
+
+@dataclass(frozen=True, slots=True)
+class MidTerm:
+    """Sessions: pages of one topic with a summary, keywords and an embedding."""
+
+    similarity_threshold: float = setting(
+        0.6, "a topic joins the best session from this cosine + Jaccard on, else it founds one", low=0.0
+    )
+    capacity: int = setting(2000, "sessions kept per user (not enforced by this version)", unit="sessions", low=1)
+    heat_threshold: float = setting(7.0, "heat that promotes a session (not acted on by this version)", low=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class LongTerm:
+    """Profile and knowledge."""
+
+    knowledge_capacity: int = setting(100, "facts kept per user (this version keeps none)", unit="facts", low=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """The model, its process and its vectors."""
+
+    backend: str = setting(
+        "sentence-transformers",
+        "what computes vectors; fake makes them from words, for tests and for measuring the engine alone",
+        choices=("sentence-transformers", "fake"),
+    )
+    model: str = setting("all-MiniLM-L6-v2", "a folder, or the name of a sentence-transformers model")
+    download: bool = setting(False, "may the model be fetched from the hub where it is not installed")
+    threads: int = setting(0, "threads of the model; 0 is one for each core", unit="threads", low=0)
+    batch_word_pieces: int = setting(2048, "word pieces, padding included, in one batch", unit="word pieces", low=64)
+    query_window_s: float = setting(1.0, "for so long after a query batches stay short", unit="seconds", low=0.0)
+    query_batch_ms: float = setting(35.0, "how long a batch may take within that window", unit="milliseconds", low=1.0)
+    max_chars: int = setting(8192, "a text is cut to so many characters before it is split", unit="characters", low=64)
+    in_flight_texts: int = setting(
+        96, "texts handed to the embedder ahead of its work; more sorts better, fewer is fairer", unit="texts", low=1
+    )
+    slab_bytes: int = setting(4 * MIB, "size of one block of shared memory", unit="bytes", low=65536)
+    fake_ms_per_text: float = setting(0.0, "time the fake backend takes for a text", unit="milliseconds", low=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Llm:
+    """The pool that tells topics and continuity."""
+
+    provider: str = setting("extractive", "who does the tasks; extractive needs no network", choices=("extractive",))
+    processes: int = setting(2, "worker processes in the pool", unit="processes", low=1)
+    continuity_threshold: float = setting(
+        0.3, "neighbouring pages from this cosine on belong to one chain (extractive)", low=-1.0
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """The folder on disk."""
+
+    durability: str = setting(
+        "process",
+        "what an accepted page survives: the death of every process, or (power) of the machine too",
+        choices=("process", "power"),
+    )
+    journal_bytes: int = setting(4 * MIB, "size of one journal file", unit="bytes", low=65536)
+    segment_bytes: int = setting(64 * MIB, "size at which a new segment file is begun", unit="bytes", low=65536)
+    frame_pages: int = setting(64, "pages written as one compressed frame", unit="pages", low=1)
+    flush_interval_s: float = setting(
+        1.0, "for so long pages may stay in the journal before they are written to a segment", unit="seconds", low=0.0
+    )
+    compression_level: int = setting(6, "zstd level", low=1)
+    text_cache_bytes: int = setting(16 * MIB, "decompressed page text kept in memory", unit="bytes", low=0)
+    lock_timeout_s: float = setting(
+        10.0, "how long open() waits for the orphaned writer of a dead owner", unit="seconds", low=0.0
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """Accepted pages that the models have not worked off yet; they wait on disk."""
+
+    max_bytes: int = setting(1024 * MIB, "high-water mark", unit="bytes", low=1)
+    policy: str = setting("block", "what add does above the mark", choices=("block", "raise"))
+    timeout_s: float = setting(60.0, "how long add waits under policy block", unit="seconds", low=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieval:
+    """Finding pages again."""
+
+    k: int = setting(7, "pages returned", unit="pages", low=1)
+    timeout_s: float = setting(
+        5.0, "how long retrieve waits for the query's vector before it answers by words alone", unit="seconds", low=0.0
+    )
+    dense_weight: float = setting(
+        0.5, "weight of the cosine; the plain mean of both found most evidence on LoCoMo", low=0.0
+    )
+    words_weight: float = setting(0.5, "weight of BM25, scaled to the query's best page", low=0.0)
+    bm25_k1: float = setting(1.2, "BM25: how fast repeated words saturate", low=0.0)
+    bm25_b: float = setting(0.75, "BM25: how much long pages are discounted, 0 to 1", low=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """Processes and deadlines."""
+
+    start_timeout_s: float = setting(180.0, "how long a worker may take to get ready", unit="seconds", low=0.1)
+    close_timeout_s: float = setting(10.0, "deadline of close() for all processes together", unit="seconds", low=0.1)
+    work_timeout_s: float = setting(
+        120.0, "a worker that is silent for so long over one piece of work is killed", unit="seconds", low=0.1
+    )
+    max_attempts: int = setting(3, "deaths after which a piece of work is halved, or set aside", low=1)
+    restart_backoff_s: float = setting(
+        0.1, "pause before a restart, doubled with each death in a row", unit="seconds", low=0.0
+    )
+    max_restarts: int = setting(30, "deaths in a row, without any work done, after which a worker stays down", low=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All settings, checked. Immutable; ``load_config`` makes one.
+
+    Raises:
+        ConfigError: from ``load_config``, naming the key, its value and what would be right.
+    """
+
+    short_term: ShortTerm = field(default_factory=ShortTerm)
+    mid_term: MidTerm = field(default_factory=MidTerm)
+    long_term: LongTerm = field(default_factory=LongTerm)
+    embedding: Embedding = field(default_factory=Embedding)
+    llm: Llm = field(default_factory=Llm)
+    store: Store = field(default_factory=Store)
+    backlog: Backlog = field(default_factory=Backlog)
+    retrieval: Retrieval = field(default_factory=Retrieval)
+    runtime: Runtime = field(default_factory=Runtime)
+
+    def as_dict(self) -> dict[str, dict[str, Any]]:
+        """Return the settings as plain nested dicts, section by section."""
+        return dataclasses.asdict(self)
+
+
+def load_config(
+    source: Source = None, *, environ: Mapping[str, str] | None = None, overrides: Mapping[str, Any] | None = None
+) -> Config:
+    """Merge defaults, ``source`` (a YAML path or a mapping), the environment and ``overrides`` into a Config.
+
+    Keys may be nested (``{"store": {"durability": "power"}}``), dotted (``"store.durability"``) or joined by two
+    underscores (``store__durability``).
+
+    Raises:
+        ConfigError: a key is unknown (the nearest known one is named), a value has the wrong type or range, or the
+            file can't be read.
+    """
+    values: dict[str, Any] = {}
+    origin = "configuration"
+    if isinstance(source, str | os.PathLike):
+        origin, source = os.fspath(source), _read_yaml(Path(source))
+    for where, layer in (
+        (origin, _flatten(source or {})),
+        ("environment", _from_environment(os.environ if environ is None else environ)),
+        ("keyword argument", _flatten(overrides or {})),
+    ):
+        for key, value in layer:
+            values[key] = _checked(key, value, where)
+    return _build(values)
+
+
+def render_yaml() -> str:
+    """Return the text of ``config.yaml``: every setting at its default, with unit and meaning."""
+    lines = ["# Every setting of mos_pipeline at its default. Written by: python -m mos_pipeline.config"]
+    for section in dataclasses.fields(Config):
+        kind = _section_type(section)
+        lines += ["", f"# {(kind.__doc__ or '').strip()}", f"{section.name}:"]
+        for f in dataclasses.fields(kind):
+            notes = [f.metadata["meaning"]]
+            if f.metadata["choices"]:
+                notes.append("one of " + ", ".join(f.metadata["choices"]))
+            if f.metadata["unit"]:
+                notes.append(f.metadata["unit"])
+            lines += [f"  # {'; '.join(notes)}", f"  {f.name}: {json.dumps(f.default)}"]
+    return "\n".join(lines) + "\n"
+
+
+def _section_type(section: dataclasses.Field[Any]) -> Any:
+    return section.default_factory
+
+
+def _known() -> dict[str, dataclasses.Field[Any]]:
+    return {
+        f"{section.name}.{f.name}": f
+        for section in dataclasses.fields(Config)
+        for f in dataclasses.fields(_section_type(section))
+    }
+
+
+def _read_yaml(path: Path) -> Mapping[str, Any]:
+    import yaml  # only here: most callers never read a file, and the import takes 20 ms
+
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: the configuration can't be read ({error.strerror}); name a readable file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: expected sections with settings at the top, found {type(data).__name__}")
+    return data
+
+
+def _flatten(source: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    sections = {section.name for section in dataclasses.fields(Config)}
+    for name, value in source.items():
+        key = str(name).replace("__", ".")
+        if key in sections:
+            if not isinstance(value, Mapping):
+                raise ConfigError(f"{key}: expected a section with settings, found {value!r}")
+            yield from ((f"{key}.{inner}", v) for inner, v in value.items())
+        else:
+            yield key, value
+
+
+def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
+    known = _known()
+    for name, text in environ.items():
+        if name.startswith(ENV_PREFIX):
+            key = name.removeprefix(ENV_PREFIX).lower().replace("__", ".")
+            yield key, _parsed(text, type(known[key].default)) if key in known else text
+
+
+def _parsed(text: str, kind: type) -> Any:
+    """Read an environment variable's text as ``kind``; what can't be read stays text, for the check to refuse."""
+    try:
+        if kind is bool:
+            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.lower()]
+        return kind(text)
+    except (ValueError, KeyError):
+        return text
+
+
+def _checked(key: str, value: Any, where: str) -> Any:
+    known = _known()
+    if key not in known:
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
+        raise ConfigError(f"{where}: unknown setting {key!r}; the nearest known one is {near!r}")
+    meta, kind = known[key].metadata, type(known[key].default)
+    if kind is float and type(value) is int:
+        value = float(value)
+    if type(value) is not kind:
+        raise ConfigError(f"{where}: {key} must be of type {kind.__name__}, found {value!r}")
+    if kind is float and math.isnan(value):
+        raise ConfigError(f"{where}: {key} must be a number, found nan")
+    if meta["choices"] and value not in meta["choices"]:
+        raise ConfigError(f"{where}: {key} must be one of {', '.join(meta['choices'])}, found {value!r}")
+    if meta["low"] is not None and value < meta["low"]:
+        unit = f" {meta['unit']}" if meta["unit"] else ""
+        raise ConfigError(f"{where}: {key} must be at least {meta['low']}{unit}, found {value!r}")
+    return value
+
+
+def _build(values: Mapping[str, Any]) -> Config:
+    sections = {}
+    for section in dataclasses.fields(Config):
+        prefix = f"{section.name}."
+        mine = {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}
+        sections[section.name] = _section_type(section)(**mine)
+    return Config(**sections)
+
+
+if __name__ == "__main__":
+    import sys
+
+    sys.stdout.write(render_yaml())

@@ -1,0 +1,111 @@
+"""What crosses a boundary: pages and answers for callers, msgpack for processes and files.
+
+A page's record, in the journal and in segments, is the msgpack array
+``[user_id, assistant_id, user_input, agent_response, timestamp, metadata, page_id, source]``; ``page_id`` is nil where
+the library made the id (it follows from the sequence number), ``source`` is nil or ``[digest, ordinal]`` of the file
+the page came from. Strings are UTF-8 with lone surrogates passed through, since chat exports hold them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import msgpack
+
+__all__ = ["Hit", "Page", "PageRecord", "Retrieved", "SourceMark", "decode", "decode_record", "embedded_text", "encode"]
+
+
+def encode(message: Any) -> bytes:
+    """Return ``message`` (None, bool, int, float, str, bytes, lists, dicts) as msgpack bytes."""
+    packed: bytes = msgpack.packb(message, use_bin_type=True, unicode_errors="surrogatepass")
+    return packed
+
+
+def decode(data: bytes | memoryview) -> Any:
+    """Return what ``encode`` was given; tuples come back as lists."""
+    return msgpack.unpackb(data, raw=False, unicode_errors="surrogatepass", strict_map_key=False)
+
+
+class SourceMark(NamedTuple):
+    """Where a page came from: the digest that names its file, and its record's ordinal there, from 0."""
+
+    digest: bytes
+    ordinal: int
+
+
+class PageRecord(NamedTuple):
+    """A page as it is stored, field by field in the order of its msgpack array."""
+
+    user_id: str
+    assistant_id: str
+    user_input: str
+    agent_response: str
+    timestamp: str
+    metadata: dict[str, Any] | None
+    page_id: str | None
+    source: SourceMark | None
+
+
+def decode_record(data: bytes | memoryview) -> PageRecord:
+    """Return the record that ``encode(tuple(record))`` made."""
+    *fields, source = decode(data)
+    return PageRecord(*fields, source and SourceMark(*source))
+
+
+def embedded_text(user_input: str, agent_response: str) -> str:
+    """Return the text whose embedding stands for a page (MemoryOS: ``User: … Assistant: …``)."""
+    return f"User: {user_input} Assistant: {agent_response}"
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One exchange between a user and an assistant.
+
+    Attributes:
+        page_id: the id given to ``add``, or the one the store made.
+        timestamp: as given; ``YYYY-MM-DD HH:MM:SS`` of the moment of acceptance where none was. Data, not an order.
+        metadata: as given, read-only by convention.
+    """
+
+    page_id: str
+    user_id: str
+    assistant_id: str
+    user_input: str
+    agent_response: str
+    timestamp: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A page that was found.
+
+    Attributes:
+        score: the joined score, higher is better; comparable within one answer only.
+        dense: cosine of query and page, -1 to 1; None while the page has no vector, or where the query had none.
+        words: BM25 of query and page, 0 where they share no word.
+        overview: the running overview of the chain of pages it belongs to; empty where none was made yet.
+    """
+
+    score: float
+    page: Page
+    dense: float | None
+    words: float
+    overview: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieved:
+    """What ``retrieve`` found.
+
+    Attributes:
+        pages: the best pages, best first.
+        short_term: the user's latest pages, oldest first, whether processed or not.
+        degraded: True where the query's vector was not there in time and words alone decided.
+    """
+
+    pages: list[Hit]
+    short_term: list[Page]
+    degraded: bool

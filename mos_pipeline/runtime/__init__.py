@@ -1,0 +1,1 @@
+"""Processes: how they start, talk, die and stop; and the memory they share."""

@@ -1,0 +1,1 @@
+"""What the child processes do: embed, tell topics and continuity, write."""

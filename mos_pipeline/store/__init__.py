@@ -1,0 +1,1 @@
+"""The folder on disk: journal, segments, MANIFEST, lock."""

@@ -1,0 +1,1 @@
+"""Support for tests of this library and of programs that use it."""
