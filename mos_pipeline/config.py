@@ -13,6 +13,7 @@ import difflib
 import json
 import math
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -285,13 +286,14 @@ def _checked(key: str, value: Any, where: str) -> Any:
     if key not in known:
         near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
         raise ConfigError(f"{where}: unknown setting {key!r}; the nearest known one is {near!r}")
-    meta, kind = known[key].metadata, type(known[key].default)
-    if kind is float and type(value) is int:
+    meta = known[key].metadata
+    kind: type = type(known[key].default)
+    if kind is float and type(value) is int and abs(value) < sys.float_info.max:
         value = float(value)
     if type(value) is not kind:
         raise ConfigError(f"{where}: {key} must be of type {kind.__name__}, found {value!r}")
-    if kind is float and math.isnan(value):
-        raise ConfigError(f"{where}: {key} must be a number, found nan")
+    if isinstance(value, float) and not math.isfinite(value):  # an infinite time limit overflows in select()
+        raise ConfigError(f"{where}: {key} must be a finite number, found {value!r}")
     if meta["choices"] and value not in meta["choices"]:
         raise ConfigError(f"{where}: {key} must be one of {', '.join(meta['choices'])}, found {value!r}")
     if meta["low"] is not None and value < meta["low"]:
@@ -310,6 +312,4 @@ def _build(values: Mapping[str, Any]) -> Config:
 
 
 if __name__ == "__main__":
-    import sys
-
     sys.stdout.write(render_yaml())

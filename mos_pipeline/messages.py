@@ -50,8 +50,8 @@ class PageRecord(NamedTuple):
 
 def decode_record(data: bytes | memoryview) -> PageRecord:
     """Return the record that ``encode(tuple(record))`` made."""
-    *fields, source = decode(data)
-    return PageRecord(*fields, source and SourceMark(*source))
+    record = PageRecord(*decode(data))
+    return record._replace(source=SourceMark(*record.source)) if record.source else record
 
 
 def embedded_text(user_input: str, agent_response: str) -> str:

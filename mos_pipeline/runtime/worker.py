@@ -12,10 +12,21 @@ The worker reads msgpack ``[unit_id, kind, payload]`` from its queue and writes 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection, wait
+from multiprocessing.queues import Queue
 from typing import Any, Protocol
 
-__all__ = ["Report", "Stage"]
+from mos_pipeline.errors import MosError
+from mos_pipeline.messages import decode, encode
+from mos_pipeline.runtime.channel import STOP, WorkerEnd
+
+__all__ = ["Report", "Stage", "run_worker"]
 
 
 class Report(Protocol):
@@ -58,3 +69,81 @@ class Stage(Protocol):
     def close(self) -> None:
         """Let go of files and memory."""
         ...
+
+
+class _PipeReport:
+    """Reports over the worker's pipe; a lock, since log records come from any thread."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = pipe
+        self._lock = threading.Lock()
+
+    def send(self, *message: Any) -> None:
+        with self._lock:
+            self._pipe.send_bytes(encode(message))
+
+    def started(self, unit_ids: Sequence[int]) -> None:
+        self.send("started", list(unit_ids))
+
+    def done(self, unit_id: int, result: Any) -> None:
+        self.send("done", unit_id, result)
+
+    def failed(self, unit_id: int, message: str) -> None:
+        self.send("failed", unit_id, message)
+
+
+class _PipeHandler(logging.Handler):
+    """Hands the worker's log records to the main process, which logs them under the same names."""
+
+    def __init__(self, report: _PipeReport) -> None:
+        super().__init__(logging.INFO)
+        self._report = report
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._report.send("log", record.name, record.levelno, self.format(record))
+
+
+def run_worker(build: Callable[..., Stage], args: tuple[Any, ...], end: WorkerEnd) -> None:
+    """Run a worker's life, the target of a child process: get ready, work, stop when told or when the parent dies."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent decides what it means
+    threading.Thread(target=_die_with_parent, name="mos-lifeline", daemon=True).start()
+    report = _PipeReport(end.pipe)
+    logger = logging.getLogger("mos_pipeline")
+    logger.addHandler(_PipeHandler(report))
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        stage = build(*args)
+        report.send("ready", stage.prepare())
+    except MosError as error:
+        report.send("refused", type(error).__name__, str(error))
+        return
+    try:
+        _work(stage, end.queue, report)
+    except Exception:  # the process's edge: say why before dying of it; the main process starts a new one
+        logger.exception("%s: died of an unexpected error", multiprocessing.current_process().name)
+        raise
+    finally:
+        stage.close()
+
+
+def _die_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        # At once, without clean-up: what this process had is given out again by the next owner.
+        os._exit(0)
+
+
+def _work(stage: Stage, queue: Queue[bytes], report: _PipeReport) -> None:
+    """Accept all that waits, do one step, and again; block only where there is nothing to do."""
+    stopping = False
+    while not (stopping and not stage.pending):
+        while not stopping and (not stage.pending or not queue.empty()):
+            message = queue.get()
+            if message == STOP:
+                stopping = True
+            else:
+                stage.accept(*decode(message))
+        if stage.pending:
+            stage.step(report)

@@ -1,0 +1,57 @@
+"""How children start: the one place for the start method and for CPython's private names about it.
+
+Children are spawned, never forked: the caller may have threads, and the models certainly do. ``spawn`` would also
+import the caller's ``__main__`` into every child, so that an unguarded script starts itself again and code from stdin
+can't start at all. Our workers need nothing from ``__main__``, so it is left out of what they are told.
+"""
+
+from __future__ import annotations
+
+import types
+from multiprocessing import context, popen_spawn_posix, reduction, spawn
+from typing import Any
+
+__all__ = ["ChildProcess", "InheritedFd", "spawn_context"]
+
+spawn_context = context.SpawnContext()
+
+
+def _preparation_without_main(name: str) -> dict[str, Any]:
+    prepared: dict[str, Any] = spawn.get_preparation_data(name)
+    prepared.pop("init_main_from_name", None)
+    prepared.pop("init_main_from_path", None)
+    return prepared
+
+
+class _Popen(popen_spawn_posix.Popen):
+    # CPython's own _launch, with one name in its globals exchanged. Hiding __main__.__file__ for a moment instead
+    # would be seen by the caller's other threads.
+    _launch = types.FunctionType(
+        popen_spawn_posix.Popen._launch.__code__,  # type: ignore[attr-defined]
+        {
+            **vars(popen_spawn_posix),
+            "spawn": types.SimpleNamespace(**{**vars(spawn), "get_preparation_data": _preparation_without_main}),
+        },
+    )
+
+
+class ChildProcess(context.SpawnProcess):
+    """A spawned process that doesn't import the caller's ``__main__``."""
+
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:  # noqa: N802  (multiprocessing's name)
+        return _Popen(process_obj)
+
+
+class InheritedFd:
+    """A file descriptor that a child gets as its own: pass it among the process's arguments."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuilt, (reduction.DupFd(self.fd),)
+
+
+def _rebuilt(duplicate: Any) -> InheritedFd:
+    return InheritedFd(duplicate.detach())

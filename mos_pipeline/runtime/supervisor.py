@@ -1,0 +1,339 @@
+"""The pools of workers and the thread that watches over them.
+
+One thread waits on every worker's pipe and sentinel at once, passes results on, and restarts in place what died. Work
+is handed out from the submitting thread. Order of shutdown: workers without state are ended at once (what they had is
+on disk and is given out again by the next owner), workers with state are told to stop, finish what they accepted and
+exit; all of them share one deadline, after which come SIGTERM and SIGKILL.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from typing import Any, NamedTuple
+
+from mos_pipeline.config import Runtime
+from mos_pipeline.errors import WorkerError
+from mos_pipeline.messages import encode
+from mos_pipeline.runtime.channel import Channel
+from mos_pipeline.runtime.ledger import Ledger, Unit
+from mos_pipeline.runtime.start import ChildProcess
+from mos_pipeline.runtime.worker import Stage, run_worker
+
+__all__ = ["Outcome", "PoolState", "Role", "Supervisor"]
+
+logger = logging.getLogger(__name__)
+
+MAX_BACKOFF_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """What the workers of one pool are.
+
+    Attributes:
+        build: a module-level class or function that makes the stage in the child.
+        credit: bytes of work that one worker may have in its hands.
+        stateful: at shutdown it is told to finish what it accepted; others are ended at once.
+    """
+
+    name: str
+    build: Callable[..., Stage]
+    args: tuple[Any, ...]
+    workers: int = 1
+    credit: int = 1 << 20
+    stateful: bool = False
+
+
+class Outcome(NamedTuple):
+    """What became of a unit: a result, or an error (``killed``: its workers died of it)."""
+
+    unit_id: int
+    result: Any
+    error: str | None = None
+    killed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PoolState:
+    """A pool at one moment.
+
+    Attributes:
+        state: "starting", "ready" or "failed".
+        info: what the stage said of itself when it was ready.
+    """
+
+    state: str
+    workers: int
+    pids: tuple[int, ...]
+    waiting: int
+    restarts: int
+    info: Mapping[str, Any]
+    error: str | None
+
+
+@dataclass(slots=True, eq=False)
+class _Worker:
+    process: ChildProcess
+    channel: Channel
+    born: float
+    heard: float
+    ready: bool = False
+    eof: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class _Pool:
+    role: Role
+    ledger: Ledger
+    workers: list[_Worker] = field(default_factory=list)
+    start_at: list[float] = field(default_factory=list)
+    deaths_in_a_row: int = 0
+    restarts: int = 0
+    info: dict[str, Any] = field(default_factory=dict)
+    error: str | None = None
+
+
+class Supervisor:
+    """Starts the pools, hands out work, restarts workers, and stops everything."""
+
+    def __init__(
+        self,
+        roles: list[Role],
+        config: Runtime,
+        on_outcome: Callable[[str, Outcome], None],
+        on_change: Callable[[str], None],
+    ) -> None:
+        """Watch over ``roles``; the two callbacks run on the supervisor's thread and must not block."""
+        self._config = config
+        self._on_outcome = on_outcome
+        self._on_change = on_change
+        self._pools = {role.name: _Pool(role, Ledger(config.max_attempts, role.credit)) for role in roles}
+        self._lock = threading.Lock()
+        self._ids = itertools.count(1)
+        self._deadline: float | None = None
+        self._wake_read, self._wake_write = os.pipe()
+        self._thread = threading.Thread(target=self._run, name="mos-supervisor", daemon=True)
+
+    def start(self) -> None:
+        """Begin starting the workers, in the background."""
+        for pool in self._pools.values():
+            pool.start_at = [0.0] * pool.role.workers
+        self._thread.start()
+
+    def reserve_id(self) -> int:
+        """Return a unit id, so that the caller can note it before the result can arrive."""
+        return next(self._ids)
+
+    def submit(self, role: str, unit_id: int, kind: str, payload: Any, *, urgent: bool = False) -> None:
+        """Give ``[unit_id, kind, payload]`` to a worker of ``role``, or let it wait for one.
+
+        Raises:
+            WorkerError: the pool has failed for good.
+        """
+        pool = self._pools[role]
+        unit = Unit(unit_id, kind, encode([unit_id, kind, payload]))
+        with self._lock:
+            if pool.error is not None:
+                raise WorkerError(pool.error)
+            pool.ledger.add(unit, urgent=urgent)
+            self._hand_out(pool)
+
+    def state(self, role: str) -> PoolState:
+        """Return a snapshot of a pool."""
+        pool = self._pools[role]
+        with self._lock:
+            ready = any(worker.ready for worker in pool.workers)
+            return PoolState(
+                state="failed" if pool.error else "ready" if ready else "starting",
+                workers=len(pool.workers),
+                pids=tuple(worker.process.pid or 0 for worker in pool.workers),
+                waiting=len(pool.ledger),
+                restarts=pool.restarts,
+                info=dict(pool.info),
+                error=pool.error,
+            )
+
+    def close(self, deadline: float) -> None:
+        """Stop all workers in order; by ``deadline`` (monotonic seconds) whatever is left is killed."""
+        with self._lock:
+            self._deadline = deadline
+            for pool in self._pools.values():
+                pool.start_at = []
+                for worker in pool.workers:
+                    if pool.role.stateful and worker.ready:
+                        worker.channel.send_stop()
+                    else:
+                        worker.process.terminate()
+        os.write(self._wake_write, b"x")
+        self._thread.join()
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+
+    def _hand_out(self, pool: _Pool) -> None:
+        while True:
+            given = False
+            for worker in sorted(pool.workers, key=pool.ledger.busy):
+                if worker.ready and (unit := pool.ledger.give(worker)):
+                    worker.channel.send(unit.message)
+                    given = True
+            if not given:
+                return
+
+    def _run(self) -> None:
+        while self._deadline is None or any(pool.workers for pool in self._pools.values()):
+            self._start_due()
+            watched: dict[Any, tuple[_Pool, _Worker]] = {}
+            for pool in self._pools.values():
+                for worker in pool.workers:
+                    watched[worker.process.sentinel] = pool, worker
+                    if not worker.eof:
+                        watched[worker.channel.pipe] = pool, worker
+            ready = wait([*watched, self._wake_read], self._until_next_check())
+            # Pipes before sentinels: what a worker said before its death counts.
+            for item in sorted(ready, key=lambda item: not isinstance(item, Connection)):
+                if item == self._wake_read:
+                    os.read(self._wake_read, 64)
+                elif isinstance(item, Connection):
+                    self._read(*watched[item])
+                else:
+                    self._bury(*watched[item])
+            self._check_deadlines()
+
+    def _until_next_check(self) -> float:
+        now = time.monotonic()
+        due = [at for pool in self._pools.values() for at in pool.start_at]
+        if self._deadline is not None:
+            due.append(self._deadline)
+        return max(0.0, min([*due, now + 1.0]) - now)
+
+    def _start_due(self) -> None:
+        now = time.monotonic()
+        for pool in self._pools.values():
+            with self._lock:
+                due = [at for at in pool.start_at if at <= now]
+                pool.start_at = [at for at in pool.start_at if at > now]
+            for _ in due:
+                self._start_worker(pool)
+
+    def _start_worker(self, pool: _Pool) -> None:
+        role, channel = pool.role, Channel()
+        process = ChildProcess(
+            target=run_worker,
+            args=(role.build, role.args, channel.worker_end()),
+            name=f"mos-{role.name}",
+            daemon=True,
+        )
+        try:
+            process.start()
+        except OSError as error:
+            logger.warning("%s: the worker could not be started (%s); trying again", role.name, error)
+            channel.close()
+            self._count_death(pool, f"could not be started: {error}")
+            return
+        now = time.monotonic()
+        channel.drop_worker_end()
+        with self._lock:
+            pool.workers.append(_Worker(process, channel, now, now))
+            if self._deadline is not None:
+                process.terminate()
+
+    def _read(self, pool: _Pool, worker: _Worker) -> None:
+        """Take what the worker has said; leave it to the sentinel to tell of its death."""
+        try:
+            while not worker.eof and worker.channel.pipe.poll():
+                self._take(pool, worker, worker.channel.receive())
+        except (EOFError, OSError):
+            worker.eof = True
+
+    def _take(self, pool: _Pool, worker: _Worker, report: list[Any]) -> None:
+        worker.heard = time.monotonic()
+        match report:
+            case ["done", unit_id, result]:
+                self._finish(pool, worker, Outcome(unit_id, result))
+            case ["started", unit_ids]:
+                with self._lock:
+                    pool.ledger.started(worker, unit_ids)
+            case ["failed", unit_id, message]:
+                self._finish(pool, worker, Outcome(unit_id, None, message))
+            case ["log", name, level, message]:
+                logging.getLogger(name).log(level, "%s", message)
+            case ["ready", info]:
+                with self._lock:
+                    pool.info = info
+                    worker.ready = True
+                    self._hand_out(pool)
+                self._on_change(pool.role.name)
+            case ["refused", kind, message]:
+                self._fail(pool, f"{kind}: {message}")
+
+    def _finish(self, pool: _Pool, worker: _Worker, outcome: Outcome) -> None:
+        with self._lock:
+            unit = pool.ledger.finish(worker, outcome.unit_id)
+            pool.deaths_in_a_row = 0
+            self._hand_out(pool)
+        if unit is not None:
+            self._on_outcome(pool.role.name, outcome)
+
+    def _bury(self, pool: _Pool, worker: _Worker) -> None:
+        self._read(pool, worker)
+        worker.process.join()
+        code = worker.process.exitcode
+        worker.channel.close()
+        worker.process.close()
+        with self._lock:
+            pool.workers.remove(worker)
+            killers = pool.ledger.died(worker)
+            self._hand_out(pool)
+        if self._deadline is None and pool.error is None:
+            logger.warning("%s: a worker died (%s); its work is given out again", pool.role.name, _cause(code))
+            for unit in killers:
+                self._on_outcome(
+                    pool.role.name, Outcome(unit.unit_id, None, f"killed its worker ({_cause(code)})", True)
+                )
+            if killers:  # the cause is found and out of the way
+                pool.deaths_in_a_row = 0
+            self._count_death(pool, f"died again and again, last by {_cause(code)}")
+
+    def _count_death(self, pool: _Pool, reason: str) -> None:
+        pool.deaths_in_a_row += 1
+        if pool.deaths_in_a_row > self._config.max_restarts:
+            self._fail(pool, f"the {pool.role.name} {reason}; reopen the store to try again")
+            return
+        pause = min(MAX_BACKOFF_S, self._config.restart_backoff_s * 2 ** (pool.deaths_in_a_row - 1))
+        with self._lock:
+            pool.restarts += 1
+            if self._deadline is None:
+                pool.start_at.append(time.monotonic() + pause)
+
+    def _fail(self, pool: _Pool, error: str) -> None:
+        logger.error("%s: stays down: %s", pool.role.name, error)
+        with self._lock:
+            pool.error = error
+            lost = pool.ledger.give_up()
+        self._on_change(pool.role.name)
+        for unit in lost:
+            self._on_outcome(pool.role.name, Outcome(unit.unit_id, None, error))
+
+    def _check_deadlines(self) -> None:
+        now = time.monotonic()
+        late = self._deadline is not None and now >= self._deadline
+        for pool in self._pools.values():
+            for worker in pool.workers:
+                silent = now - worker.heard > self._config.work_timeout_s and pool.ledger.working(worker)
+                slow = not worker.ready and now - worker.born > self._config.start_timeout_s
+                mute = worker.eof and now - worker.heard > MAX_BACKOFF_S
+                if late or silent or slow or mute:
+                    if not late:
+                        logger.warning("%s: a worker is silent past its time limit; killing it", pool.role.name)
+                    worker.process.kill()
+
+
+def _cause(exitcode: int | None) -> str:
+    return f"signal {-exitcode}" if exitcode is not None and exitcode < 0 else f"exit code {exitcode}"
