@@ -50,8 +50,8 @@ class PageRecord(NamedTuple):
 
 def decode_record(data: bytes | memoryview) -> PageRecord:
     """Return the record that ``encode(tuple(record))`` made."""
-    record = PageRecord(*decode(data))
-    return record._replace(source=SourceMark(*record.source)) if record.source else record
+    *fields, source = decode(data)
+    return PageRecord._make([*fields, SourceMark._make(source) if source else None])
 
 
 def embedded_text(user_input: str, agent_response: str) -> str:

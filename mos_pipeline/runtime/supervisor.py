@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from mos_pipeline.config import Runtime
 from mos_pipeline.errors import WorkerError
@@ -52,12 +52,17 @@ class Role:
 
 
 class Outcome(NamedTuple):
-    """What became of a unit: a result, or an error (``killed``: its workers died of it)."""
+    """What became of a unit.
+
+    Attributes:
+        fate: "done"; "refused" by a worker that is well; "killed" its worker too often; "down": the pool has failed.
+        error: why, where the fate is not "done".
+    """
 
     unit_id: int
-    result: Any
-    error: str | None = None
-    killed: bool = False
+    fate: Literal["done", "refused", "killed", "down"]
+    result: Any = None
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,12 +261,12 @@ class Supervisor:
         worker.heard = time.monotonic()
         match report:
             case ["done", unit_id, result]:
-                self._finish(pool, worker, Outcome(unit_id, result))
+                self._finish(pool, worker, Outcome(unit_id, "done", result))
             case ["started", unit_ids]:
                 with self._lock:
                     pool.ledger.started(worker, unit_ids)
             case ["failed", unit_id, message]:
-                self._finish(pool, worker, Outcome(unit_id, None, message))
+                self._finish(pool, worker, Outcome(unit_id, "refused", error=message))
             case ["log", name, level, message]:
                 logging.getLogger(name).log(level, "%s", message)
             case ["ready", info]:
@@ -294,9 +299,7 @@ class Supervisor:
         if self._deadline is None and pool.error is None:
             logger.warning("%s: a worker died (%s); its work is given out again", pool.role.name, _cause(code))
             for unit in killers:
-                self._on_outcome(
-                    pool.role.name, Outcome(unit.unit_id, None, f"killed its worker ({_cause(code)})", True)
-                )
+                self._on_outcome(pool.role.name, Outcome(unit.unit_id, "killed", error=_cause(code)))
             if killers:  # the cause is found and out of the way
                 pool.deaths_in_a_row = 0
             self._count_death(pool, f"died again and again, last by {_cause(code)}")
@@ -319,7 +322,7 @@ class Supervisor:
             lost = pool.ledger.give_up()
         self._on_change(pool.role.name)
         for unit in lost:
-            self._on_outcome(pool.role.name, Outcome(unit.unit_id, None, error))
+            self._on_outcome(pool.role.name, Outcome(unit.unit_id, "down", error=error))
 
     def _check_deadlines(self) -> None:
         now = time.monotonic()

@@ -1,0 +1,59 @@
+"""Bodies of the frames that hold derived data: what can be made again from the pages, by sequence number."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from mos_pipeline.messages import decode, encode
+from mos_pipeline.store.codec import pack_vectors, unpack_vectors
+
+__all__ = ["VectorFrame", "WordCounts", "decode_vectors", "encode_vectors"]
+
+WordCounts = tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint8]]
+
+
+class VectorFrame(NamedTuple):
+    """Vectors and words of pages of one scope.
+
+    Attributes:
+        seqs: int64 (n,).
+        vectors: float16 (n, dimension), L2-normalised.
+        sizes: distinct words of each page, uint16 (n,).
+        hashes: uint32 (sum of sizes,): word hashes, page after page.
+        counts: uint8 (sum of sizes,).
+    """
+
+    seqs: npt.NDArray[np.int64]
+    vectors: npt.NDArray[np.float16]
+    sizes: npt.NDArray[np.uint16]
+    hashes: npt.NDArray[np.uint32]
+    counts: npt.NDArray[np.uint8]
+
+
+def encode_vectors(seqs: npt.NDArray[np.int64], vectors: npt.NDArray[np.float16], words: list[WordCounts]) -> bytes:
+    """Return the frame body for pages ``seqs`` with their vectors (n, d) and words (n)."""
+    sizes = np.array([len(hashes) for hashes, _ in words], "<u2")
+    body: list[Any] = [
+        seqs.astype("<i8").tobytes(),
+        vectors.shape[1],
+        pack_vectors(vectors),
+        sizes.tobytes(),
+        b"".join(hashes.astype("<u4").tobytes() for hashes, _ in words),
+        b"".join(counts.tobytes() for _, counts in words),
+    ]
+    return encode(body)
+
+
+def decode_vectors(body: bytes) -> VectorFrame:
+    """Return what ``encode_vectors`` was given."""
+    seqs, dimension, vectors, sizes, hashes, counts = decode(body)
+    return VectorFrame(
+        np.frombuffer(seqs, "<i8"),
+        unpack_vectors(vectors, dimension),
+        np.frombuffer(sizes, "<u2"),
+        np.frombuffer(hashes, "<u4"),
+        np.frombuffer(counts, np.uint8),
+    )

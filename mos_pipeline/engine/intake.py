@@ -1,0 +1,248 @@
+"""Accepting pages: what happens inside ``add``, in the caller's thread.
+
+A page is a copy into the mapped journal, an entry in its user's ring and one tuple for the coordinator. Nothing here
+waits for a model, a disk flush or another thread's work: the one lock is held for microseconds, and the coordinator is
+woken through a C lock, never through a file descriptor (a system call would give up the interpreter lock, and cost
+milliseconds to get it back from a busy thread).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+import msgpack
+
+from mos_pipeline.config import Backlog
+from mos_pipeline.errors import BackpressureError, InputError, StoreError
+from mos_pipeline.memory.state import MemoryState, Scope
+from mos_pipeline.messages import PageRecord, SourceMark
+from mos_pipeline.store.journal import Journal
+
+__all__ = ["Accepted", "Intake"]
+
+# Above this a spare journal of the usual size would not hold it; the journal is made to measure.
+RECORD_HEADER_BYTES = 16
+
+
+class Accepted(NamedTuple):
+    """An accepted page, for the coordinator; its sequence number is its place in the order of acceptance."""
+
+    scope: Scope
+    journal: Journal
+    offset: int
+    size: int
+
+
+class Intake:
+    """The accepting side of the pipeline; every method may be called from any thread."""
+
+    def __init__(
+        self,
+        state: MemoryState,
+        backlog: Backlog,
+        new_journal: Callable[[int], Journal],
+        wake: Callable[[], None],
+        *,
+        power: bool,
+    ) -> None:
+        """Accept into ``state``; ``new_journal(min_bytes)`` makes journals, ``wake()`` wakes the coordinator."""
+        self.lock = threading.Lock()
+        self.accepted: deque[Accepted] = deque()
+        self.armed = False
+        self._state = state
+        self._config = backlog
+        self._new_journal = new_journal
+        self._wake = wake
+        self._power = power
+        self._next_seq = 0
+        self._sources: dict[bytes, int] = {}
+        self._backlog_bytes = 0
+        self._room = threading.Condition()
+        self._packer = msgpack.Packer(use_bin_type=True, unicode_errors="surrogatepass")
+        self._journal: Journal | None = None
+        self._spare: Journal | None = None
+        self._synced = GroupSync(self._newest)
+
+    @property
+    def next_seq(self) -> int:
+        """How many pages have been accepted in the store's life."""
+        return self._next_seq
+
+    @property
+    def backlog_bytes(self) -> int:
+        """Bytes of accepted pages that have no vector yet."""
+        return self._backlog_bytes
+
+    @property
+    def journal(self) -> Journal | None:
+        """The journal that takes the next page."""
+        return self._journal
+
+    def add(self, record: PageRecord) -> tuple[str, bool]:
+        """Accept ``record``; return its id, and whether it is new (an id that is known already is one page).
+
+        Raises:
+            InputError: the metadata can't be stored.
+            BackpressureError: the backlog is at its high-water mark.
+            StoreFullError: there is no room for another journal; nothing was accepted.
+        """
+        if self._backlog_bytes >= self._config.max_bytes:
+            self._wait_for_room()
+        with self.lock:
+            if record.page_id is not None and self._state.ids.resolve(record.page_id) is not None:
+                return record.page_id, False
+            body = self._pack(record)
+            seq = self._next_seq
+            journal, offset = self._append(seq, body)
+            self._next_seq = seq + 1
+            scope = self._state.scope(record.user_id, record.assistant_id)
+            self.accepted.append(Accepted(scope, journal, offset, len(body)))
+            self._backlog_bytes += len(body)
+            full = scope.ring.append(seq) is not None
+            if record.page_id is not None:
+                self._state.ids.register(record.page_id, seq)
+            if record.source is not None:
+                self._sources[record.source.digest] = record.source.ordinal + 1
+            rouse = full or not self.armed
+            self.armed = True
+        if rouse:
+            self._wake()
+        if self._power:
+            self._synced.wait_for(seq)
+        return record.page_id or self._state.ids.id_of(seq, None), True
+
+    def restore(self, scope: Scope, seq: int, record: PageRecord, size: int, *, pending: bool) -> None:
+        """Enter a page that was accepted in an earlier life; ``pending`` ones count as backlog."""
+        self._next_seq = seq + 1
+        scope.ring.append(seq)
+        if record.page_id is not None:
+            self._state.ids.register(record.page_id, seq)
+        if record.source is not None:
+            ordinal = max(self._sources.get(record.source.digest, 0), record.source.ordinal + 1)
+            self._sources[record.source.digest] = ordinal
+        if pending:
+            self._backlog_bytes += size
+
+    def sources(self) -> dict[bytes, int]:
+        """Return, for every file that pages came from, its digest and the ordinal of the next record to accept."""
+        with self.lock:
+            return dict(self._sources)
+
+    def worked_off(self, size: int) -> None:
+        """Take ``size`` bytes off the backlog and let waiting callers in."""
+        with self._room:
+            with self.lock:
+                self._backlog_bytes -= size
+            if self._backlog_bytes < self._config.max_bytes:
+                self._room.notify_all()
+
+    def provide_spare(self) -> None:
+        """Make the next journal ahead of need, so that no caller waits for the file system; for a background thread."""
+        if self._spare is None and self._journal is not None and self._journal.end * 2 > self._journal.size:
+            spare = self._new_journal(0)
+            spare.prefault()
+            with self.lock:
+                self._spare = spare
+
+    def sync(self) -> None:
+        """Return when every page accepted so far survives a power cut."""
+        self._synced.wait_for(self._next_seq - 1)
+
+    def close(self) -> list[Journal]:
+        """Return the journals that are open, after which nothing can be accepted."""
+        with self.lock:
+            journals = [journal for journal in (self._journal, self._spare) if journal is not None]
+            self._journal = self._spare = None
+        return journals
+
+    def _newest(self) -> tuple[int, Journal | None]:
+        with self.lock:
+            return self._next_seq - 1, self._journal
+
+    def _pack(self, record: PageRecord) -> bytes:
+        try:
+            packed: bytes = self._packer.pack(tuple(record))
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise InputError(
+                f"metadata of a page of user {record.user_id!r} can't be stored ({error}); "
+                "use None, bool, int (64 bits), float, str, bytes, lists and dicts of these"
+            ) from None
+        return packed
+
+    def _append(self, seq: int, body: bytes) -> tuple[Journal, int]:
+        journal = self._journal
+        offset = journal.append(seq, body) if journal is not None else None
+        if journal is None or offset is None:
+            journal = self._next_journal(len(body) + RECORD_HEADER_BYTES)
+            offset = journal.append(seq, body)
+            if offset is None:
+                raise RuntimeError(f"{journal.path}: a new journal has no room for {len(body)} bytes")
+        return journal, offset
+
+    def _next_journal(self, min_bytes: int) -> Journal:
+        if self._spare is not None and self._spare.size >= min_bytes:
+            journal, self._spare = self._spare, None
+        else:
+            journal = self._new_journal(min_bytes)
+        if self._journal is not None and self._power:
+            self._journal.sync()  # a later sync of the new journal must not leave a gap before it
+        self._journal = journal
+        return journal
+
+    def _wait_for_room(self) -> None:
+        mark = self._config.max_bytes
+        if self._config.policy == "raise":
+            raise BackpressureError(
+                f"the page was not accepted: the backlog is at its high-water mark of {mark} bytes "
+                "(backlog.max_bytes); add again when the models have caught up, or use policy block"
+            )
+        with self._room:
+            if not self._room.wait_for(lambda: self._backlog_bytes < mark, self._config.timeout_s):
+                raise BackpressureError(
+                    f"the page was not accepted: the backlog stayed at its high-water mark of {mark} bytes for "
+                    f"{self._config.timeout_s} s (backlog.max_bytes, backlog.timeout_s); look at stats() for what "
+                    "holds the models up"
+                )
+
+
+class GroupSync:
+    """One thread flushes for all that wait: the first to come leads, the others find their pages already flushed."""
+
+    def __init__(self, newest: Callable[[], tuple[int, Journal | None]]) -> None:
+        """``newest()`` tells the last accepted page and the journal it is in; older journals are flushed already."""
+        self._newest = newest
+        self._turn = threading.Condition()
+        self._done = -1
+        self._leading = False
+
+    def wait_for(self, seq: int) -> None:
+        """Return when page ``seq`` and all before it are on the disk."""
+        with self._turn:
+            while self._done < seq and self._leading:
+                self._turn.wait()
+            if self._done >= seq:
+                return
+            self._leading = True
+        reached = -1
+        try:
+            newest, journal = self._newest()
+            if journal is not None:
+                _sync(journal)
+            reached = newest
+        finally:
+            with self._turn:
+                self._leading = False
+                self._done = max(self._done, reached)
+                self._turn.notify_all()
+
+
+def _sync(journal: Journal) -> None:
+    try:
+        journal.sync()
+    except StoreError:
+        if journal.size:
+            raise
+        # Closed meanwhile: that happens only after its pages were written to a segment and flushed there.

@@ -1,0 +1,132 @@
+"""What goes to the writer and comes back acknowledged: pages from the journal, derived frames, the model's identity.
+
+Owned by the coordinator; only the counters are read by others. Pages are grouped: a full frame's worth is handed over
+at once, fewer after ``flush_interval_s``. A journal is removed when all its pages are in flushed segments.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from mos_pipeline.config import Store
+from mos_pipeline.engine.intake import RECORD_HEADER_BYTES, Accepted
+from mos_pipeline.store.codec import FrameKind
+from mos_pipeline.store.journal import Journal
+from mos_pipeline.store.reading import PageReader
+from mos_pipeline.store.segments import FrameAddress
+
+__all__ = ["WRITER", "Persistence"]
+
+WRITER = "writer"
+
+Submit = Callable[[str, str, Any, Callable[[Any], None]], None]
+
+
+@dataclass(slots=True, eq=False)
+class _Range:
+    """Neighbouring records of one journal that are not handed to the writer yet; bytes."""
+
+    journal: Journal
+    start: int
+    stop: int
+    pages: int
+
+
+class Persistence:
+    """The coordinator's side of the writer."""
+
+    def __init__(
+        self, config: Store, reader: PageReader, submit: Submit, retire: Callable[[Journal], None]
+    ) -> None:
+        """Hand work over by ``submit(role, kind, payload, on_result)``; remove a finished journal by ``retire``."""
+        self._config = config
+        self._reader = reader
+        self._submit = submit
+        self._retire = retire
+        self._ranges: list[_Range] = []
+        self._since: float | None = None
+        self._left: dict[Journal, int] = {}
+        self._current: Journal | None = None
+        self.outstanding_bytes = 0
+        self.outstanding = 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything is in flushed segments."""
+        return not self._ranges and not self.outstanding
+
+    def page(self, seq: int, accepted: Accepted) -> None:
+        """Note an accepted page."""
+        journal = accepted.journal
+        self._reader.add_unpersisted(seq, journal, accepted.offset)
+        stop = accepted.offset + RECORD_HEADER_BYTES + accepted.size
+        if journal is not self._current:
+            previous, self._current = self._current, journal
+            if previous is not None:
+                self._retire_if_done(previous)
+        self._left[journal] = self._left.get(journal, 0) + 1
+        last = self._ranges[-1] if self._ranges else None
+        if last is None or last.journal is not journal or last.pages >= self._config.frame_pages:
+            last = _Range(journal, accepted.offset, stop, 0)
+            self._ranges.append(last)
+            if self._since is None:
+                self._since = time.monotonic()
+        last.stop = stop
+        last.pages += 1
+
+    def due(self) -> float | None:
+        """Return when (monotonic seconds) the pages that wait must be handed over; None where none wait."""
+        if self._since is None:
+            return None
+        full = len(self._ranges) > 1 or self._ranges[0].pages >= self._config.frame_pages
+        return 0.0 if full else self._since + self._config.flush_interval_s
+
+    def hand_over(self, *, everything: bool = False) -> None:
+        """Give the writer the full frames' worth that waits, or everything."""
+        while self._ranges and (everything or self._ranges[0].pages >= self._config.frame_pages or len(self._ranges) > 1):
+            part = self._ranges.pop(0)
+            self.outstanding += 1
+            self._submit(
+                WRITER,
+                "pages",
+                [str(part.journal.path), part.start, part.stop, self._config.frame_pages],
+                lambda result, part=part: self._pages_written(part, result),  # type: ignore[misc]
+            )
+        self._since = time.monotonic() if self._ranges else None
+
+    def hand_over_due(self) -> None:
+        """Give the writer what has waited long enough."""
+        due = self.due()
+        if due is not None and due <= time.monotonic():
+            self.hand_over(everything=due > 0.0)
+
+    def frame(self, kind: FrameKind, body: bytes) -> None:
+        """Give the writer a derived frame."""
+        self._send("frame", [int(kind), body], len(body))
+
+    def identity(self, identity: dict[str, Any]) -> None:
+        """Have the model's identity written to the MANIFEST."""
+        self._send("identity", identity, 0)
+
+    def _send(self, kind: str, payload: Any, size: int) -> None:
+        self.outstanding += 1
+        self.outstanding_bytes += size
+        self._submit(WRITER, kind, payload, lambda _: self._written(size))
+
+    def _written(self, size: int) -> None:
+        self.outstanding -= 1
+        self.outstanding_bytes -= size
+
+    def _pages_written(self, part: _Range, result: list[list[int]]) -> None:
+        self.outstanding -= 1
+        self._reader.persisted([(first, count, FrameAddress(segment, at)) for segment, at, first, count in result])
+        self._left[part.journal] -= part.pages
+        self._retire_if_done(part.journal)
+
+    def _retire_if_done(self, journal: Journal) -> None:
+        if journal is not self._current and self._left.get(journal) == 0:
+            del self._left[journal]
+            self._retire(journal)

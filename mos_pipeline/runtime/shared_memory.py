@@ -1,0 +1,185 @@
+"""Blocks of memory shared between processes, and the one place for CPython's private names about them.
+
+A block belongs to the process that created it; only the owner unlinks it. Others attach by name through their own
+``shm_open`` and ``mmap``, since attaching through ``multiprocessing.shared_memory`` would register the block with a
+resource tracker that destroys it when the attaching process ends. A name is ``mos-<pid>-<start>-<random>`` for a block
+in /dev/shm, and an absolute path for a file-backed one. Each block carries its owner's ``flock`` for as long as it is
+mapped, so that ``sweep`` can tell leftovers of dead owners from living blocks, in other containers too.
+"""
+
+from __future__ import annotations
+
+import _posixshmem  # type: ignore[import-not-found]
+import errno
+import fcntl
+import mmap
+import os
+import secrets
+from collections.abc import Iterable
+from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from mos_pipeline.errors import StoreFullError
+
+__all__ = ["SHM_FOLDER", "Slab", "attach", "sweep"]
+
+SHM_FOLDER = Path("/dev/shm")  # noqa: S108  (the kernel's folder, not a temporary file's)
+PREFIX = "mos-"
+
+Bytes = npt.NDArray[np.uint8]
+
+
+class Slab:
+    """A block that this process owns.
+
+    Attributes:
+        name: what ``attach`` takes.
+        data: its bytes, uint8 (size,), zero at first. Drop every view of it before ``close``.
+    """
+
+    def __init__(self, name: str, mapping: SharedMemory | mmap.mmap) -> None:
+        self.name = name
+        self._mapping = mapping
+        self.data: Bytes = np.frombuffer(
+            memoryview(mapping.buf or b"") if isinstance(mapping, SharedMemory) else mapping, np.uint8
+        )
+
+    @classmethod
+    def create(cls, size: int) -> Slab:
+        """Return a new block of ``size`` bytes in /dev/shm; its space is reserved, so writing can't fail later.
+
+        Raises:
+            StoreFullError: /dev/shm is missing or too small.
+        """
+        try:
+            memory = SharedMemory(_new_name(), create=True, size=size)
+        except OSError as error:
+            raise _full(str(SHM_FOLDER), size, error) from None
+        try:
+            _reserve(memory._fd, size)  # type: ignore[attr-defined]
+        except OSError as error:
+            memory.close()
+            memory.unlink()
+            raise _full(str(SHM_FOLDER), size, error) from None
+        # The mapping holds a duplicate of its own: a store of a million rows would else run out of descriptors.
+        os.close(memory._fd)  # type: ignore[attr-defined]
+        memory._fd = -1  # type: ignore[attr-defined]
+        return cls(memory.name, memory)
+
+    @classmethod
+    def create_file(cls, size: int, folder: Path) -> Slab:
+        """Return a new block of ``size`` bytes in a file of ``folder``, for where /dev/shm is too small.
+
+        Raises:
+            StoreFullError: the disk is full, or the folder can't be written.
+        """
+        path = folder.resolve() / _new_name()
+        try:
+            fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise _full(str(folder), size, error) from None
+        try:
+            _reserve(fd, size)
+            return cls(str(path), mmap.mmap(fd, size))
+        except OSError as error:
+            path.unlink()
+            raise _full(str(folder), size, error) from None
+        finally:
+            os.close(fd)
+
+    def close(self) -> None:
+        """Unmap the block and remove its name; processes that attached it keep their mapping. Idempotent.
+
+        Raises:
+            BufferError: a view of ``data`` is still alive; the name is removed all the same.
+        """
+        mapping, name, self.name = self._mapping, self.name, ""
+        if name and isinstance(mapping, SharedMemory):
+            mapping.unlink()
+        elif name:
+            Path(name).unlink(missing_ok=True)
+        self.data = np.empty(0, np.uint8)
+        mapping.close()
+
+
+def attach(name: str) -> Bytes:
+    """Return the bytes of another process's block, uint8 (size,), writable; unmapped when the last view is gone.
+
+    Raises:
+        FileNotFoundError: its owner has closed it.
+    """
+    if os.sep in name:
+        fd = os.open(name, os.O_RDWR | os.O_CLOEXEC)
+    else:
+        fd = _posixshmem.shm_open(f"/{name}", os.O_RDWR, mode=0o600)
+    try:
+        return np.frombuffer(mmap.mmap(fd, 0), np.uint8)
+    finally:
+        os.close(fd)
+
+
+def sweep(folders: Iterable[Path] = (SHM_FOLDER,)) -> list[str]:
+    """Remove the blocks in ``folders`` whose owners are dead and return their names.
+
+    Blocks that this user may not open are left alone.
+    """
+    found = [path for folder in folders if folder.is_dir() for path in folder.glob(f"{PREFIX}*-*-*")]
+    return [path.name for path in found if not _owner_lives(path.name) and _unlink_unless_locked(path)]
+
+
+def _new_name() -> str:
+    pid = os.getpid()
+    return f"{PREFIX}{pid}-{_start_time(pid)}-{secrets.token_hex(4)}"
+
+
+def _start_time(pid: int) -> int:
+    """Return when a process started, in clock ticks since boot (field 22 of /proc/<pid>/stat); 0 where unknown."""
+    try:
+        # The second field is the command in parentheses, and may hold spaces and parentheses itself.
+        return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19])
+    except OSError:
+        return 0
+
+
+def _reserve(fd: int, size: int) -> None:
+    # Without its pages reserved, the first write to a full /dev/shm is a SIGBUS.
+    os.posix_fallocate(fd, 0, size)
+    fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+
+def _owner_lives(name: str) -> bool:
+    """Is the process that ``name`` tells of alive? A name that is none of ours counts as alive."""
+    pid, start, _ = name.removeprefix(PREFIX).split("-", 2)
+    if not (pid.isdecimal() and start.isdecimal()):
+        return True
+    return Path(f"/proc/{pid}").exists() and int(start) in (0, _start_time(int(pid)))
+
+
+def _unlink_unless_locked(path: Path) -> bool:
+    # Seen from another process-id namespace a living owner looks dead; its lock tells.
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink(missing_ok=True)
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
+def _full(where: str, size: int, error: OSError) -> StoreFullError:
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM):
+        return StoreFullError(
+            f"{where}: a block of {size} bytes can't be created ({error.strerror}); make it a writable folder"
+        )
+    return StoreFullError(
+        f"{where}: no room for a block of {size} bytes ({error.strerror}); make it larger"
+        " (containers: --shm-size or an emptyDir with medium Memory) or free space there"
+    )

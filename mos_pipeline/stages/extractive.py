@@ -1,0 +1,193 @@
+"""The embedded provider: tells chains and topics from the pages' vectors and words, without a model or a network.
+
+Everything it writes stands in the pages: whole sentences, cut with an ellipsis where they are too long, and words.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from heapq import nlargest
+
+import numpy as np
+import numpy.typing as npt
+
+from mos_pipeline import config
+from mos_pipeline.stages.sentences import Sentence, central, shorten, split_sentences, surfaces
+from mos_pipeline.stages.tasks import Batch, Continuity, PageText, Previous, Topic, Vectors
+
+__all__ = ["Extractive"]
+
+OVERVIEW_CHARS = 240
+CONTENT_CHARS = 300
+CONTENT_SENTENCES = 4
+KEYWORDS = 6
+THEME_KEYWORDS = 3
+# How much a page's neighbours count when it is put to a topic, and by how much the mean cosine within topics must
+# exceed that between them. On nine pages cut from two LoCoMo conversations, 0.2 puts 88 % of the pages right (81 % at
+# 0, 88 % at 0.5, where alternating topics are lost) and the median excess is 0.18; within one session it is 0.13.
+NEIGHBOUR_WEIGHT = 0.2
+CLEARLY_APART = 0.15
+ROUNDS = 3  # of moving pages to the nearer centre; most batches are settled after two
+
+Labels = npt.NDArray[np.bool_]
+
+
+class Extractive:
+    """Answers both tasks by extraction; deterministic."""
+
+    def __init__(self, settings: config.Llm) -> None:
+        self._threshold = settings.continuity_threshold
+
+    def continuity(self, batch: Batch, previous: Previous | None) -> Continuity:
+        """A page continues the one before it where the cosine of their vectors reaches the threshold."""
+        before = np.zeros_like(batch.vectors[:1]) if previous is None else previous.vector[np.newaxis]
+        rows = _unit(np.concatenate([before, batch.vectors]))
+        cosines = np.einsum("ij,ij->i", rows[1:], rows[:-1])
+        continues = [bool(cosine >= self._threshold) for cosine in cosines]
+        if previous is None and continues:
+            continues[0] = False
+        overviews = []
+        chain = split_sentences(previous.overview) if previous else []
+        for page, goes_on in zip(batch.pages, continues, strict=True):
+            chain = _chained(chain if goes_on else [], _sentences(page))
+            overviews.append(_joined([sentence.text for sentence in chain]))
+        return Continuity(continues, overviews)
+
+    def topics(self, batch: Batch) -> list[Topic]:
+        """Make one topic of the batch, or two where its pages fall in two groups that are clearly apart."""
+        if not batch.pages:
+            return []
+        sentences = [_sentences(page) for page in batch.pages]
+        everywhere = _page_counts(sentences)
+        second = self._second_topic(_unit(batch.vectors))
+        groups = [np.flatnonzero(second == which).tolist() for which in (False, True)]
+        return [_topic(group, [sentences[i] for i in group], everywhere) for group in groups if group]
+
+    def _second_topic(self, rows: Vectors) -> Labels:
+        """Return for each row of length one, (n, d), whether it belongs to the second topic; (n,), never all True."""
+        one = np.zeros(len(rows), dtype=np.bool_)
+        if len(rows) == 2:  # no pair within a topic to compare with
+            apart = rows[0] @ rows[1] < self._threshold
+            return np.array([False, apart])
+        second = _two_groups(_with_neighbours(rows))
+        if second is None:
+            return one
+        return second if _within_less_between(rows, second) >= CLEARLY_APART else one
+
+
+def _unit(rows: Vectors) -> Vectors:
+    """Return the rows scaled to length one; rows of zeros stay."""
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    scaled: Vectors = rows / np.maximum(lengths, np.float32(1e-12))
+    return scaled
+
+
+def _with_neighbours(rows: Vectors) -> Vectors:
+    """Return each row with some of the rows before and after it, scaled to length one: topics are contiguous mostly."""
+    mixed = rows.copy()
+    mixed[1:] += np.float32(NEIGHBOUR_WEIGHT) * rows[:-1]
+    mixed[:-1] += np.float32(NEIGHBOUR_WEIGHT) * rows[1:]
+    return _unit(mixed)
+
+
+def _two_groups(rows: Vectors) -> Labels | None:
+    """Split rows of length one around two that are far from one another (2-means); None where all are alike."""
+    start = int(np.argmin(rows @ rows.mean(axis=0)))
+    other = int(np.argmin(rows @ rows[start]))
+    start = int(np.argmin(rows @ rows[other]))
+    if rows[start] @ rows[other] > 1 - 1e-3:  # float16 leaves that much between equal vectors
+        return None
+    first, last = min(start, other), max(start, other)
+    second: Labels = rows @ (rows[last] - rows[first]) > 0
+    for _ in range(ROUNDS):
+        second[first], second[last] = False, True  # neither group runs empty
+        centres = _unit(np.stack([rows[~second].mean(axis=0), rows[second].mean(axis=0)]))
+        second = rows @ (centres[1] - centres[0]) > 0
+    second[first], second[last] = False, True
+    return second
+
+
+def _within_less_between(rows: Vectors, second: Labels) -> float:
+    """Return the mean cosine of pairs in one group less that of pairs in two, for n > 2 rows of length one.
+
+    The sum over the pairs of a group is (|sum of rows|² - sum of |row|²) / 2, so no n × n matrix is needed.
+    """
+    sums = [rows[~second].sum(axis=0), rows[second].sum(axis=0)]
+    size = int(second.sum())
+    sizes = [len(rows) - size, size]
+    own = float(np.einsum("ij,ij->", rows, rows))
+    within = (sum(float(total @ total) for total in sums) - own) / 2
+    pairs = sum(n * (n - 1) for n in sizes) / 2
+    return within / pairs - float(sums[0] @ sums[1]) / (sizes[0] * sizes[1])
+
+
+def _sentences(page: PageText) -> list[Sentence]:
+    return split_sentences(page.user_input) + split_sentences(page.agent_response)
+
+
+def _page_counts(pages: Sequence[list[Sentence]]) -> Counter[str]:
+    """Return for each telling stem in how many pages it stands, in the order of first use."""
+    counts: Counter[str] = Counter()
+    for page in pages:
+        counts.update(list(dict.fromkeys(stem for sentence in page for stem in sentence.stems if stem)))
+    return counts
+
+
+def _chained(old: list[Sentence], new: list[Sentence]) -> list[Sentence]:
+    """Return a chain's overview with a new page: the old one's sentence that is nearest to it, and the page's best.
+
+    A chain's first page gives both sentences.
+    """
+    if not new:
+        return old
+    weights = Counter(stem for sentence in (*old, *new) for stem in sentence.stems if stem)
+    best = central(new, weights)
+    if not old:
+        return sorted(best[:2], key=new.index)
+    anchor = central(old, weights)[0]
+    return [anchor, *[sentence for sentence in best if sentence.text != anchor.text][:1]]
+
+
+def _joined(sentences: list[str]) -> str:
+    """Join up to two sentences to at most OVERVIEW_CHARS; where they are too long each keeps at least its half."""
+    if len(sentences) < 2:
+        return shorten("".join(sentences), OVERVIEW_CHARS)
+    room = OVERVIEW_CHARS - 1
+    first = shorten(sentences[0], max(room // 2, room - len(sentences[1])))
+    return f"{first} {shorten(sentences[1], room - len(first))}"
+
+
+def _topic(indices: list[int], pages: list[list[Sentence]], everywhere: Counter[str]) -> Topic:
+    """Describe the pages of a topic; ``everywhere`` counts the batch's pages with each stem.
+
+    A word weighs as many pages as it stands in, times the share of its pages that belong to the topic.
+    """
+    sentences = [sentence for page in pages for sentence in page]
+    weights = {stem: count * count / everywhere[stem] for stem, count in _page_counts(pages).items()}
+    keywords = _keywords(sentences, weights)
+    return Topic(", ".join(keywords[:THEME_KEYWORDS]), keywords, _content(sentences, weights), indices)
+
+
+def _keywords(sentences: list[Sentence], weights: dict[str, float]) -> list[str]:
+    """Return the words that weigh most, a use counting for a tenth of a page and a name for a fifth more."""
+    uses = Counter(stem for sentence in sentences for stem in sentence.stems)
+    scores = {stem: weight + uses[stem] / 10 for stem, weight in weights.items()}
+    likely = nlargest(4 * KEYWORDS, scores, key=scores.__getitem__)
+    shown = surfaces(sentences, likely)
+    likely.sort(key=lambda stem: scores[stem] * (1.2 if shown[stem][0].isupper() else 1.0), reverse=True)
+    return [shown[stem] for stem in likely[:KEYWORDS]]
+
+
+def _content(sentences: list[Sentence], weights: dict[str, float]) -> str:
+    """Return the most central sentences that fit, in the order they were written; empty where there are none."""
+    best = central(sentences, weights)[: 2 * CONTENT_SENTENCES]
+    chosen: list[Sentence] = []
+    room = CONTENT_CHARS
+    for sentence in best:
+        if len(sentence.text) <= room and len(chosen) < CONTENT_SENTENCES:
+            chosen.append(sentence)
+            room -= len(sentence.text) + 1
+    if best and not chosen:
+        return shorten(best[0].text, CONTENT_CHARS)
+    return " ".join(sentence.text for sentence in sorted(chosen, key=sentences.index))

@@ -1,0 +1,147 @@
+"""Sentences of a chat, their telling words, and cutting text at a word: what extraction is made of.
+
+Text is only text here: markup, JSON and instructions are split and counted like everything else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from functools import lru_cache
+from typing import NamedTuple
+
+__all__ = ["Sentence", "central", "shorten", "split_sentences", "surfaces", "telling_stem"]
+
+# A side of a page is cut to so many characters first: the time a page takes is bounded, and what a long text is about
+# stands at its beginning.
+MAX_SIDE_CHARS = 1000
+MAX_WORD_CHARS = 30  # longer "words" are encoded data
+ELLIPSIS = "…"
+
+# A sentence's end, perhaps a closing quote, and white space, unless it goes on in lower case; CJK ends need no space.
+_END = re.compile(r"[.!?…][\"'”’)\]]?\s++(?![a-z])|[。！？]|[\n\r]")
+_CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
+# Scripts without spaces are read two characters at a time, which are words more often than not.
+_ASCII_WORD = re.compile(r"[A-Za-z0-9]+(?:'[A-Za-z0-9]+)*")  # the same where all is ASCII, in half the time
+_WORD = re.compile(rf"[{_CJK}]{{1,2}}|[^\W_{_CJK}]+(?:['’][^\W_{_CJK}]+)*")
+
+_STOP_WORDS = """
+    a about above absolutely actually after again ago ain't all almost already also always am amazing an and another any
+    anymore anyone anything are aren't around as asked at aw away awesome back be because been before being believe best
+    better between big bit both but by bye came can can't cannot check come coming cool could couldn't course day days
+    definitely did didn't different do does doesn't doing don't done down during each either else end enough especially
+    even ever every everyone everything exactly excited far feel feeling feels felt few find first for forward found
+    from full fun gave get gets getting give giving glad go goes going gone gonna good got gotta great guess guy guys
+    had hadn't haha happen happened happy hard has hasn't have haven't having he he'd he'll he's hear heard hello help
+    her here here's hers herself hey hi him himself his hope hoping how how's however i i'd i'll i'm i've if image in
+    into is isn't it it'd it'll it's its itself just keep kind knew know known last lately later least less let let's
+    like likely little ll long look looked looking looks lot lots love loved made make makes making many may maybe me
+    mean might mine more most much must my myself need needed needs never new next nice no nope nor not nothing now of
+    off oh ok okay old on once one ones only or other others our ours ourselves out over own part people perhaps please
+    pretty probably put quite rather re really recently right said same saw say saying see seeing seem seems seen she
+    she'd she'll she's should shouldn't since so some somehow someone something sometimes soon sorry sounds still stuff
+    such super sure take taken takes taking talk tell than thank thanks that that'd that'll that's the their theirs them
+    themselves then there there's these they they'd they'll they're they've thing things think thinking this those
+    though thought through time times to today together told tomorrow tonight too took totally tried tries try trying
+    two u under until up upon us use used ve very want wanted wants was wasn't way we we'd we'll we're we've week weeks
+    well went were weren't what what's whatever when when's where where's whether which while who who's whoa whole whom
+    whose why will with within without won't wonderful wow would wouldn't yea yeah year years yep yes yesterday yet you
+    you'd you'll you're you've your yours yourself yourselves yup
+"""
+_STOP = frozenset(_STOP_WORDS.split())
+
+
+class Sentence(NamedTuple):
+    """A sentence as it was written.
+
+    Attributes:
+        text: without surrounding white space.
+        words: its words in order.
+        stems: for each word its stem, or "" where the word tells nothing (see ``telling_stem``).
+    """
+
+    text: str
+    words: list[str]
+    stems: list[str]
+
+
+@lru_cache(maxsize=1 << 16)
+def telling_stem(word: str) -> str:
+    """Return the form under which ``word`` is counted; empty for stop words, numbers, single letters and data."""
+    lower = word.lower().replace("’", "'")
+    if lower in _STOP or lower.isdigit() or len(lower) > MAX_WORD_CHARS:
+        return ""
+    lower = lower.removesuffix("'s").replace("'", "")
+    if len(lower) < 2 or lower in _STOP:
+        return ""
+    return _singular(lower)
+
+
+def _singular(word: str) -> str:
+    """Take off an English plural's ending; anything finer would join words that readers keep apart."""
+    if len(word) < 4 or not word.endswith("s") or word.endswith(("ss", "us", "is")):
+        return word
+    if word.endswith("ies"):
+        return word[:-3] + "y"
+    return word[:-2] if word.endswith(("ches", "shes", "sses", "xes")) else word[:-1]
+
+
+def split_sentences(text: str) -> list[Sentence]:
+    """Return the sentences of the first ``MAX_SIDE_CHARS`` characters of ``text``, none of them empty."""
+    head = text[:MAX_SIDE_CHARS]
+    ends = [match.end() for match in _END.finditer(head)]
+    parts = [part for i, j in zip([0, *ends], [*ends, len(head)], strict=True) if (part := head[i:j].strip())]
+    if len(text) > MAX_SIDE_CHARS and len(parts) > 1:
+        parts.pop()  # the cut went through it
+    return [_sentence(part) for part in parts]
+
+
+def _sentence(text: str) -> Sentence:
+    words = (_ASCII_WORD if text.isascii() else _WORD).findall(text)
+    return Sentence(text, words, [telling_stem(word) for word in words])
+
+
+def central(sentences: Iterable[Sentence], weights: Mapping[str, float]) -> list[Sentence]:
+    """Return the sentences, each text once, by the mean weight of their different telling words, best first.
+
+    The mean is damped (as if by four more words without weight), else the shortest sentence would win; ties stay in
+    the order they came.
+    """
+
+    def score(sentence: Sentence) -> float:
+        stems = dict.fromkeys(sentence.stems)  # a set's order, and with it the sum's rounding, changes between runs
+        return sum(weights.get(stem, 0.0) for stem in stems) / (len(stems) + 4)
+
+    return sorted({sentence.text: sentence for sentence in sentences}.values(), key=score, reverse=True)
+
+
+def surfaces(sentences: Iterable[Sentence], stems: Collection[str]) -> dict[str, str]:
+    """Return for each of ``stems`` the word to show: as it is written most often, in lower case unless it is a name.
+
+    A name is what has a capital more often than not where no sentence begins.
+    """
+    written: dict[str, Counter[str]] = {stem: Counter() for stem in stems}
+    for sentence in sentences:
+        for position, stem in enumerate(sentence.stems):
+            if stem in written:
+                word = sentence.words[position]
+                capital = word[0].isupper() and (position > 0 or (len(word) > 1 and word.isupper()))
+                written[stem][word if capital else word.lower()] += 1
+    return {stem: _shown(forms) for stem, forms in written.items() if forms}
+
+
+def _shown(forms: Counter[str]) -> str:
+    word = max(forms, key=lambda form: (forms[form], form))
+    return word.removesuffix("'s").removesuffix("’s")
+
+
+def shorten(text: str, limit: int) -> str:
+    """Return ``text`` cut to ``limit`` characters at a word's end, with an ellipsis; inside a word that never ends."""
+    if len(text) <= limit:
+        return text
+    head = text[: limit - 1]
+    words = head.rsplit(None, 1)
+    if not text[limit - 1].isspace() and len(words) == 2 and len(words[1]) <= MAX_WORD_CHARS:
+        head = words[0]
+    return head.rstrip(" \t,;:-") + ELLIPSIS

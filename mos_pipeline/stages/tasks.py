@@ -1,0 +1,180 @@
+"""The LLM pool's process: what is asked about a batch of pages, and the stage that has it answered.
+
+Two tasks are given out in parallel for every batch of pages of one (user, assistant), oldest first:
+
+    continuity   payload {"pages": [[user_input, agent_response, timestamp], …], "vectors": bytes, "dimension": d,
+                          "previous": None or {"page": [...], "vector": bytes, "overview": str}}
+                 result  {"continues": [bool, …], "overviews": [str, …]}
+    topics       payload {"pages": …, "vectors": …, "dimension": d}
+                 result  {"topics": [{"theme": str, "keywords": [str, …], "content": str, "pages": [index, …]}, …]}
+
+Vectors are float16 bytes, row-major, (n, d), in the order of the pages. A provider answers both tasks.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from mos_pipeline import config
+from mos_pipeline.runtime.worker import Report
+
+__all__ = ["Batch", "Continuity", "PageText", "Previous", "Provider", "TaskStage", "Topic", "Vectors"]
+
+log = logging.getLogger(__name__)
+
+Vectors = npt.NDArray[np.float32]
+
+
+class PageText(NamedTuple):
+    """What a task sees of a page; either side may be empty."""
+
+    user_input: str
+    agent_response: str
+    timestamp: str
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Pages of one (user, assistant), oldest first.
+
+    Attributes:
+        pages: the n texts.
+        vectors: float32, (n, d), of length one each (a page without content may have zeros).
+    """
+
+    pages: list[PageText]
+    vectors: Vectors
+
+
+@dataclass(frozen=True, slots=True)
+class Previous:
+    """The page before a batch's first one, and how its chain stands.
+
+    Attributes:
+        vector: float32, (d,).
+        overview: the running overview of the chain that ends with this page; may be empty.
+    """
+
+    page: PageText
+    vector: Vectors
+    overview: str
+
+
+@dataclass(frozen=True, slots=True)
+class Continuity:
+    """The chains of a batch.
+
+    Attributes:
+        continues: for each page, whether it continues the page before it.
+        overviews: for each page, the running overview of its chain with that page in it.
+    """
+
+    continues: list[bool]
+    overviews: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """What some pages of a batch are about.
+
+    Attributes:
+        theme: a few words; empty where the pages hold no words.
+        keywords: readable words, the most telling first.
+        content: a short summary.
+        pages: indices into the batch, ascending, at least one.
+    """
+
+    theme: str
+    keywords: list[str]
+    content: str
+    pages: list[int]
+
+
+class Provider(Protocol):
+    """Answers the two tasks; whatever it raises fails the one task it was asked for."""
+
+    def continuity(self, batch: Batch, previous: Previous | None) -> Continuity:
+        """Tell which pages continue the page before them, and the overview of the chain after each."""
+        ...
+
+    def topics(self, batch: Batch) -> list[Topic]:
+        """Split the batch into at most two topics; every page is in exactly one of them."""
+        ...
+
+
+class TaskStage:
+    """The stage of the LLM pool: answers tasks in the order they came, one a step."""
+
+    def __init__(self, settings: config.Llm) -> None:
+        self._settings = settings
+        self._waiting: deque[tuple[int, str, Any]] = deque()
+        self._provider: Provider | None = None
+
+    def prepare(self) -> dict[str, Any]:
+        """Make the provider; return its name."""
+        self._provider = _make_provider(self._settings)
+        return {"provider": self._settings.provider}
+
+    def accept(self, unit_id: int, kind: str, payload: Any) -> None:
+        """Queue a task of kind ``continuity`` or ``topics``."""
+        self._waiting.append((unit_id, kind, payload))
+
+    @property
+    def pending(self) -> bool:
+        """Is a task waiting?"""
+        return bool(self._waiting)
+
+    def step(self, report: Report) -> None:
+        """Answer the oldest task and report it; a task that raises fails alone."""
+        unit_id, kind, payload = self._waiting.popleft()
+        report.started([unit_id])
+        try:
+            result = self._answer(kind, payload)
+        except Exception as error:
+            log.exception("task %d (%s) failed", unit_id, kind)
+            report.failed(unit_id, f"{kind}: {type(error).__name__}: {error}")
+        else:
+            report.done(unit_id, result)
+
+    def close(self) -> None:
+        """Drop what was accepted."""
+        self._waiting.clear()
+
+    def _answer(self, kind: str, payload: Any) -> dict[str, Any]:
+        if self._provider is None:
+            raise RuntimeError("a task came before prepare(); call it first")
+        if kind == "continuity":
+            return asdict(self._provider.continuity(_batch(payload), _previous(payload)))
+        if kind == "topics":
+            return {"topics": [asdict(topic) for topic in self._provider.topics(_batch(payload))]}
+        raise ValueError(f"unknown kind of task {kind!r}; known are continuity and topics")
+
+
+def _make_provider(settings: config.Llm) -> Provider:
+    from mos_pipeline.stages.extractive import Extractive  # late: it builds on the types above
+
+    return Extractive(settings)
+
+
+def _batch(payload: dict[str, Any]) -> Batch:
+    pages = [PageText(*page) for page in payload["pages"]]
+    return Batch(pages, _rows(payload["vectors"], len(pages), payload["dimension"]))
+
+
+def _previous(payload: dict[str, Any]) -> Previous | None:
+    previous = payload["previous"]
+    if previous is None:
+        return None
+    vector = _rows(previous["vector"], 1, payload["dimension"])[0]
+    return Previous(PageText(*previous["page"]), vector, previous["overview"])
+
+
+def _rows(data: bytes, count: int, dimension: int) -> Vectors:
+    """Return float16 bytes as float32 rows; a length that doesn't fit raises ValueError."""
+    return np.frombuffer(data, dtype=np.float16).reshape(count, dimension).astype(np.float32)

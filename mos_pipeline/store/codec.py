@@ -1,0 +1,211 @@
+"""Frames, the unit of a segment, and what is in them.
+
+A frame is a header of 24 bytes, little endian, and a body:
+
+    magic "MOSF" | version u8 | kind u8 | flags u8 | 0 u8 | stored length u32 | raw length u32 | body CRC u32 | header CRC
+
+The body is one zstd frame, or plain (flag bit 0) where compression fails or gains nothing; its CRC-32 is that of the
+stored bytes. Unpacked, every body is one msgpack message; that of a PAGES frame is ``[first_seq, [record, …]]``, the
+records being the journal's bytes unchanged, of consecutive sequence numbers.
+"""
+
+from __future__ import annotations
+
+import struct
+import threading
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, NamedTuple
+from zlib import crc32
+
+import zstandard
+
+from mos_pipeline.errors import ConfigError, InputError, StoreDamagedError
+from mos_pipeline.messages import decode, encode
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+__all__ = [
+    "HEADER_BYTES",
+    "MAGIC",
+    "FrameHeader",
+    "FrameKind",
+    "check_level",
+    "decode_body",
+    "decode_frame",
+    "encode_frame",
+    "pack_pages",
+    "pack_vectors",
+    "parse_header",
+    "unpack_pages",
+    "unpack_vectors",
+]
+
+MAGIC = b"MOSF"
+VERSION = 1
+PLAIN = 1
+MAX_BODY = (1 << 32) - 1
+
+_HEADER = struct.Struct("<4sBBBBIII")
+_CRC = struct.Struct("<I")
+HEADER_BYTES = _HEADER.size + _CRC.size
+
+
+class FrameKind(IntEnum):
+    """What a frame holds."""
+
+    PAGES = 1
+    BATCH = 2
+    VECTORS = 3
+    ASIDE = 4
+
+
+_KINDS = frozenset(map(int, FrameKind))
+
+
+class FrameHeader(NamedTuple):
+    """A header whose CRC is right; lengths in bytes."""
+
+    version: int
+    kind: int
+    flags: int
+    stored: int
+    raw: int
+    checksum: int
+
+
+class _Coders(threading.local):
+    """Each thread's own: zstandard's objects are costly to make and not thread-safe."""
+
+    def __init__(self) -> None:
+        self.decompressor = zstandard.ZstdDecompressor()
+        self.compressors: dict[int, zstandard.ZstdCompressor] = {}
+
+    def compressor(self, level: int) -> zstandard.ZstdCompressor:
+        if level not in self.compressors:
+            self.compressors[level] = zstandard.ZstdCompressor(level=level)
+        return self.compressors[level]
+
+
+_coders = _Coders()
+
+
+def check_level(level: int) -> None:
+    """Refuse a compression level that zstd does not have.
+
+    Raises:
+        ConfigError: it is too high.
+    """
+    if level > zstandard.MAX_COMPRESSION_LEVEL:
+        limit = zstandard.MAX_COMPRESSION_LEVEL
+        raise ConfigError(f"store.compression_level must be at most {limit}, found {level}")
+
+
+def encode_frame(kind: FrameKind, body: bytes, level: int) -> bytes:
+    """Return the frame of ``body``, compressed at zstd ``level`` where that makes it shorter.
+
+    Raises:
+        InputError: the body has 4 GiB or more.
+    """
+    if len(body) > MAX_BODY:
+        raise InputError(f"a frame of {len(body)} bytes is too long (the limit is {MAX_BODY}); split it")
+    stored, flags = _compressed(body, level), 0
+    if len(stored) >= len(body):
+        stored, flags = body, PLAIN
+    header = _HEADER.pack(MAGIC, VERSION, kind, flags, 0, len(stored), len(body), crc32(stored))
+    return header + _CRC.pack(crc32(header)) + stored
+
+
+def _compressed(body: bytes, level: int) -> bytes:
+    try:
+        return _coders.compressor(level).compress(body)
+    except (zstandard.ZstdError, MemoryError):
+        return body  # stored plain by the caller: a page must not be lost to its compression
+
+
+def parse_header(data: bytes) -> FrameHeader | None:
+    """Return the header that ``data`` begins with, or None where there is no valid one."""
+    if len(data) < HEADER_BYTES or data[:4] != MAGIC:
+        return None
+    if _CRC.unpack_from(data, _HEADER.size)[0] != crc32(data[: _HEADER.size]):
+        return None
+    _, version, kind, flags, _, stored, raw, checksum = _HEADER.unpack_from(data)
+    return FrameHeader(version, kind, flags, stored, raw, checksum)
+
+
+def decode_body(header: FrameHeader, stored: bytes) -> tuple[FrameKind, bytes]:
+    """Return kind and unpacked body of a frame with this header and these stored bytes.
+
+    Raises:
+        StoreDamagedError: the bytes are not those that were written, or of a version or kind that is not known here;
+            the message is a bare reason, for the caller to add file and offset.
+    """
+    if header.version != VERSION or header.kind not in _KINDS:
+        raise StoreDamagedError(f"version {header.version}, kind {header.kind} of frame is not known")
+    if len(stored) != header.stored or crc32(stored) != header.checksum:
+        raise StoreDamagedError("the body's checksum is wrong")
+    try:
+        body = stored if header.flags & PLAIN else _coders.decompressor.decompress(stored, max_output_size=header.raw)
+    except zstandard.ZstdError as error:
+        raise StoreDamagedError(f"the body can't be decompressed ({error})") from None
+    if len(body) != header.raw:
+        raise StoreDamagedError(f"the body has {len(body)} bytes, its header says {header.raw}")
+    return FrameKind(header.kind), body
+
+
+def decode_frame(data: bytes) -> tuple[FrameKind, bytes]:
+    """Return kind and body of the frame that ``data`` is.
+
+    Raises:
+        StoreDamagedError: as from ``decode_body``; also where header or length are wrong.
+    """
+    header = parse_header(data)
+    if header is None:
+        raise StoreDamagedError("there is no valid frame header")
+    return decode_body(header, data[HEADER_BYTES:])
+
+
+def pack_pages(first_seq: int, records: Sequence[bytes]) -> bytes:
+    """Return the body of a PAGES frame: ``records`` of the sequence numbers ``first_seq``, ``first_seq + 1``, …"""
+    return encode([first_seq, list(records)])
+
+
+def unpack_pages(body: bytes) -> tuple[int, list[bytes]]:
+    """Return what ``pack_pages`` was given.
+
+    Raises:
+        StoreDamagedError: it is not the body of a PAGES frame.
+    """
+    try:
+        content: Any = decode(body)
+    except ValueError as error:
+        raise StoreDamagedError(f"the pages are not valid msgpack ({error})") from None
+    match content:
+        case [int(first_seq), list(records)] if all(type(record) is bytes for record in records):
+            return first_seq, records
+    raise StoreDamagedError("the body is not a list of pages")
+
+
+def pack_vectors(vectors: npt.NDArray[np.float16]) -> bytes:
+    """Return a float16 array of shape (n, d) as all high bytes, then all low bytes: so it compresses better."""
+    import numpy as np
+
+    halves = np.ascontiguousarray(vectors, "<f2").view(np.uint8).reshape(-1, 2)
+    return halves[:, 1].tobytes() + halves[:, 0].tobytes()
+
+
+def unpack_vectors(data: bytes, dimension: int) -> npt.NDArray[np.float16]:
+    """Return the float16 array of shape (n, ``dimension``) that ``pack_vectors`` was given.
+
+    Raises:
+        InputError: ``data`` is not a whole number of rows.
+    """
+    import numpy as np
+
+    if dimension < 1 or len(data) % (2 * dimension):
+        raise InputError(f"{len(data)} bytes are not a whole number of float16 rows of dimension {dimension}")
+    halves = np.empty((len(data) // 2, 2), np.uint8)
+    halves[:, 1], halves[:, 0] = np.frombuffer(data, np.uint8).reshape(2, -1)
+    return halves.view("<f2").reshape(-1, dimension)

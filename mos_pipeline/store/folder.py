@@ -1,0 +1,210 @@
+"""Paths of a store, and private files in it.
+
+Folders are made with mode 0700, files with 0600; a symbolic link is never followed where a file is written.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from mos_pipeline.errors import StoreError, StoreFullError
+
+__all__ = [
+    "Damage",
+    "StoreFolder",
+    "disk_errors",
+    "fsync_folder",
+    "keep_aside",
+    "move_aside",
+    "numbered",
+    "open_private",
+    "store_error",
+    "write_all",
+]
+
+COPY_BYTES = 1 << 20
+# EFBIG is the limit that RLIMIT_FSIZE or the file system sets on one file: no room either, with the same cure.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class Damage(NamedTuple):
+    """Bytes of a file that can't be used, and why."""
+
+    path: Path
+    offset: int
+    length: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoreFolder:
+    """Where things lie in a store."""
+
+    root: Path
+
+    @property
+    def manifest(self) -> Path:
+        """The file that names what is valid."""
+        return self.root / "MANIFEST"
+
+    @property
+    def lock(self) -> Path:
+        """The file whose lock is the ownership of the store."""
+        return self.root / "LOCK"
+
+    @property
+    def journals(self) -> Path:
+        """The folder of the journals."""
+        return self.root / "journal"
+
+    @property
+    def segments(self) -> Path:
+        """The folder of the segments."""
+        return self.root / "segments"
+
+    @property
+    def aside(self) -> Path:
+        """The folder of bytes that could not be read, kept for whoever wants to look into them."""
+        return self.root / "aside"
+
+    def journal(self, number: int) -> Path:
+        """Return the path of a journal."""
+        return self.journals / f"{number:08d}.journal"
+
+    def segment(self, number: int) -> Path:
+        """Return the path of a segment."""
+        return self.segments / f"{number:08d}.segment"
+
+    def create(self) -> None:
+        """Make the folder and its subfolders where they are missing.
+
+        The mode of a root that is there already stays as its maker chose it: all that lies in it is private.
+
+        Raises:
+            StoreError: a folder can't be made, or something else is in its place.
+        """
+        for path in (self.root, self.journals, self.segments, self.aside):
+            with disk_errors(path, "the folder could not be made"):
+                path.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def store_error(error: OSError, path: Path, what: str) -> StoreError:
+    """Return the library's error for ``error``, which kept ``what`` from being done to ``path``."""
+    if error.errno in FULL:
+        mend = "free disk space, or raise the quota or the limit of file sizes; nothing that was accepted is lost"
+        return StoreFullError(f"{path}: {what}, there is no room left ({error.strerror}); {mend}")
+    return StoreError(f"{path}: {what} ({error.strerror or error}); check the path, its rights and the disk")
+
+
+@contextmanager
+def disk_errors(path: Path, what: str) -> Iterator[None]:
+    """Turn an OSError of the block into a StoreError.
+
+    Raises:
+        StoreFullError: for ENOSPC, EDQUOT and EFBIG.
+        StoreError: for the others.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise store_error(error, path, what) from error
+
+
+def open_private(path: Path, flags: int) -> int:
+    """Open ``path`` with ``flags``, never through a symbolic link; a file that is made by it has mode 0600.
+
+    Returns:
+        A descriptor that child processes do not inherit.
+
+    Raises:
+        OSError: as from ``os.open``; ELOOP for a symbolic link.
+    """
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+
+def fsync_folder(path: Path) -> None:
+    """Make the names in ``path`` durable.
+
+    Raises:
+        OSError: the disk failed.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_all(descriptor: int, data: bytes, offset: int) -> None:
+    """Write all of ``data`` at ``offset``, however many calls it takes.
+
+    Raises:
+        OSError: part of it may have been written.
+    """
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(descriptor, view, offset)
+        view, offset = view[written:], offset + written
+
+
+def numbered(folder: Path, suffix: str) -> list[tuple[int, Path]]:
+    """Return the files ``<number><suffix>`` in ``folder`` with their numbers, ascending; other names are ignored."""
+    files = [path for path in folder.iterdir() if path.suffix == suffix]
+    return sorted((int(path.stem), path) for path in files if path.stem.isascii() and path.stem.isdecimal())
+
+
+def keep_aside(folder: StoreFolder, damage: Damage) -> Path:
+    """Copy damaged bytes to the folder ``aside``, durably, and return the copy's path.
+
+    Its name is made of file, offset and CRC-32, so that the same bytes are kept once, however often they are met.
+
+    Raises:
+        StoreError: the copy could not be made.
+    """
+    partial = folder.aside / f"{damage.path.name}.partial"
+    with disk_errors(partial, "damaged bytes could not be kept aside"):
+        checksum = _copy(damage, partial)
+        kept = folder.aside / f"{damage.path.name}-{damage.offset}-{checksum:08x}"
+        partial.replace(kept)
+        fsync_folder(folder.aside)
+    return kept
+
+
+def _copy(damage: Damage, target: Path) -> int:
+    checksum, done = 0, 0
+    source = open_private(damage.path, os.O_RDONLY)
+    try:
+        copy = open_private(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        try:
+            while chunk := os.pread(source, min(COPY_BYTES, damage.length - done), damage.offset + done):
+                write_all(copy, chunk, done)
+                checksum, done = zlib.crc32(chunk, checksum), done + len(chunk)
+            os.fsync(copy)
+        finally:
+            os.close(copy)
+    finally:
+        os.close(source)
+    return checksum
+
+
+def move_aside(folder: StoreFolder, path: Path) -> Path:
+    """Move a whole file to the folder ``aside`` under a name that is free there, and return its new path.
+
+    Raises:
+        StoreError: it could not be moved.
+    """
+    copies = 0
+    while (kept := folder.aside / f"{path.name}-whole-{copies}").exists():
+        copies += 1
+    with disk_errors(path, "the file could not be moved aside"):
+        path.rename(kept)
+        fsync_folder(folder.aside)
+        fsync_folder(path.parent)
+    return kept
