@@ -29,6 +29,8 @@ class Batch:
     """Consecutive pages of one scope on their way to mid-term memory.
 
     Attributes:
+        live: those of its pages that are not set aside; known when its tasks begin.
+        before: the page that its first page may continue; -1 where there is none.
         continuity: the continuity task's result, ``{"continues": [bool], "overviews": [str]}``.
         topics: the topics task's result, ``[{"theme", "keywords", "content", "pages"}]``.
         summary_rows: vector rows of the topics' summaries, in their order.
@@ -36,6 +38,8 @@ class Batch:
 
     seqs: tuple[int, ...]
     step: Step = Step.EMBEDDING
+    live: tuple[int, ...] = ()
+    before: int = -1
     continuity: dict[str, Any] | None = None
     topics: list[dict[str, Any]] | None = None
     summary_rows: list[int] = field(default_factory=list)
@@ -43,9 +47,14 @@ class Batch:
 
 @dataclass(slots=True, eq=False)
 class ScopeFlow:
-    """The batches of one scope that are not applied yet, oldest first."""
+    """The batches of one scope that are not applied yet, oldest first.
+
+    Attributes:
+        overview: the running overview after the last batch whose tasks are done; None before the first.
+    """
 
     batches: deque[Batch] = field(default_factory=deque)
+    overview: str | None = None
 
     def next_for_tasks(self, embedded: Callable[[int], bool]) -> Batch | None:
         """Return the batch whose tasks may begin: all its pages embedded, all earlier batches past their tasks."""

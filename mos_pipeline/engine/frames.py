@@ -7,10 +7,21 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from mos_pipeline.memory.state import BatchOutcome, Placed, Scope
 from mos_pipeline.messages import decode, encode
 from mos_pipeline.store.codec import pack_vectors, unpack_vectors
 
-__all__ = ["VectorFrame", "WordCounts", "decode_vectors", "encode_vectors"]
+__all__ = [
+    "BatchFrame",
+    "VectorFrame",
+    "WordCounts",
+    "decode_aside",
+    "decode_batch",
+    "decode_vectors",
+    "encode_aside",
+    "encode_batch",
+    "encode_vectors",
+]
 
 WordCounts = tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint8]]
 
@@ -57,3 +68,45 @@ def decode_vectors(body: bytes) -> VectorFrame:
         np.frombuffer(hashes, "<u4"),
         np.frombuffer(counts, np.uint8),
     )
+
+
+class BatchFrame(NamedTuple):
+    """A batch as it is stored.
+
+    Attributes:
+        seqs: all its pages, those set aside included.
+        vectors: float16 (f, dimension): summary embeddings of the sessions it founded, in the order of ``placed``.
+    """
+
+    user_id: str
+    assistant_id: str
+    seqs: list[int]
+    outcome: BatchOutcome
+    vectors: npt.NDArray[np.float16]
+
+
+def encode_batch(
+    scope: Scope, seqs: tuple[int, ...], outcome: BatchOutcome, vectors: npt.NDArray[np.float16]
+) -> bytes:
+    """Return the frame body of an applied batch; ``vectors`` (f, d) of the sessions it founded."""
+    placed = [list(p._replace(row=-1)) for p in outcome.placed]
+    body = [outcome.seqs, outcome.links, outcome.overviews, placed]
+    return encode([scope.user_id, scope.assistant_id, seqs, body, vectors.shape[1], pack_vectors(vectors)])
+
+
+def decode_batch(body: bytes) -> BatchFrame:
+    """Return what ``encode_batch`` was given."""
+    user_id, assistant_id, seqs, (live, links, overviews, placed), dimension, vectors = decode(body)
+    outcome = BatchOutcome(live, links, overviews, [Placed(*p) for p in placed])
+    return BatchFrame(user_id, assistant_id, seqs, outcome, unpack_vectors(vectors, dimension))
+
+
+def encode_aside(seq: int, reason: str) -> bytes:
+    """Return the frame body that says why a page was set aside."""
+    return encode([seq, reason])
+
+
+def decode_aside(body: bytes) -> tuple[int, str]:
+    """Return what ``encode_aside`` was given."""
+    seq, reason = decode(body)
+    return seq, reason

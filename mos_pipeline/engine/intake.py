@@ -19,12 +19,9 @@ from mos_pipeline.config import Backlog
 from mos_pipeline.errors import BackpressureError, InputError, StoreError
 from mos_pipeline.memory.state import MemoryState, Scope
 from mos_pipeline.messages import PageRecord, SourceMark
-from mos_pipeline.store.journal import Journal
+from mos_pipeline.store.journal import RECORD_OVERHEAD, Journal
 
 __all__ = ["Accepted", "Intake"]
-
-# Above this a spare journal of the usual size would not hold it; the journal is made to measure.
-RECORD_HEADER_BYTES = 16
 
 
 class Accepted(NamedTuple):
@@ -114,8 +111,8 @@ class Intake:
             self._synced.wait_for(seq)
         return record.page_id or self._state.ids.id_of(seq, None), True
 
-    def restore(self, scope: Scope, seq: int, record: PageRecord, size: int, *, pending: bool) -> None:
-        """Enter a page that was accepted in an earlier life; ``pending`` ones count as backlog."""
+    def restore(self, scope: Scope, seq: int, record: PageRecord) -> None:
+        """Enter a page that was accepted before the store was closed."""
         self._next_seq = seq + 1
         scope.ring.append(seq)
         if record.page_id is not None:
@@ -123,13 +120,16 @@ class Intake:
         if record.source is not None:
             ordinal = max(self._sources.get(record.source.digest, 0), record.source.ordinal + 1)
             self._sources[record.source.digest] = ordinal
-        if pending:
-            self._backlog_bytes += size
 
     def sources(self) -> dict[bytes, int]:
         """Return, for every file that pages came from, its digest and the ordinal of the next record to accept."""
         with self.lock:
             return dict(self._sources)
+
+    def add_backlog(self, size: int) -> None:
+        """Count ``size`` bytes of restored pages that have no vector."""
+        with self.lock:
+            self._backlog_bytes += size
 
     def worked_off(self, size: int) -> None:
         """Take ``size`` bytes off the backlog and let waiting callers in."""
@@ -176,7 +176,7 @@ class Intake:
         journal = self._journal
         offset = journal.append(seq, body) if journal is not None else None
         if journal is None or offset is None:
-            journal = self._next_journal(len(body) + RECORD_HEADER_BYTES)
+            journal = self._next_journal(len(body) + RECORD_OVERHEAD)
             offset = journal.append(seq, body)
             if offset is None:
                 raise RuntimeError(f"{journal.path}: a new journal has no room for {len(body)} bytes")

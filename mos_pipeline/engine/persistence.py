@@ -6,23 +6,28 @@ at once, fewer after ``flush_interval_s``. A journal is removed when all its pag
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from mos_pipeline.config import Store
-from mos_pipeline.engine.intake import RECORD_HEADER_BYTES, Accepted
+from mos_pipeline.engine.desk import Desk
+from mos_pipeline.engine.intake import Accepted
+from mos_pipeline.runtime.supervisor import Outcome
 from mos_pipeline.store.codec import FrameKind
-from mos_pipeline.store.journal import Journal
-from mos_pipeline.store.reading import PageReader
+from mos_pipeline.store.journal import RECORD_OVERHEAD, Journal
+from mos_pipeline.store.reading import PageFrame, PageReader
 from mos_pipeline.store.segments import FrameAddress
 
 __all__ = ["WRITER", "Persistence"]
 
+logger = logging.getLogger(__name__)
+
 WRITER = "writer"
 
-Submit = Callable[[str, str, Any, Callable[[Any], None]], None]
 
 
 @dataclass(slots=True, eq=False)
@@ -39,12 +44,12 @@ class Persistence:
     """The coordinator's side of the writer."""
 
     def __init__(
-        self, config: Store, reader: PageReader, submit: Submit, retire: Callable[[Journal], None]
+        self, config: Store, reader: PageReader, desk: Desk, retire: Callable[[Journal], None]
     ) -> None:
-        """Hand work over by ``submit(role, kind, payload, on_result)``; remove a finished journal by ``retire``."""
+        """Hand work over by ``desk``; remove a finished journal by ``retire``."""
         self._config = config
         self._reader = reader
-        self._submit = submit
+        self._desk = desk
         self._retire = retire
         self._ranges: list[_Range] = []
         self._since: float | None = None
@@ -62,7 +67,7 @@ class Persistence:
         """Note an accepted page."""
         journal = accepted.journal
         self._reader.add_unpersisted(seq, journal, accepted.offset)
-        stop = accepted.offset + RECORD_HEADER_BYTES + accepted.size
+        stop = accepted.offset + RECORD_OVERHEAD + accepted.size
         if journal is not self._current:
             previous, self._current = self._current, journal
             if previous is not None:
@@ -89,12 +94,8 @@ class Persistence:
         while self._ranges and (everything or self._ranges[0].pages >= self._config.frame_pages or len(self._ranges) > 1):
             part = self._ranges.pop(0)
             self.outstanding += 1
-            self._submit(
-                WRITER,
-                "pages",
-                [str(part.journal.path), part.start, part.stop, self._config.frame_pages],
-                lambda result, part=part: self._pages_written(part, result),  # type: ignore[misc]
-            )
+            payload = [str(part.journal.path), part.start, part.stop, self._config.frame_pages]
+            self._desk.submit(WRITER, "pages", payload, partial(self._pages_written, part))
         self._since = time.monotonic() if self._ranges else None
 
     def hand_over_due(self) -> None:
@@ -114,15 +115,23 @@ class Persistence:
     def _send(self, kind: str, payload: Any, size: int) -> None:
         self.outstanding += 1
         self.outstanding_bytes += size
-        self._submit(WRITER, kind, payload, lambda _: self._written(size))
+        self._desk.submit(WRITER, kind, payload, partial(self._written, size))
 
-    def _written(self, size: int) -> None:
+    def _written(self, size: int, outcome: Outcome) -> None:
+        if outcome.fate == "down":
+            return  # the writer stays down: nothing counts as written
+        if outcome.fate != "done":
+            logger.error("the writer refused a derived frame, which is made again at the next opening: %s", outcome.error)
         self.outstanding -= 1
         self.outstanding_bytes -= size
 
-    def _pages_written(self, part: _Range, result: list[list[int]]) -> None:
+    def _pages_written(self, part: _Range, outcome: Outcome) -> None:
+        if outcome.fate != "done":
+            # The journal that holds them stays; the next opening hands them over again.
+            logger.error("pages of %s could not be written to a segment: %s", part.journal.path, outcome.error)
+            return
         self.outstanding -= 1
-        self._reader.persisted([(first, count, FrameAddress(segment, at)) for segment, at, first, count in result])
+        self._reader.persisted([PageFrame(first, count, FrameAddress(segment, at)) for segment, at, first, count in outcome.result])
         self._left[part.journal] -= part.pages
         self._retire_if_done(part.journal)
 

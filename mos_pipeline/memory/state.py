@@ -26,6 +26,7 @@ class Scope:
     Attributes:
         indexed: how many of its pages are in the word index.
         given: how many of its pages have been given out in batches.
+        gaps: pages before ``given`` whose batch was lost with a damaged frame; they make batches of their own.
         aside: pages that no worker could work on, with the reason.
     """
 
@@ -37,6 +38,7 @@ class Scope:
     words: WordIndex = field(default_factory=WordIndex)
     indexed: int = 0
     given: int = 0
+    gaps: list[int] = field(default_factory=list)
     aside: dict[int, str] = field(default_factory=dict)
 
     @property

@@ -29,6 +29,19 @@ class _Postings(NamedTuple):
     docs: NDArray[np.uint32]
     counts: NDArray[np.uint8]
 
+    def take(self, rows: slice | NDArray[np.intp]) -> _Postings:
+        """Return the given rows of every column."""
+        return _Postings(self.hashes[rows], self.docs[rows], self.counts[rows])
+
+
+class _Matches(NamedTuple):
+    """Postings of a query's terms: ``sizes[i]`` documents in a row for the query's term number ``terms[i]``."""
+
+    terms: NDArray[np.intp]
+    sizes: NDArray[np.intp]
+    docs: NDArray[np.uint32]
+    counts: NDArray[np.uint8]
+
 
 class WordIndex:
     """The words of one scope's pages, and BM25 over them.
@@ -125,18 +138,26 @@ class WordIndex:
             documents, shape (m,), int64, and scores, shape (m,), float32.
         """
         query = np.unique(np.asarray(query_hashes, np.uint32))
-        found, docs, counts = self._matches(query)
-        if not len(docs):
+        matches = self._matches(query)
+        if matches is None:
             return np.empty(0, np.int64), np.empty(0, np.float32)
-        frequency = np.bincount(found, minlength=len(query))
-        idf = np.log1p((len(self._docs) - frequency + 0.5) / (frequency + 0.5)) * (k1 + 1.0)
-        relative_lengths = np.array(self._lengths, np.float64) * (len(self._docs) / self._total)
-        saturation = k1 * (1.0 - b + b * relative_lengths)
-        weights = idf[found] * counts / (counts + saturation[docs])
-        # A document's postings arrive in the order of their hashes however runs were merged, so its sum is the same.
-        scores = np.bincount(docs, weights, len(self._docs))
-        matched = np.flatnonzero(scores)
+        scores = self._scores(matches, len(query), k1, b)
+        matched = np.flatnonzero(scores > 0.0)
         return np.array(self._docs, np.int64)[matched], scores[matched].astype(np.float32)
+
+    def _scores(self, matches: _Matches, query_terms: int, k1: float, b: float) -> NDArray[np.float64]:
+        """Return the BM25 score of every document, by position; 0 where it holds no term."""
+        documents, docs, counts = len(self._docs), matches.docs.astype(np.intp), matches.counts.astype(np.float64)
+        frequency = np.bincount(matches.terms, matches.sizes, query_terms)
+        idf = np.log1p((documents - frequency + 0.5) / (frequency + 0.5))
+        saturation = np.array(self._lengths, np.float64)
+        saturation *= k1 * b * documents / self._total
+        saturation += k1 * (1.0 - b)
+        weights = np.repeat((idf * (k1 + 1.0))[matches.terms], matches.sizes)
+        weights *= counts
+        weights /= counts + saturation[docs]
+        # A document's postings arrive in the order of their hashes however runs were merged, so its sum is the same.
+        return np.bincount(docs, weights, documents).astype(np.float64, copy=False)
 
     def _check_many(self, docs: NDArray[np.int64], sizes: NDArray[np.int64], hashes: int, counts: int) -> None:
         if docs.shape != sizes.shape or (sizes < 0).any() or not int(sizes.sum()) == hashes == counts:
@@ -159,55 +180,63 @@ class WordIndex:
     def _settle(self) -> None:
         tail = self._tail()
         for start in range(0, len(tail.hashes), MAX_RUN):
-            self._add_run(_Postings(*(column[start : start + MAX_RUN] for column in tail)))
+            self._add_run(tail.take(slice(start, start + MAX_RUN)))
         for column in (self._tail_hashes, self._tail_docs, self._tail_counts):
             del column[:]
 
     def _add_run(self, postings: _Postings) -> None:
-        """Sort ``postings`` into a run, with the runs before it that are at most twice as large."""
-        parts, size = [postings], len(postings.hashes)
+        """Sort ``postings`` into a run and merge it with the runs before it that are at most twice as large."""
+        parts, size = [_sorted(postings)], len(postings.hashes)
         while self._runs and len(self._runs[-1].hashes) <= min(2 * size, MAX_RUN - size):
             parts.append(self._runs.pop())
             size += len(parts[-1].hashes)
-        self._runs.append(_sorted(_joined(parts[::-1])))
+        self._runs.append(_merged(parts[::-1]))
 
-    def _matches(self, query: NDArray[np.uint32]) -> tuple[NDArray[np.intp], NDArray[np.uint32], NDArray[np.uint8]]:
-        """Return, for every posting of a term of ``query`` (ascending): the term's place in it, document, count."""
+    def _matches(self, query: NDArray[np.uint32]) -> _Matches | None:
+        """Look up ``query`` (ascending, distinct) in all runs, oldest first, and in the tail; None where none match."""
         parts = [part for run in self._runs for part in _in_run(run, query)]
-        tail = self._tail()
-        if len(query) and len(tail.hashes):
-            place = np.minimum(np.searchsorted(query, tail.hashes), len(query) - 1)
-            hit = np.flatnonzero(query[place] == tail.hashes)
-            parts.append((place[hit], tail.docs[hit], tail.counts[hit]))
-        if not parts:
-            return np.empty(0, np.intp), tail.docs[:0], tail.counts[:0]
-        found, docs, counts = zip(*parts, strict=True)
-        return np.concatenate(found), np.concatenate(docs), np.concatenate(counts)
+        if len(query) and len(self._tail_hashes):
+            parts.append(_in_tail(self._tail(), query))
+        terms, sizes, docs, counts = zip(*parts, strict=True) if parts else ((),) * 4
+        if not any(map(len, docs)):
+            return None
+        return _Matches(np.concatenate(terms), np.concatenate(sizes), np.concatenate(docs), np.concatenate(counts))
 
 
 def _bounds(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.concatenate((np.zeros(1, np.int64), np.cumsum(sizes)))
 
 
-def _joined(parts: list[_Postings]) -> _Postings:
-    if len(parts) == 1:
-        return parts[0]
-    hashes, docs, counts = zip(*parts, strict=True)
-    return _Postings(np.concatenate(hashes), np.concatenate(docs), np.concatenate(counts))
+def _in_run(run: _Postings, query: NDArray[np.uint32]) -> Iterator[_Matches]:
+    low, high = np.searchsorted(run.hashes, query), np.searchsorted(run.hashes, query, "right")
+    terms = np.flatnonzero(high > low)
+    sizes = (high - low)[terms]
+    for i, (start, stop) in enumerate(zip(low[terms].tolist(), high[terms].tolist(), strict=True)):
+        yield _Matches(terms[i : i + 1], sizes[i : i + 1], run.docs[start:stop], run.counts[start:stop])
+
+
+def _in_tail(tail: _Postings, query: NDArray[np.uint32]) -> _Matches:
+    place = np.minimum(np.searchsorted(query, tail.hashes), len(query) - 1)
+    hit = np.flatnonzero(query[place] == tail.hashes)
+    return _Matches(place[hit], np.ones(len(hit), np.intp), tail.docs[hit], tail.counts[hit])
+
+
+def _order(hashes: NDArray[np.uint32]) -> NDArray[np.intp]:
+    """Return a stable sort's order by radix: numpy sorts 16-bit numbers stably in linear time, and no wider ones."""
+    low = (hashes & np.uint32(0xFFFF)).astype(np.uint16).argsort(kind="stable")
+    high = (hashes >> np.uint32(16)).astype(np.uint16)[low].argsort(kind="stable")
+    return low[high]
 
 
 def _sorted(postings: _Postings) -> _Postings:
-    """Sort by term, keeping the order within each: hash and place in one number, which numpy sorts fastest."""
-    keys = (postings.hashes.astype(np.uint64) << np.uint64(32)) | np.arange(len(postings.hashes), dtype=np.uint64)
-    keys.sort()
-    order = (keys & np.uint64(0xFFFFFFFF)).astype(np.intp)
-    return _Postings((keys >> np.uint64(32)).astype(np.uint32), postings.docs[order], postings.counts[order])
+    """Sort by term, documents ascending within each."""
+    return postings.take(_order(postings.hashes))
 
 
-def _in_run(
-    run: _Postings, query: NDArray[np.uint32]
-) -> Iterator[tuple[NDArray[np.intp], NDArray[np.uint32], NDArray[np.uint8]]]:
-    low, high = np.searchsorted(run.hashes, query), np.searchsorted(run.hashes, query, "right")
-    for place in np.flatnonzero(high > low).tolist():
-        rows = slice(low[place], high[place])
-        yield np.full(high[place] - low[place], place), run.docs[rows], run.counts[rows]
+def _merged(runs: list[_Postings]) -> _Postings:
+    """Merge sorted runs, oldest first; numpy's stable sort of wide numbers is a merge sort that finds sorted parts."""
+    if len(runs) == 1:
+        return runs[0]
+    hashes, docs, counts = zip(*runs, strict=True)
+    joined = _Postings(np.concatenate(hashes), np.concatenate(docs), np.concatenate(counts))
+    return joined.take(joined.hashes.argsort(kind="stable"))

@@ -1,6 +1,6 @@
-"""From text to searchable words: split, folded, stemmed, hashed.
+r"""From text to searchable words: split, folded, stemmed, hashed.
 
-A word is a run of letters, digits and underscores (``\\w+``); a Chinese or Japanese character is a word by itself, as
+A word is a run of letters, digits and underscores (``\w+``); a Chinese or Japanese character is a word by itself, as
 these scripts put no spaces between words. Words are normalised (NFKC), case-folded, cut to 64 characters, freed of
 English stop words and stemmed (Snowball English, http://snowball.tartarus.org/algorithms/english/stemmer.html). A
 text of stop words alone keeps them, unstemmed, so that it can be found as well.
@@ -15,7 +15,7 @@ import threading
 import unicodedata
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -28,21 +28,28 @@ MAX_TERM = 64
 CACHED_WORDS = 1 << 15  # some 5 MB; a chat's vocabulary is smaller
 STOP = -1  # stands for a stop word where hashes stand for the others
 
-STOP_WORDS = frozenset(
+_STOP_WORDS = (
     "a an the and or but if then than so as of at by for with about to from in on into over out up down off under "
     "i me my mine we us our ours you your yours he him his she her hers it its they them their theirs myself "
     "yourself himself herself itself themselves ourselves this that these those there here who whom whose which what "
     "when where why how am is are was were be been being do does did doing done have has had having will would shall "
-    "should can could may might must not no nor too very just also only s t ll re ve m".split()
+    "should can could may might must not no nor too very just also only s t ll re ve m"
 )
+STOP_WORDS = frozenset(_STOP_WORDS.split())
 
-_UNSPACED = "\u3005\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
+_UNSPACED = (
+    "\u3005\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
+)
+_split_spaced = re.compile(r"\w+").findall
 _split_unicode = re.compile(rf"[^\W{_UNSPACED}]+|(?=\w)[{_UNSPACED}]").findall
 _find_foreign_letter = re.compile(r"[^\W\x00-\x7f]").search
+_find_unspaced = re.compile(rf"[{_UNSPACED}]").search
 # ASCII text, most of it, is split by a table instead: four times as fast as a regular expression.
 _ASCII = bytes(ord(chr(i).lower()) if i < 128 and (chr(i).isalnum() or chr(i) == "_") else 32 for i in range(256))
 
-_PROBE = "Running generously skis, NEWS: happily communicated arguments; dying flies' universal evening in 2024 Größe 東京"
+_PROBE = (
+    "Running generously skis, NEWS: happily communicated arguments; dying flies' universal evening in 2024 Größe 東京"
+)
 
 
 class _Cache(dict[str, Any]):
@@ -96,7 +103,7 @@ def _split(text: str) -> list[str]:
     if not text.isascii():
         text = unicodedata.normalize("NFC", text)  # an accent apart from its letter would split the word
         if _find_foreign_letter(text):
-            return _split_unicode(text)
+            return _split_unicode(text) if _find_unspaced(text) else _split_spaced(text)
     return text.encode("ascii", "replace").translate(_ASCII).decode("ascii").split()
 
 
@@ -111,9 +118,9 @@ def analyse(text: str) -> tuple[NDArray[np.uint32], NDArray[np.uint8]]:
     if counter.pop(STOP, 0) and not counter:
         counter = Counter(map(_hash, map(_folded, words)))
     hashes = np.fromiter(counter, np.uint32, len(counter))
-    counts = np.fromiter(counter.values(), np.int64, len(counter))
+    counts = np.fromiter([min(n, 255) for n in counter.values()], np.uint8, len(counter))
     order = hashes.argsort()
-    return hashes[order], np.minimum(counts, 255).astype(np.uint8)[order]
+    return hashes[order], counts[order]
 
 
 def terms(text: str) -> list[str]:
@@ -132,8 +139,4 @@ def analyser_id() -> int:
 
     Hashes that were stored under another number can't be searched with this version's: make them again from the text.
     """
-    return _hash(" ".join(_stemmed_probe()))
-
-
-def _stemmed_probe() -> Iterable[str]:
-    return [*terms(_PROBE), *sorted(STOP_WORDS)]
+    return _hash(" ".join([*terms(_PROBE), *sorted(STOP_WORDS)]))

@@ -11,6 +11,8 @@ from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
+from mos_pipeline.memory.words import terms
+
 __all__ = ["Sentence", "central", "shorten", "split_sentences", "surfaces", "telling_stem"]
 
 # A side of a page is cut to so many characters first: the time a page takes is bounded, and what a long text is about
@@ -23,9 +25,12 @@ ELLIPSIS = "…"
 _END = re.compile(r"[.!?…][\"'”’)\]]?\s++(?![a-z])|[。！？]|[\n\r]")
 _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
 # Scripts without spaces are read two characters at a time, which are words more often than not.
-_ASCII_WORD = re.compile(r"[A-Za-z0-9]+(?:'[A-Za-z0-9]+)*")  # the same where all is ASCII, in half the time
 _WORD = re.compile(rf"[{_CJK}]{{1,2}}|[^\W_{_CJK}]+(?:['’][^\W_{_CJK}]+)*")
 
+# ASCII text is split by a table instead: what is no letter, digit or apostrophe becomes a space.
+_ASCII = bytes(i if chr(i).isascii() and (chr(i).isalnum() or i == ord("'")) else ord(" ") for i in range(256))
+
+# Words that tell no topic; more than search leaves out, since few words are to stand for many.
 _STOP_WORDS = """
     a about above absolutely actually after again ago ain't all almost already also always am amazing an and another any
     anymore anyone anything are aren't around as asked at aw away awesome back be because been before being believe best
@@ -59,32 +64,23 @@ class Sentence(NamedTuple):
         text: without surrounding white space.
         words: its words in order.
         stems: for each word its stem, or "" where the word tells nothing (see ``telling_stem``).
+        telling: its different stems without "".
     """
 
     text: str
     words: list[str]
     stems: list[str]
+    telling: list[str]
 
 
 @lru_cache(maxsize=1 << 16)
 def telling_stem(word: str) -> str:
     """Return the form under which ``word`` is counted; empty for stop words, numbers, single letters and data."""
     lower = word.lower().replace("’", "'")
-    if lower in _STOP or lower.isdigit() or len(lower) > MAX_WORD_CHARS:
+    bare = lower.removesuffix("'s").replace("'", "")
+    if {lower, bare} & _STOP or bare.isdigit() or not 2 <= len(bare) <= MAX_WORD_CHARS:
         return ""
-    lower = lower.removesuffix("'s").replace("'", "")
-    if len(lower) < 2 or lower in _STOP:
-        return ""
-    return _singular(lower)
-
-
-def _singular(word: str) -> str:
-    """Take off an English plural's ending; anything finer would join words that readers keep apart."""
-    if len(word) < 4 or not word.endswith("s") or word.endswith(("ss", "us", "is")):
-        return word
-    if word.endswith("ies"):
-        return word[:-3] + "y"
-    return word[:-2] if word.endswith(("ches", "shes", "sses", "xes")) else word[:-1]
+    return "".join(terms(bare))
 
 
 def split_sentences(text: str) -> list[Sentence]:
@@ -98,20 +94,20 @@ def split_sentences(text: str) -> list[Sentence]:
 
 
 def _sentence(text: str) -> Sentence:
-    words = (_ASCII_WORD if text.isascii() else _WORD).findall(text)
-    return Sentence(text, words, [telling_stem(word) for word in words])
+    words = text.encode("ascii").translate(_ASCII).decode("ascii").split() if text.isascii() else _WORD.findall(text)
+    stems = list(map(telling_stem, words))
+    return Sentence(text, words, stems, list(dict.fromkeys(filter(None, stems))))  # a set's order changes between runs
 
 
 def central(sentences: Iterable[Sentence], weights: Mapping[str, float]) -> list[Sentence]:
-    """Return the sentences, each text once, by the mean weight of their different telling words, best first.
+    """Return the sentences, each text once, by the mean weight of their telling stems, best first.
 
     The mean is damped (as if by four more words without weight), else the shortest sentence would win; ties stay in
     the order they came.
     """
 
     def score(sentence: Sentence) -> float:
-        stems = dict.fromkeys(sentence.stems)  # a set's order, and with it the sum's rounding, changes between runs
-        return sum(weights.get(stem, 0.0) for stem in stems) / (len(stems) + 4)
+        return sum(map(weights.__getitem__, sentence.telling)) / (len(sentence.telling) + 4)
 
     return sorted({sentence.text: sentence for sentence in sentences}.values(), key=score, reverse=True)
 
@@ -126,14 +122,14 @@ def surfaces(sentences: Iterable[Sentence], stems: Collection[str]) -> dict[str,
         for position, stem in enumerate(sentence.stems):
             if stem in written:
                 word = sentence.words[position]
-                capital = word[0].isupper() and (position > 0 or (len(word) > 1 and word.isupper()))
+                capital = word[0].isupper() and (position > 0 or word[1:].isupper())
                 written[stem][word if capital else word.lower()] += 1
     return {stem: _shown(forms) for stem, forms in written.items() if forms}
 
 
 def _shown(forms: Counter[str]) -> str:
     word = max(forms, key=lambda form: (forms[form], form))
-    return word.removesuffix("'s").removesuffix("’s")
+    return word.strip("'").removesuffix("'s").removesuffix("’s")
 
 
 def shorten(text: str, limit: int) -> str:

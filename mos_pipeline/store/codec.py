@@ -2,7 +2,8 @@
 
 A frame is a header of 24 bytes, little endian, and a body:
 
-    magic "MOSF" | version u8 | kind u8 | flags u8 | 0 u8 | stored length u32 | raw length u32 | body CRC u32 | header CRC
+    magic "MOSF" | version u8 | kind u8 | flags u8 | 0 u8 |
+    stored length u32 | raw length u32 | body CRC u32 | header CRC u32
 
 The body is one zstd frame, or plain (flag bit 0) where compression fails or gains nothing; its CRC-32 is that of the
 stored bytes. Unpacked, every body is one msgpack message; that of a PAGES frame is ``[first_seq, [record, …]]``, the
@@ -180,7 +181,7 @@ def unpack_pages(body: bytes) -> tuple[int, list[bytes]]:
     """
     try:
         content: Any = decode(body)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise StoreDamagedError(f"the pages are not valid msgpack ({error})") from None
     match content:
         case [int(first_seq), list(records)] if all(type(record) is bytes for record in records):

@@ -155,8 +155,13 @@ def write_all(descriptor: int, data: bytes, offset: int) -> None:
 
 
 def numbered(folder: Path, suffix: str) -> list[tuple[int, Path]]:
-    """Return the files ``<number><suffix>`` in ``folder`` with their numbers, ascending; other names are ignored."""
-    files = [path for path in folder.iterdir() if path.suffix == suffix]
+    """Return the files ``<number><suffix>`` in ``folder`` with their numbers, ascending; other names are ignored.
+
+    Raises:
+        StoreError: the folder can't be read.
+    """
+    with disk_errors(folder, "the folder could not be read"):
+        files = [path for path in folder.iterdir() if path.suffix == suffix]
     return sorted((int(path.stem), path) for path in files if path.stem.isascii() and path.stem.isdecimal())
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 from zlib import crc32
 
-from mos_pipeline.errors import StoreDamagedError
+from mos_pipeline.errors import InputError, StoreDamagedError
 from mos_pipeline.store.folder import disk_errors, fsync_folder, open_private
 from mos_pipeline.store.scanning import Damaged, Torn
 
@@ -193,9 +193,9 @@ def _crc_in_pieces(body: bytes, checksum: int) -> int:
     return checksum
 
 
-def walk_records(buffer: mmap.mmap | bytes, start: int = 0, end: int | None = None) -> Iterator[
-    JournalRecord | Damaged | Torn
-]:
+def walk_records(
+    buffer: mmap.mmap | bytes, start: int = 0, end: int | None = None
+) -> Iterator[JournalRecord | Damaged | Torn]:
     """Yield the records in ``buffer`` from ``start`` to ``end``, what is damaged between them, and last a torn tail.
 
     Where a record is not valid, it goes on at the next valid one with a higher sequence number, if there is one.
@@ -239,7 +239,7 @@ def _after_damage(buffer: mmap.mmap | bytes, offset: int, stop: int, last: int) 
 
     Candidates are found by four zero bytes, the upper half of a sequence number below 2**32.
     """
-    limit = min(stop, offset + _used(buffer, offset, stop) + SEQ_HIGH)
+    limit = min(stop, offset + _used(buffer, offset, stop) + RECORD_OVERHEAD)
     at = buffer.find(b"\0\0\0\0", offset + 1 + SEQ_HIGH, limit)
     while at >= 0:
         record = _record_at(buffer, at - SEQ_HIGH, stop)
@@ -253,14 +253,25 @@ def read_range(path: Path, start: int, end: int) -> Iterator[JournalRecord | Dam
     """Yield what lies between two offsets of the journal ``path``, which another process may have mapped.
 
     Raises:
-        FileNotFoundError: there is no such journal.
+        InputError: there is no such journal.
         StoreError: it can't be read.
     """
-    with disk_errors_but_missing(path):
-        descriptor = open_private(path, os.O_RDONLY)
+    with disk_errors(path, "the journal could not be read"):
+        try:
+            descriptor = open_private(path, os.O_RDONLY)
+        except FileNotFoundError:
+            raise InputError(f"{path}: there is no such journal; it was removed before its pages were read") from None
         try:
             data = _read_all(descriptor, start, end)
         finally:
             os.close(descriptor)
     for item in walk_records(data):
         yield item._replace(offset=item.offset + start)
+
+
+def _read_all(descriptor: int, start: int, end: int) -> bytes:
+    pieces = []
+    while start < end and (piece := os.pread(descriptor, end - start, start)):
+        pieces.append(piece)
+        start += len(piece)
+    return b"".join(pieces)

@@ -1,0 +1,168 @@
+"""The coordinator: the one thread that changes the state.
+
+It takes calls from its inbox (outcomes, requests), and between them works in slices: pages that were accepted enter the
+columns and the word index, batches are given out, the writer gets its share. A slice holds ``lock`` for less than a
+millisecond; after half a millisecond without a pause the thread sleeps for a moment, so that callers get the
+interpreter.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+
+from mos_pipeline.engine.indexing import Indexing
+from mos_pipeline.engine.intake import Intake
+from mos_pipeline.engine.persistence import Persistence
+from mos_pipeline.engine.processing import Processing
+from mos_pipeline.errors import MosError, StoreError
+from mos_pipeline.memory.state import MemoryState, Scope
+
+__all__ = ["Coordinator"]
+
+logger = logging.getLogger(__name__)
+
+ABSORB_AT_ONCE = 64
+INDEX_AT_ONCE = 16
+BUSY_S = 0.0005
+PAUSE_S = 0.00005
+
+Call = Callable[[], None]
+
+
+class Coordinator:
+    """Owner of the state; everything below it is called by its thread, or by others while they hold ``lock``."""
+
+    def __init__(
+        self,
+        state: MemoryState,
+        intake: Intake,
+        indexing: Indexing,
+        processing: Processing,
+        persistence: Persistence,
+        inbox: SimpleQueue[Call | None],
+    ) -> None:
+        self.lock = threading.Lock()
+        self._state = state
+        self._intake = intake
+        self._indexing = indexing
+        self._processing = processing
+        self._persistence = persistence
+        self._inbox = inbox
+        self._waiting: list[threading.Event] = []
+        self._stopping = False
+        self.error: MosError | None = None
+        self._thread = threading.Thread(target=self._run, name="mos-coordinator", daemon=True)
+
+    def start(self, first: Call) -> None:
+        """Start the thread; ``first`` (restoring) is its first work."""
+        self._inbox.put(first)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop the thread once it has absorbed every accepted page and handed it to the writer."""
+        self._inbox.put(self._stop)
+        self._thread.join()
+
+    def fail(self, error: MosError) -> None:
+        """Note why pages can't be worked on any more, and tell those who wait."""
+        self.error = error
+        self._release_waiting()
+
+    def wait_idle(self, timeout: float) -> bool:
+        """Wait until every accepted page is embedded, applied and written; return whether it came to that."""
+        idle = threading.Event()
+
+        def begin() -> None:
+            self._waiting.append(idle)
+            self._processing.drain()
+
+        self._inbox.put(begin)
+        return idle.wait(timeout) and self.error is None
+
+    def absorb(self, limit: int | None = None) -> None:
+        """Enter accepted pages into the columns; under ``lock``."""
+        accepted, left = self._intake.accepted, len(self._intake.accepted) if limit is None else limit
+        while accepted and left > 0:
+            left -= 1
+            item = accepted.popleft()
+            seq = self._state.pages.append(item.scope.number)
+            self._persistence.page(seq, item)
+            self._indexing.page_came(item.scope)
+            self._processing.page_came(item.scope)
+
+    def catch_up(self, scope: Scope) -> None:
+        """Make every page of ``scope`` accepted so far searchable by its words; under ``lock``."""
+        self.absorb()
+        self._indexing.catch_up(scope)
+
+    def _run(self) -> None:
+        busy_since = time.perf_counter()
+        more = False
+        while True:
+            try:
+                call = self._inbox.get(timeout=0.0 if more else self._patience())
+            except Empty:
+                call = None
+            try:
+                more = self._slice(call)
+            except Exception as error:  # the thread's edge: without this, callers would wait for nothing
+                logger.exception("the coordinator failed; pages are still accepted and kept")
+                self.fail(error if isinstance(error, MosError) else MosError(f"the coordinator failed: {error!r}"))
+                more = False
+            if self._stopping and not more:
+                return
+            if not more:
+                busy_since = time.perf_counter()
+            elif time.perf_counter() - busy_since > BUSY_S:
+                time.sleep(PAUSE_S)
+                busy_since = time.perf_counter()
+
+    def _patience(self) -> float | None:
+        due = self._persistence.due()
+        return None if due is None else max(0.0, due - time.monotonic())
+
+    def _slice(self, call: Call | None) -> bool:
+        """Do one step of everything; return whether there is more to do at once."""
+        with self.lock:
+            if call is not None:
+                call()
+            self.absorb(ABSORB_AT_ONCE)
+            more = self._indexing.step(INDEX_AT_ONCE)
+            more |= self._processing.dispatch()
+            if self._waiting or self._stopping:
+                self._persistence.hand_over(everything=not self._intake.accepted)
+            else:
+                self._persistence.hand_over_due()
+            more |= bool(self._intake.accepted)
+            if not more:
+                self._rest()
+        self._provide_spare()
+        return more or not self._inbox.empty()
+
+    def _rest(self) -> None:
+        """Nothing is left to do now: let the next page wake this thread, and tell those who wait for idleness."""
+        if self._persistence.due() is None:
+            with self._intake.lock:
+                self._intake.armed = bool(self._intake.accepted)
+        if self._waiting and self._processing.idle and self._persistence.idle and not self._intake.accepted:
+            self._processing.draining = False
+            self._release_waiting()
+
+    def _release_waiting(self) -> None:
+        for event in self._waiting:
+            event.set()
+        self._waiting.clear()
+
+    def _provide_spare(self) -> None:
+        try:
+            self._intake.provide_spare()
+        except StoreError as error:
+            # Not fatal here: add makes its own journal when it needs one, and raises where that fails too.
+            logger.warning("the next journal can't be made ahead of need: %s", error)
+
+    def _stop(self) -> None:
+        self._stopping = True

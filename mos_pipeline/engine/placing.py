@@ -1,0 +1,57 @@
+"""From the tasks' answers to a batch's outcome: which page continues which, and which session each belongs to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mos_pipeline.engine.flow import Batch
+from mos_pipeline.memory.state import BatchOutcome, Placed, Scope
+from mos_pipeline.runtime.vector_pool import VectorPool
+
+__all__ = ["decide"]
+
+
+def decide(scope: Scope, batch: Batch, timestamp: str, pool: VectorPool) -> BatchOutcome:
+    """Return the batch's outcome; founded sessions' summary rows are committed to ``pool``, the others released.
+
+    ``timestamp`` is that of the batch's first page: a session begins with it.
+    """
+    if not batch.live or batch.continuity is None:
+        return BatchOutcome([], [], [], [])
+    placed = [
+        _place(scope, batch, topic, row, timestamp, pool)
+        for topic, row in zip(batch.topics or [], batch.summary_rows, strict=True)
+    ]
+    return BatchOutcome(
+        list(batch.live), _links(batch, batch.continuity["continues"]), _overviews(batch.live, batch.continuity), placed
+    )
+
+
+def _links(batch: Batch, continues: list[bool]) -> list[int]:
+    """Return for each page the one it continues, or -1; the first may continue the page before the batch."""
+    before = (batch.before, *batch.live[:-1])
+    return [earlier if yes else -1 for earlier, yes in zip(before, continues, strict=True)]
+
+
+def _overviews(live: tuple[int, ...], continuity: dict[str, Any]) -> list[list[Any]]:
+    """Return one overview a chain: that of the last page of each run of pages that continue each other."""
+    continued = [*continuity["continues"][1:], False]
+    return [
+        [seq, text] for seq, text, goes_on in zip(live, continuity["overviews"], continued, strict=True) if not goes_on
+    ]
+
+
+def _place(scope: Scope, batch: Batch, topic: dict[str, Any], row: int, timestamp: str, pool: VectorPool) -> Placed:
+    vector = pool.read([row])[0]
+    sessions, cosines = pool.scores(scope.session_rows, vector)
+    keywords = list(topic["keywords"])
+    best = scope.mid_term.place(keywords, sessions, cosines)
+    seqs = [batch.live[index] for index in topic["pages"]]
+    if best is not None:
+        pool.release([row])
+        return Placed(best, False, "", keywords, "", seqs, -1)
+    session_id = scope.mid_term.reserve_id()
+    pool.commit([row], np.array([session_id], np.int64))
+    return Placed(session_id, True, topic["content"], keywords, timestamp, seqs, row)

@@ -1,0 +1,111 @@
+"""Finding pages: the query's vector from the embedder, its words, and both searches joined. In the caller's thread."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import numpy.typing as npt
+
+from mos_pipeline.config import Retrieval as RetrievalConfig
+from mos_pipeline.engine.coordinator import Coordinator
+from mos_pipeline.engine.desk import Desk
+from mos_pipeline.engine.processing import EMBEDDER, Processing
+from mos_pipeline.memory.ranking import Ranked, join
+from mos_pipeline.memory.state import MemoryState, Scope
+from mos_pipeline.memory.words import query_terms
+from mos_pipeline.messages import Hit, Page, Retrieved, decode_record
+from mos_pipeline.runtime.supervisor import Outcome
+from mos_pipeline.store.reading import PageReader
+
+__all__ = ["Retrieval"]
+
+
+class _QueryVector:
+    """A query's vector on its way from the embedder."""
+
+    def __init__(self, desk: Desk, query: str) -> None:
+        self._came = threading.Event()
+        self._vector: npt.NDArray[np.float16] | None = None
+        if desk.supervisor is not None:
+            desk.submit(EMBEDDER, "query", [query], self._take, urgent=True, direct=True)
+
+    def _take(self, outcome: Outcome) -> None:
+        if outcome.fate == "done":
+            self._vector = np.frombuffer(outcome.result, np.float16)
+        self._came.set()
+
+    def wait(self, deadline: float) -> npt.NDArray[np.float16] | None:
+        self._came.wait(max(0.0, deadline - time.monotonic()))
+        return self._vector
+
+
+class Retrieval:
+    """Answers queries about one scope at a time."""
+
+    def __init__(
+        self,
+        config: RetrievalConfig,
+        state: MemoryState,
+        coordinator: Coordinator,
+        processing: Processing,
+        reader: PageReader,
+        desk: Desk,
+    ) -> None:
+        self._config = config
+        self._state = state
+        self._coordinator = coordinator
+        self._processing = processing
+        self._reader = reader
+        self._desk = desk
+
+    def retrieve(self, scope: Scope, query: str, k: int, timeout_s: float) -> Retrieved:
+        """Return the ``k`` best pages of ``scope``, and its latest ones."""
+        deadline = time.monotonic() + timeout_s
+        asked = _QueryVector(self._desk, query) if self._desk.supervisor is not None else None
+        with self._coordinator.lock:
+            self._coordinator.catch_up(scope)
+        vector = asked.wait(deadline) if asked is not None else None
+        with self._coordinator.lock:
+            self._coordinator.catch_up(scope)
+            words, word_scores = scope.words.search(
+                query_terms(query), k1=self._config.bm25_k1, b=self._config.bm25_b
+            )
+        dense, dense_scores = np.empty(0, np.int64), np.empty(0, np.float32)
+        pool = self._processing.pool
+        if vector is not None and pool is not None:
+            dense, dense_scores = pool.scores(scope.page_rows, vector)
+        ranked = join(
+            dense,
+            dense_scores,
+            words,
+            word_scores,
+            dense_weight=self._config.dense_weight,
+            words_weight=self._config.words_weight,
+            k=k,
+        )
+        return Retrieved(self._hits(ranked), self.pages(scope.ring.latest()), degraded=vector is None)
+
+    def _hits(self, ranked: list[Ranked]) -> list[Hit]:
+        pages = self.pages([hit.doc for hit in ranked])
+        return [
+            Hit(hit.score, page, hit.dense, hit.words, self._state.chains.overview(hit.doc))
+            for hit, page in zip(ranked, pages, strict=True)
+        ]
+
+    def pages(self, seqs: list[int]) -> list[Page]:
+        """Return pages by sequence number."""
+        return [self._page(seq, record) for seq, record in zip(seqs, self._reader.read_many(seqs), strict=True)]
+
+    def _page(self, seq: int, record: bytes) -> Page:
+        fields = decode_record(record)
+        return Page(
+            self._state.ids.id_of(seq, fields.page_id),
+            fields.user_id,
+            fields.assistant_id,
+            fields.user_input,
+            fields.agent_response,
+            fields.timestamp,
+            fields.metadata or {},
+        )

@@ -1,0 +1,155 @@
+"""Reading pages back by sequence number, from segments and from journals."""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from threading import Lock
+from typing import NamedTuple
+
+from mos_pipeline.errors import InputError, StoreDamagedError
+from mos_pipeline.store.codec import FrameKind, unpack_pages
+from mos_pipeline.store.journal import Journal
+from mos_pipeline.store.segments import FrameAddress, SegmentReader
+from mos_pipeline.store.seqs import SeqRanges
+
+__all__ = ["PageFrame", "PageReader"]
+
+RECORD_COST = 41  # bytes of memory that a record takes beyond its own: a bytes object's head and a place in a list
+
+
+class PageFrame(NamedTuple):
+    """A PAGES frame: it holds the pages ``first_seq`` to ``first_seq + pages - 1``."""
+
+    first_seq: int
+    pages: int
+    address: FrameAddress
+
+
+class PageReader:
+    """Finds a page's record wherever it is. Safe to use from any thread.
+
+    Known are ranges of pages that lie in frames, and single pages that are still in a journal only. Unpacked frames
+    are kept, those used last, up to a number of bytes.
+    """
+
+    def __init__(self, segments: SegmentReader, cache_bytes: int) -> None:
+        """Read through ``segments``; keep at most ``cache_bytes`` of unpacked records."""
+        self._segments = segments
+        self._journaled: dict[int, tuple[Journal, int]] = {}
+        self._known = SeqRanges()
+        # One row for each range of pages, ascending: its first page, one past its last, and where its frame is.
+        self._starts, self._stops, self._firsts = array("Q"), array("Q"), array("Q")
+        self._numbers, self._offsets = array("Q"), array("Q")
+        self._cache = _FrameCache(cache_bytes)
+        self._lock = Lock()
+
+    def add_unpersisted(self, seq: int, journal: Journal, offset: int) -> None:
+        """Note that a page is in ``journal`` at ``offset``. Takes no lock, and 0.1 µs."""
+        self._journaled[seq] = (journal, offset)
+
+    def persisted(self, frames: Iterable[PageFrame]) -> None:
+        """Note frames that are durable; a page that was known in a frame before stays there (the first wins).
+
+        Once this has returned, no thread reads these pages from their journal any more: it may be retired.
+        """
+        with self._lock:
+            for frame in frames:
+                stop = frame.first_seq + frame.pages
+                for fresh in self._known.add(frame.first_seq, stop):
+                    self._insert(*fresh, frame)
+                for seq in range(frame.first_seq, stop):
+                    self._journaled.pop(seq, None)
+
+    def _insert(self, start: int, stop: int, frame: PageFrame) -> None:
+        at = bisect_right(self._starts, start)
+        self._starts.insert(at, start)
+        self._stops.insert(at, stop)
+        self._firsts.insert(at, frame.first_seq)
+        self._numbers.insert(at, frame.address.segment)
+        self._offsets.insert(at, frame.address.offset)
+
+    def read(self, seq: int) -> bytes:
+        """Return a page's record.
+
+        Raises:
+            InputError: there is no page of that number.
+            StoreDamagedError: its bytes are damaged.
+            StoreError: its segment can't be read.
+        """
+        return self.read_many((seq,))[0]
+
+    def read_many(self, seqs: Sequence[int]) -> list[bytes]:
+        """Return the records of ``seqs``, in their order; a frame is unpacked once for all of them.
+
+        Raises:
+            InputError, StoreDamagedError, StoreError: as from ``read``.
+        """
+        unpacked: dict[FrameAddress, list[bytes]] = {}
+        return [self._read(seq, unpacked) for seq in seqs]
+
+    def _read(self, seq: int, unpacked: dict[FrameAddress, list[bytes]]) -> bytes:
+        with self._lock:
+            place = self._journaled.get(seq)
+            if place is not None:
+                return _from_journal(seq, *place)
+            frame = self._find(seq)
+            records = unpacked.get(frame.address) or self._cache.get(frame.address)
+        if records is None:
+            records = self._unpack(frame)
+            with self._lock:
+                self._cache.put(frame.address, records)
+        unpacked[frame.address] = records
+        return records[seq - frame.first_seq]
+
+    def _find(self, seq: int) -> PageFrame:
+        at = bisect_right(self._starts, seq) - 1
+        if at < 0 or seq >= self._stops[at]:
+            raise InputError(f"there is no page {seq} in the store; ask for one that was accepted and not forgotten")
+        first = self._firsts[at]
+        return PageFrame(first, self._stops[at] - first, FrameAddress(self._numbers[at], self._offsets[at]))
+
+    def _unpack(self, frame: PageFrame) -> list[bytes]:
+        kind, body = self._segments.read_frame(frame.address)
+        if kind == FrameKind.PAGES:
+            first_seq, records = unpack_pages(body)
+            if first_seq == frame.first_seq and len(records) >= frame.pages:
+                return records
+        segment, offset = frame.address
+        raise StoreDamagedError(
+            f"segment {segment}, offset {offset}: not the frame of page {frame.first_seq}; reopen the store"
+        )
+
+
+def _from_journal(seq: int, journal: Journal, offset: int) -> bytes:
+    found, body = journal.read(offset)
+    if found != seq:
+        raise StoreDamagedError(f"{journal.path}: page {found} lies at offset {offset} of page {seq}; reopen the store")
+    return body
+
+
+class _FrameCache:
+    """Unpacked frames, those used last, bounded in bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._frames: OrderedDict[FrameAddress, tuple[list[bytes], int]] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, address: FrameAddress) -> list[bytes] | None:
+        entry = self._frames.get(address)
+        if entry is None:
+            return None
+        self._frames.move_to_end(address)
+        return entry[0]
+
+    def put(self, address: FrameAddress, records: list[bytes]) -> None:
+        size = sum(map(len, records)) + RECORD_COST * len(records)
+        if size > self._limit or address in self._frames:
+            return
+        self._frames[address] = records, size
+        self._bytes += size
+        while self._bytes > self._limit:
+            self._bytes -= self._frames.popitem(last=False)[1][1]
