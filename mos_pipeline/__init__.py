@@ -1,1 +1,68 @@
-"""mos_pipeline."""
+"""Long-term memory for AI agents: fast, without loss, without a server.
+
+     caller's process                                embedder (1)
+     add() ─ journal ─ ring ── full batch ────────▶  model loaded and warm; queries overtake pages
+       ▲        │              mp queue                    │
+       │        │                                          │
+       │        │            shared memory ◀── float16 rows, then a message: they are there
+       │        │            vector pool   ◀── searched in place
+       │        ├─ embedded batch ─────────────▶  LLM pool (n): continuity and overview ∥ topics
+       │        ├─ summaries ──────────────────▶  embedder
+     supervisor thread: results, deaths, restarts ◀──────────────────────
+     coordinator thread: users → short-term, sessions, chains, words
+                └─ pages, then derived data ───▶  writer (1): msgpack + zstd segments, fsync, acknowledged
+
+What is where:
+
+    pipeline.py   MemoryPipeline, the library's face       memory/    pure logic: ring, words, ranking, sessions, chains
+    engine/       accepting, giving out, applying          store/     journal, segments, MANIFEST, lock, verify
+    stages/       what the child processes do              runtime/   processes, channels, shared memory
+    ingest/       reading files                            cli/       the command line
+    config.py     every setting                            errors.py  every error
+"""
+
+from mos_pipeline.config import Config
+from mos_pipeline.errors import (
+    BackpressureError,
+    ClosedError,
+    ConfigError,
+    DeadlineError,
+    InputError,
+    ModelMismatchError,
+    ModelNotFoundError,
+    MosError,
+    StoreDamagedError,
+    StoreError,
+    StoreFullError,
+    StoreLockedError,
+    StoreVersionError,
+    WorkerError,
+)
+from mos_pipeline.messages import Hit, Page, Retrieved
+from mos_pipeline.metrics import Stats
+from mos_pipeline.pipeline import MemoryPipeline
+
+__all__ = [
+    "BackpressureError",
+    "ClosedError",
+    "Config",
+    "ConfigError",
+    "DeadlineError",
+    "Hit",
+    "InputError",
+    "MemoryPipeline",
+    "ModelMismatchError",
+    "ModelNotFoundError",
+    "MosError",
+    "Page",
+    "Retrieved",
+    "Stats",
+    "StoreDamagedError",
+    "StoreError",
+    "StoreFullError",
+    "StoreLockedError",
+    "StoreVersionError",
+    "WorkerError",
+]
+
+__version__ = "0.1.0"

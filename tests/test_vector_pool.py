@@ -7,7 +7,9 @@ import threading
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numkong
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -16,7 +18,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
 from mos_pipeline.errors import ClosedError, InputError, StoreFullError
-from mos_pipeline.runtime import shared_memory, vector_pool
 from mos_pipeline.runtime.shared_memory import SHM_FOLDER, attach
 from mos_pipeline.runtime.vector_pool import VectorPool
 
@@ -26,7 +27,7 @@ SLAB = 64 * D * 2  # 64 rows
 
 def vectors(n: int, seed: int = 0, width: int = D) -> npt.NDArray[np.float16]:
     made = np.random.default_rng(seed).standard_normal((n, width))
-    return (made / np.linalg.norm(made, axis=1, keepdims=True)).astype(np.float16)
+    return np.asarray(made / np.linalg.norm(made, axis=1, keepdims=True), np.float16)
 
 
 def fill(pool: VectorPool, owner: int, tags: list[int], seed: int = 0) -> npt.NDArray[np.int64]:
@@ -38,6 +39,20 @@ def fill(pool: VectorPool, owner: int, tags: list[int], seed: int = 0) -> npt.ND
 
 def found(pool: VectorPool, owner: int) -> list[int]:
     return sorted(pool.scores(owner, vectors(1)[0])[0].tolist())
+
+
+def hold_the_kernel(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threading.Event]:
+    """Make searches stop in their kernel: the first event tells that one is there, the second lets it go on."""
+    inside, go_on = threading.Event(), threading.Event()
+    kernel: Any = numkong.cdist
+
+    def held(*args: Any, **options: Any) -> Any:
+        inside.set()
+        assert go_on.wait(10)
+        return kernel(*args, **options)
+
+    monkeypatch.setattr(numkong, "cdist", held)
+    return inside, go_on
 
 
 @pytest.fixture
@@ -52,7 +67,7 @@ def test_scores_are_the_cosines_of_the_owners_rows(pool: VectorPool) -> None:
         fill(pool, owner, list(range(owner * 1000, owner * 1000 + n)), seed=owner)
     query = vectors(1, seed=9)[0]
     tags, cosines = pool.scores(1, query)
-    assert (tags.dtype, cosines.dtype) == (np.int64, np.float32)
+    assert (tags.dtype.name, cosines.dtype.name) == ("int64", "float32")
     expected = vectors(150, seed=1).astype(np.float64) @ query.astype(np.float64)
     assert dict(zip(tags.tolist(), cosines, strict=True)) == pytest.approx(
         dict(enumerate(expected, start=1000)), abs=1e-5
@@ -116,15 +131,7 @@ def test_free_leaves_rows_that_are_still_being_written(pool: VectorPool) -> None
 
 def test_a_released_row_waits_for_searches_that_began_before(pool: VectorPool, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = fill(pool, 1, [1, 2], seed=5)
-    inside, go_on = threading.Event(), threading.Event()
-    kernel = vector_pool.numkong.cdist
-
-    def held(*args: object, **options: object) -> object:
-        inside.set()
-        assert go_on.wait(10)
-        return kernel(*args, **options)
-
-    monkeypatch.setattr(vector_pool.numkong, "cdist", held)
+    inside, go_on = hold_the_kernel(monkeypatch)
     answers: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]] = []
     query = vectors(2, seed=5)[0]
     thread = threading.Thread(target=lambda: answers.append(pool.scores(1, query)))
@@ -145,15 +152,7 @@ def test_close_waits_for_a_search_and_removes_every_block(monkeypatch: pytest.Mo
     before = sorted(SHM_FOLDER.iterdir())
     pool = VectorPool(D, SLAB)
     fill(pool, 1, list(range(300)))
-    inside, go_on = threading.Event(), threading.Event()
-    kernel = vector_pool.numkong.cdist
-
-    def held(*args: object, **options: object) -> object:
-        inside.set()
-        assert go_on.wait(10)
-        return kernel(*args, **options)
-
-    monkeypatch.setattr(vector_pool.numkong, "cdist", held)
+    inside, go_on = hold_the_kernel(monkeypatch)
     sizes: list[int] = []
     searching = threading.Thread(target=lambda: sizes.append(pool.scores(1, vectors(1)[0])[0].size))
     searching.start()
@@ -188,13 +187,14 @@ def test_rows_that_are_not_given_out_are_refused(pool: VectorPool) -> None:
 
 
 def no_room(fd: int, offset: int, size: int) -> None:
-    if os.readlink(f"/proc/self/fd/{fd}").startswith("/dev/shm/"):
+    if Path(f"/proc/self/fd/{fd}").readlink().is_relative_to(SHM_FOLDER):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    os.ftruncate(fd, size)
 
 
 def test_small_shared_memory_is_an_error_without_a_folder(monkeypatch: pytest.MonkeyPatch, pool: VectorPool) -> None:
     rows = fill(pool, 1, list(range(60)))
-    monkeypatch.setattr(shared_memory.os, "posix_fallocate", no_room)
+    monkeypatch.setattr(os, "posix_fallocate", no_room)
     with pytest.raises(StoreFullError, match=r"/dev/shm: no room for a block of 2048 bytes"):
         pool.allocate(2, 60)
     assert pool.usage.used == 60
@@ -206,7 +206,7 @@ def test_small_shared_memory_is_an_error_without_a_folder(monkeypatch: pytest.Mo
 def test_small_shared_memory_falls_back_to_files_and_warns_once(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(shared_memory.os, "posix_fallocate", no_room)
+    monkeypatch.setattr(os, "posix_fallocate", no_room)
     pool = VectorPool(D, SLAB, tmp_path)
     with caplog.at_level(logging.WARNING):
         fill(pool, 1, list(range(200)))

@@ -12,6 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 
 from mos_pipeline.engine.indexing import Indexing
@@ -33,6 +34,15 @@ PAUSE_S = 0.00005
 Call = Callable[[], None]
 
 
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    """Someone who waits: for everything to be worked off (``drains``), or only to be written."""
+
+    drains: bool
+    event: threading.Event = field(default_factory=threading.Event)
+    done: bool = False
+
+
 class Coordinator:
     """Owner of the state; everything below it is called by its thread, or by others while they hold ``lock``."""
 
@@ -52,8 +62,9 @@ class Coordinator:
         self._processing = processing
         self._persistence = persistence
         self._inbox = inbox
-        self._waiting: list[threading.Event] = []
+        self._waiters: list[_Waiter] = []
         self._stopping = False
+        self._hurry = False
         self.error: MosError | None = None
         self._thread = threading.Thread(target=self._run, name="mos-coordinator", daemon=True)
 
@@ -64,24 +75,39 @@ class Coordinator:
 
     def stop(self) -> None:
         """Stop the thread once it has absorbed every accepted page and handed it to the writer."""
+        self._hurry = True
         self._inbox.put(self._stop)
         self._thread.join()
+
+    def settle(self) -> None:
+        """Take the answers that came after the thread was stopped."""
+        while not self._inbox.empty():
+            call = self._inbox.get()
+            if call is not None:
+                call()
 
     def fail(self, error: MosError) -> None:
         """Note why pages can't be worked on any more, and tell those who wait."""
         self.error = error
-        self._release_waiting()
+        for waiter in self._waiters:
+            waiter.event.set()
+        self._waiters.clear()
+        self._processing.draining = False
 
-    def wait_idle(self, timeout: float) -> bool:
+    def wait_idle(self, timeout: float | None) -> bool:
         """Wait until every accepted page is embedded, applied and written; return whether it came to that."""
-        idle = threading.Event()
+        return self._wait(_Waiter(drains=True), timeout)
 
-        def begin() -> None:
-            self._waiting.append(idle)
-            self._processing.drain()
+    def wait_written(self, timeout: float | None) -> bool:
+        """Wait until every page accepted, and every result that came, is in a flushed segment."""
+        return self._wait(_Waiter(drains=False), timeout)
 
-        self._inbox.put(begin)
-        return idle.wait(timeout) and self.error is None
+    def breathe(self) -> bool:
+        """Let others have ``lock`` for a moment; return False where the work at hand should be given up."""
+        self.lock.release()
+        time.sleep(PAUSE_S)
+        self.lock.acquire()
+        return not self._hurry
 
     def absorb(self, limit: int | None = None) -> None:
         """Enter accepted pages into the columns; under ``lock``."""
@@ -89,7 +115,8 @@ class Coordinator:
         while accepted and left > 0:
             left -= 1
             item = accepted.popleft()
-            seq = self._state.pages.append(item.scope.number)
+            seq = len(self._state.pages)
+            self._state.pages.append(seq, item.scope.number)
             self._persistence.page(seq, item)
             self._indexing.page_came(item.scope)
             self._processing.page_came(item.scope)
@@ -127,35 +154,56 @@ class Coordinator:
 
     def _slice(self, call: Call | None) -> bool:
         """Do one step of everything; return whether there is more to do at once."""
+        more = False
         with self.lock:
             if call is not None:
                 call()
             self.absorb(ABSORB_AT_ONCE)
-            more = self._indexing.step(INDEX_AT_ONCE)
-            more |= self._processing.dispatch()
-            if self._waiting or self._stopping:
+            if not self._hurry:
+                more = self._indexing.step(INDEX_AT_ONCE)
+                more |= self._processing.dispatch()
+            if self._waiters or self._stopping:
                 self._persistence.hand_over(everything=not self._intake.accepted)
             else:
                 self._persistence.hand_over_due()
             more |= bool(self._intake.accepted)
             if not more:
                 self._rest()
-        self._provide_spare()
+        if not self._hurry:
+            self._provide_spare()
         return more or not self._inbox.empty()
 
     def _rest(self) -> None:
-        """Nothing is left to do now: let the next page wake this thread, and tell those who wait for idleness."""
+        """Nothing is left to do now: let the next page wake this thread, and tell those who wait."""
         if self._persistence.due() is None:
             with self._intake.lock:
                 self._intake.armed = bool(self._intake.accepted)
-        if self._waiting and self._processing.idle and self._persistence.idle and not self._intake.accepted:
-            self._processing.draining = False
-            self._release_waiting()
+        if self._waiters and self._persistence.idle and not self._intake.accepted:
+            served = [waiter for waiter in self._waiters if not waiter.drains or self._processing.idle]
+            self._waiters = [waiter for waiter in self._waiters if waiter not in served]
+            self._processing.draining = any(waiter.drains for waiter in self._waiters)
+            for waiter in served:
+                waiter.done = True
+                waiter.event.set()
 
-    def _release_waiting(self) -> None:
-        for event in self._waiting:
-            event.set()
-        self._waiting.clear()
+    def _wait(self, waiter: _Waiter, timeout: float | None) -> bool:
+        def begin() -> None:
+            if self.error is not None:
+                waiter.event.set()
+                return
+            self._waiters.append(waiter)
+            if waiter.drains:
+                self._processing.drain()
+
+        def give_up() -> None:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+            self._processing.draining = any(waiter.drains for waiter in self._waiters)
+
+        self._inbox.put(begin)
+        if not waiter.event.wait(timeout):
+            self._inbox.put(give_up)
+        return waiter.done
 
     def _provide_spare(self) -> None:
         try:

@@ -85,9 +85,7 @@ class BatchFrame(NamedTuple):
     vectors: npt.NDArray[np.float16]
 
 
-def encode_batch(
-    scope: Scope, seqs: tuple[int, ...], outcome: BatchOutcome, vectors: npt.NDArray[np.float16]
-) -> bytes:
+def encode_batch(scope: Scope, seqs: tuple[int, ...], outcome: BatchOutcome, vectors: npt.NDArray[np.float16]) -> bytes:
     """Return the frame body of an applied batch; ``vectors`` (f, d) of the sessions it founded."""
     placed = [list(p._replace(row=-1)) for p in outcome.placed]
     body = [outcome.seqs, outcome.links, outcome.overviews, placed]

@@ -83,4 +83,3 @@ class Indexing:
             if len(self._recent) > REMEMBERED_PAGES:
                 del self._recent[next(iter(self._recent))]
         return found
-

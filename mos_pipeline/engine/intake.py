@@ -18,7 +18,7 @@ import msgpack
 from mos_pipeline.config import Backlog
 from mos_pipeline.errors import BackpressureError, InputError, StoreError
 from mos_pipeline.memory.state import MemoryState, Scope
-from mos_pipeline.messages import PageRecord, SourceMark
+from mos_pipeline.messages import PageRecord
 from mos_pipeline.store.journal import RECORD_OVERHEAD, Journal
 
 __all__ = ["Accepted", "Intake"]
@@ -99,8 +99,7 @@ class Intake:
             self.accepted.append(Accepted(scope, journal, offset, len(body)))
             self._backlog_bytes += len(body)
             full = scope.ring.append(seq) is not None
-            if record.page_id is not None:
-                self._state.ids.register(record.page_id, seq)
+            self._state.ids.register(record.page_id, seq)
             if record.source is not None:
                 self._sources[record.source.digest] = record.source.ordinal + 1
             rouse = full or not self.armed
@@ -115,8 +114,7 @@ class Intake:
         """Enter a page that was accepted before the store was closed."""
         self._next_seq = seq + 1
         scope.ring.append(seq)
-        if record.page_id is not None:
-            self._state.ids.register(record.page_id, seq)
+        self._state.ids.register(record.page_id, seq)
         if record.source is not None:
             ordinal = max(self._sources.get(record.source.digest, 0), record.source.ordinal + 1)
             self._sources[record.source.digest] = ordinal

@@ -29,7 +29,6 @@ logger = logging.getLogger(__name__)
 WRITER = "writer"
 
 
-
 @dataclass(slots=True, eq=False)
 class _Range:
     """Neighbouring records of one journal that are not handed to the writer yet; bytes."""
@@ -43,9 +42,7 @@ class _Range:
 class Persistence:
     """The coordinator's side of the writer."""
 
-    def __init__(
-        self, config: Store, reader: PageReader, desk: Desk, retire: Callable[[Journal], None]
-    ) -> None:
+    def __init__(self, config: Store, reader: PageReader, desk: Desk, retire: Callable[[Journal], None]) -> None:
         """Hand work over by ``desk``; remove a finished journal by ``retire``."""
         self._config = config
         self._reader = reader
@@ -91,7 +88,9 @@ class Persistence:
 
     def hand_over(self, *, everything: bool = False) -> None:
         """Give the writer the full frames' worth that waits, or everything."""
-        while self._ranges and (everything or self._ranges[0].pages >= self._config.frame_pages or len(self._ranges) > 1):
+        while self._ranges and (
+            everything or self._ranges[0].pages >= self._config.frame_pages or len(self._ranges) > 1
+        ):
             part = self._ranges.pop(0)
             self.outstanding += 1
             payload = [str(part.journal.path), part.start, part.stop, self._config.frame_pages]
@@ -121,7 +120,9 @@ class Persistence:
         if outcome.fate == "down":
             return  # the writer stays down: nothing counts as written
         if outcome.fate != "done":
-            logger.error("the writer refused a derived frame, which is made again at the next opening: %s", outcome.error)
+            logger.error(
+                "the writer refused a derived frame, which is made again at the next opening: %s", outcome.error
+            )
         self.outstanding -= 1
         self.outstanding_bytes -= size
 
@@ -131,7 +132,9 @@ class Persistence:
             logger.error("pages of %s could not be written to a segment: %s", part.journal.path, outcome.error)
             return
         self.outstanding -= 1
-        self._reader.persisted([PageFrame(first, count, FrameAddress(segment, at)) for segment, at, first, count in outcome.result])
+        self._reader.persisted(
+            [PageFrame(first, count, FrameAddress(segment, at)) for segment, at, first, count in outcome.result]
+        )
         self._left[part.journal] -= part.pages
         self._retire_if_done(part.journal)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -63,6 +63,7 @@ class Processing:
         self._embedding: set[int] = set()
         self.texts_in_flight = 0
         self.draining = False
+        self.ready = False
         self.pool: VectorPool | None = None
 
     @property
@@ -89,7 +90,7 @@ class Processing:
     def dispatch(self) -> bool:
         """Give out one batch if there is room for it; return whether there was one."""
         room = self.texts_in_flight < self._config.embedding.in_flight_texts
-        if self.pool is None or not self._queued or not room:
+        if not self.ready or not self._queued or not room:
             return False
         if self._persistence.outstanding_bytes > MAX_UNWRITTEN_BYTES:
             return False
@@ -154,7 +155,7 @@ class Processing:
         self._send_texts(texts, rows, partial(self._embedded, scope, seqs, rows, size))
 
     def _send_texts(
-        self, texts: list[str], rows: Sequence[int], answer: Callable[[Outcome], None], *, urgent: bool = False
+        self, texts: list[str], rows: Iterable[int], answer: Callable[[Outcome], None], *, urgent: bool = False
     ) -> None:
         self.texts_in_flight += len(texts)
         addresses = [list(self._pool().address(int(row))) for row in rows]
@@ -188,7 +189,8 @@ class Processing:
         self._advance(scope)
 
     def _set_aside(self, scope: Scope, seq: int, reason: str) -> None:
-        logger.error("page %s is set aside, kept and found by its words: %s", self._state.ids.id_of(seq, None), reason)
+        page_id = self._state.ids.id_of(seq, decode_record(self._reader.read(seq)).page_id)
+        logger.error("page %s is set aside, kept and found by its words: %s", page_id, reason)
         scope.aside[seq] = reason
         self._persistence.frame(FrameKind.ASIDE, encode_aside(seq, reason))
 

@@ -12,6 +12,7 @@ from mos_pipeline.engine.frames import VectorFrame, decode_aside, decode_batch, 
 from mos_pipeline.engine.indexing import Indexing
 from mos_pipeline.engine.intake import Accepted, Intake
 from mos_pipeline.engine.persistence import Persistence
+from mos_pipeline.memory.pages import LOST
 from mos_pipeline.memory.state import MemoryState, Placed, Scope
 from mos_pipeline.messages import decode_record
 from mos_pipeline.runtime.vector_pool import VectorPool
@@ -22,6 +23,7 @@ from mos_pipeline.store.segments import FrameAddress
 from mos_pipeline.store.seqs import SeqRanges
 
 __all__ = ["Restore"]
+
 
 class Restore:
     """Reads a store into memory: ``pages`` first, then, when pages can be accepted already, ``derive``."""
@@ -70,35 +72,48 @@ class Restore:
         while len(self._state.pages) < seq:  # damaged, and reported as such: its number stays empty
             self._state.pages.append_lost()
             self._sizes.append(0)
-        self._state.pages.append(scope.number)
+        self._state.pages.append(seq, scope.number)
         self._sizes.append(len(record))
         self._intake.restore(scope, seq, fields)
         return scope
 
-    def derive(self, pool: VectorPool | None, pause: Callable[[], None]) -> None:
-        """Enter vectors, words and batches in the order of their writing, with a ``pause()`` after each frame."""
+    def derive(self, pool: VectorPool | None, pause: Callable[[], bool]) -> bool:
+        """Enter vectors, words and batches in the order of their writing.
+
+        ``pause()`` is called after each frame; where it returns False, restoring is given up and False returned.
+        """
         batched = np.zeros(len(self._sizes), bool)
         for address in self._derived:
             kind, body = self._store.segments.read_frame(address)
             if kind == FrameKind.ASIDE:
-                seq, reason = decode_aside(body)
-                self._state.scopes[self._state.pages.scope(seq)].aside[seq] = reason
+                self._set_aside(*decode_aside(body))
             elif pool is not None and kind == FrameKind.VECTORS:
                 self._vectors(body, pool)
             elif pool is not None and kind == FrameKind.BATCH:
                 self._batch(body, pool, batched)
-            pause()
+            if not pause():
+                return False
         for number, frames in self._words.items():
             self._indexing.restore(self._state.scopes[number], frames)
             pause()
         self._set_cursors(batched)
+        return True
+
+    def _set_aside(self, seq: int, reason: str) -> None:
+        number = self._state.pages.scope(seq)
+        if number != LOST:
+            self._state.scopes[number].aside[seq] = reason
 
     def _vectors(self, body: bytes, pool: VectorPool) -> None:
         frame = decode_vectors(body)
         seqs = frame.seqs.tolist()
         if any(self._state.pages.row(seq) >= 0 for seq in seqs):
             return  # written twice: its writer was killed before it could acknowledge the first
-        scope = self._state.scopes[self._state.pages.scope(seqs[0])]
+        # Pages of one frame are of one scope; a whole frame of lost pages has no owner any more.
+        number = self._state.pages.scope(seqs[0])
+        if number == LOST:
+            return
+        scope = self._state.scopes[number]
         rows = pool.allocate(scope.page_rows, len(seqs))
         pool.write(rows, frame.vectors)
         pool.commit(rows, frame.seqs)

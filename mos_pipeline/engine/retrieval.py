@@ -11,6 +11,7 @@ import numpy.typing as npt
 from mos_pipeline.config import Retrieval as RetrievalConfig
 from mos_pipeline.engine.coordinator import Coordinator
 from mos_pipeline.engine.desk import Desk
+from mos_pipeline.engine.intake import Intake
 from mos_pipeline.engine.processing import EMBEDDER, Processing
 from mos_pipeline.memory.ranking import Ranked, join
 from mos_pipeline.memory.state import MemoryState, Scope
@@ -48,6 +49,7 @@ class Retrieval:
         self,
         config: RetrievalConfig,
         state: MemoryState,
+        intake: Intake,
         coordinator: Coordinator,
         processing: Processing,
         reader: PageReader,
@@ -55,6 +57,7 @@ class Retrieval:
     ) -> None:
         self._config = config
         self._state = state
+        self._intake = intake
         self._coordinator = coordinator
         self._processing = processing
         self._reader = reader
@@ -69,11 +72,11 @@ class Retrieval:
         vector = asked.wait(deadline) if asked is not None else None
         with self._coordinator.lock:
             self._coordinator.catch_up(scope)
-            words, word_scores = scope.words.search(
-                query_terms(query), k1=self._config.bm25_k1, b=self._config.bm25_b
-            )
+            words, word_scores = scope.words.search(query_terms(query), k1=self._config.bm25_k1, b=self._config.bm25_b)
         dense, dense_scores = np.empty(0, np.int64), np.empty(0, np.float32)
         pool = self._processing.pool
+        if not self._processing.ready:  # not started, or a model other than the store's: never compare the two
+            vector = None
         if vector is not None and pool is not None:
             dense, dense_scores = pool.scores(scope.page_rows, vector)
         ranked = join(
@@ -85,7 +88,9 @@ class Retrieval:
             words_weight=self._config.words_weight,
             k=k,
         )
-        return Retrieved(self._hits(ranked), self.pages(scope.ring.latest()), degraded=vector is None)
+        with self._intake.lock:
+            latest = scope.ring.latest()
+        return Retrieved(self._hits(ranked), self.pages(latest), degraded=vector is None)
 
     def _hits(self, ranked: list[Ranked]) -> list[Hit]:
         pages = self.pages([hit.doc for hit in ranked])

@@ -57,10 +57,12 @@ class FairQueue(Generic[K]):
         self._arrivals += 1
         self._waiting.add(key)
 
-    def pop(self) -> K | None:
-        """Return the key that is served next and take it out, or return None where no key waits."""
-        if not self._heap:
-            return None
+    def pop(self) -> K:
+        """Take out the key that is served next.
+
+        Raises:
+            IndexError: no key waits.
+        """
         start, _, _, key = heapq.heappop(self._heap)
         self._waiting.remove(key)
         if start > self._now:

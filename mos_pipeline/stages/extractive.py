@@ -99,7 +99,7 @@ def _two_groups(rows: Vectors) -> Labels | None:
     start = int(np.argmin(rows @ rows.mean(axis=0)))
     other = int(np.argmin(rows @ rows[start]))
     start = int(np.argmin(rows @ rows[other]))
-    if rows[start] @ rows[other] > 1 - 1e-3:  # float16 leaves that much between equal vectors
+    if start == other or rows[start] @ rows[other] > 1 - 1e-3:  # float16 leaves that much between equal vectors
         return None
     first, last = min(start, other), max(start, other)
     second: Labels = rows @ (rows[last] - rows[first]) > 0

@@ -32,27 +32,28 @@ _ASCII = bytes(i if chr(i).isascii() and (chr(i).isalnum() or i == ord("'")) els
 
 # Words that tell no topic; more than search leaves out, since few words are to stand for many.
 _STOP_WORDS = """
-    a about above absolutely actually after again ago ain't all almost already also always am amazing an and another any
-    anymore anyone anything are aren't around as asked at aw away awesome back be because been before being believe best
-    better between big bit both but by bye came can can't cannot check come coming cool could couldn't course day days
-    definitely did didn't different do does doesn't doing don't done down during each either else end enough especially
-    even ever every everyone everything exactly excited far feel feeling feels felt few find first for forward found
-    from full fun gave get gets getting give giving glad go goes going gone gonna good got gotta great guess guy guys
-    had hadn't haha happen happened happy hard has hasn't have haven't having he he'd he'll he's hear heard hello help
-    her here here's hers herself hey hi him himself his hope hoping how how's however i i'd i'll i'm i've if image in
-    into is isn't it it'd it'll it's its itself just keep kind knew know known last lately later least less let let's
-    like likely little ll long look looked looking looks lot lots love loved made make makes making many may maybe me
-    mean might mine more most much must my myself need needed needs never new next nice no nope nor not nothing now of
-    off oh ok okay old on once one ones only or other others our ours ourselves out over own part people perhaps please
-    pretty probably put quite rather re really recently right said same saw say saying see seeing seem seems seen she
-    she'd she'll she's should shouldn't since so some somehow someone something sometimes soon sorry sounds still stuff
-    such super sure take taken takes taking talk tell than thank thanks that that'd that'll that's the their theirs them
-    themselves then there there's these they they'd they'll they're they've thing things think thinking this those
-    though thought through time times to today together told tomorrow tonight too took totally tried tries try trying
-    two u under until up upon us use used ve very want wanted wants was wasn't way we we'd we'll we're we've week weeks
-    well went were weren't what what's whatever when when's where where's whether which while who who's whoa whole whom
-    whose why will with within without won't wonderful wow would wouldn't yea yeah year years yep yes yesterday yet you
-    you'd you'll you're you've your yours yourself yourselves yup
+    a about above absolutely actually after again ago ain't all almost already also always am amazing an and another
+    any anymore anyone anything are aren't around as asked at aw away awesome back be because been before being
+    believe best better between big bit both but by bye came can can't cannot check come coming cool could couldn't
+    course day days definitely did didn't different do does doesn't doing don't done down during each either else end
+    enough especially even ever every everyone everything exactly excited far feel feeling feels felt few find first
+    for forward found from full fun gave get gets getting give giving glad go goes going gone gonna good got gotta
+    great guess guy guys had hadn't haha happen happened happy hard has hasn't have haven't having he he'd he'll he's
+    hear heard hello help her here here's hers herself hey hi him himself his hope hoping how how's however i i'd i'll
+    i'm i've if image in into is isn't it it'd it'll it's its itself just keep kind knew know known last lately later
+    least less let let's like likely little ll long look looked looking looks lot lots love loved made make makes
+    making many may maybe me mean might mine more most much must my myself need needed needs never new next nice no
+    nope nor not nothing now of off oh ok okay old on once one ones only or other others our ours ourselves out over
+    own part people perhaps please pretty probably put quite rather re really recently right said same saw say saying
+    says see seeing seem seems seen she she'd she'll she's should shouldn't since so some somehow someone something
+    sometimes soon sorry sounds still stuff such super sure take taken takes taking talk tell than thank thanks that
+    that'd that'll that's the their theirs them themselves then there there's these they they'd they'll they're
+    they've thing things think thinking this those though thought through time times to today together told tomorrow
+    tonight too took totally tried tries try trying two u under until up upon us use used ve very want wanted wants
+    was wasn't way we we'd we'll we're we've week weeks well went were weren't what what's whatever when when's where
+    where's whether which while who who's whoa whole whom whose why will with within without won't wonderful would
+    wouldn't wow yea yeah year years yep yes yesterday yet you you'd you'll you're you've your yours yourself
+    yourselves yup
 """
 _STOP = frozenset(_STOP_WORDS.split())
 
@@ -138,6 +139,7 @@ def shorten(text: str, limit: int) -> str:
         return text
     head = text[: limit - 1]
     words = head.rsplit(None, 1)
-    if not text[limit - 1].isspace() and len(words) == 2 and len(words[1]) <= MAX_WORD_CHARS:
+    inside = not (head[-1:].isspace() or text[limit - 1].isspace())
+    if inside and len(words) == 2 and len(words[1]) <= MAX_WORD_CHARS:
         head = words[0]
     return head.rstrip(" \t,;:-") + ELLIPSIS

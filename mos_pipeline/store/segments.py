@@ -76,7 +76,11 @@ class SegmentWriter:
         self._end = 0
         self._tail = False  # is there something behind _end that has to be cut off?
         if self._number:
-            self._open_last()
+            try:
+                self._open_last()
+            except BaseException:
+                self._close_file()
+                raise
         self.durable = FrameAddress(self._number, self._end)
 
     def _open_last(self) -> None:

@@ -1,0 +1,197 @@
+"""All parts of the main process, put together: opened, watched and closed in order."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from mos_pipeline.config import Config
+from mos_pipeline.engine.coordinator import Call, Coordinator
+from mos_pipeline.engine.desk import Desk
+from mos_pipeline.engine.indexing import Indexing
+from mos_pipeline.engine.intake import Intake
+from mos_pipeline.engine.persistence import WRITER, Persistence
+from mos_pipeline.engine.processing import EMBEDDER, LLM, Processing
+from mos_pipeline.engine.restore import Restore
+from mos_pipeline.engine.retrieval import Retrieval
+from mos_pipeline.errors import ModelMismatchError, ModelNotFoundError, WorkerError
+from mos_pipeline.memory.state import MemoryState
+from mos_pipeline.runtime.shared_memory import SHM_FOLDER, sweep
+from mos_pipeline.runtime.start import InheritedFd
+from mos_pipeline.runtime.supervisor import Role, Supervisor
+from mos_pipeline.runtime.vector_pool import VectorPool
+from mos_pipeline.stages.embed import EmbedStage
+from mos_pipeline.stages.tasks import TaskStage
+from mos_pipeline.stages.write import WriteStage
+from mos_pipeline.store.reading import PageReader
+from mos_pipeline.store.recovery import open_store
+
+__all__ = ["Engine"]
+
+logger = logging.getLogger(__name__)
+
+IDENTITY = ("model", "dimension", "digest", "backend", "precision")
+WRITER_CREDIT = 256 << 20  # everything may be in the writer's hands, so that a stop finds it there
+EMBEDDER_CREDIT = 16 << 20
+LLM_CREDIT = 1 << 20
+
+
+def build_writer(folder: str, segment_bytes: int, level: int, _lock: InheritedFd) -> WriteStage:
+    """Make the writer's stage; the process keeps the store's lock for as long as it lives."""
+    return WriteStage(folder, segment_bytes, level)
+
+
+class Engine:
+    """An open store with its threads and processes."""
+
+    def __init__(self, path: str | os.PathLike[str], config: Config, *, workers: bool = True) -> None:
+        """Open the store in ``path``: its pages are there on return, derived data follows in the background.
+
+        Raises:
+            StoreError: the folder can't be used; see its subclasses.
+            ModelMismatchError: its vectors come from another model than the configured one.
+        """
+        self.config = config
+        self.restored = threading.Event()
+        self.model: dict[str, Any] = {}
+        self.store = open_store(Path(path), config.store)
+        try:
+            self.model = self.store.manifest.embedding or {}
+            self._check_model(self.store.manifest.embedding)
+            self._assemble()
+            self._restore.pages()
+        except BaseException:
+            self.store.close()
+            raise
+        sweep((SHM_FOLDER, self.store.folder.root))
+        self.supervisor: Supervisor | None = None
+        if workers:
+            self.supervisor = Supervisor(self._roles(), config.runtime, self.desk.deliver, self._changed)
+            self.desk.supervisor = self.supervisor
+        self.coordinator.start(self._derive)
+        if self.supervisor is not None:
+            self.supervisor.start()
+
+    def _assemble(self) -> None:
+        config, store = self.config, self.store
+        self.inbox: SimpleQueue[Call | None] = SimpleQueue()
+        self.desk = Desk(self.inbox.put)
+        self.state = MemoryState(store.manifest.store, config)
+        self.reader = PageReader(store.segments, config.store.text_cache_bytes)
+        self.persistence = Persistence(config.store, self.reader, self.desk, store.retire)
+        self.indexing = Indexing(self.state, self.reader)
+        self.intake = Intake(
+            self.state,
+            config.backlog,
+            store.new_journal,
+            lambda: self.inbox.put(None),
+            power=config.store.durability == "power",
+        )
+        self.processing = Processing(
+            config, self.state, self.reader, self.persistence, self.indexing, self.desk, self.intake.worked_off
+        )
+        self.coordinator = Coordinator(
+            self.state, self.intake, self.indexing, self.processing, self.persistence, self.inbox
+        )
+        self.retrieval = Retrieval(
+            config.retrieval,
+            self.state,
+            self.intake,
+            self.coordinator,
+            self.processing,
+            self.reader,
+            self.desk,
+        )
+        self._restore = Restore(store, self.state, self.intake, self.reader, self.persistence, self.indexing)
+
+    def _roles(self) -> list[Role]:
+        config, store = self.config, self.config.store
+        writer_args = (
+            str(self.store.folder.root),
+            store.segment_bytes,
+            store.compression_level,
+            InheritedFd(self.store.lock.fileno()),
+        )
+        return [
+            Role(WRITER, build_writer, writer_args, credit=WRITER_CREDIT, stateful=True),
+            Role(EMBEDDER, EmbedStage, (config.embedding,), credit=EMBEDDER_CREDIT),
+            Role(LLM, TaskStage, (config.llm,), workers=config.llm.processes, credit=LLM_CREDIT),
+        ]
+
+    def _check_model(self, identity: dict[str, Any] | None) -> None:
+        """Refuse what is known to be another model before any process is started."""
+        wanted = self.config.embedding
+        if identity is None:
+            return
+        model = "fake" if wanted.backend == "fake" else wanted.model
+        known = {identity["model"], identity["model"].rsplit("/", 1)[-1]}
+        if identity["backend"] != wanted.backend or (model not in known and not Path(model).is_dir()):
+            raise ModelMismatchError(
+                f"{self.store.folder.root}: its vectors were made by {identity['model']} ({identity['backend']}), the "
+                f"configuration names {model} ({wanted.backend}); set embedding.model and embedding.backend to the "
+                "store's, or ingest its export into a new store"
+            )
+
+    def _derive(self) -> None:
+        identity = self.store.manifest.embedding
+        if identity is not None:
+            self.processing.pool = self._new_pool(identity["dimension"])
+        if self._restore.derive(self.processing.pool, self.coordinator.breathe):
+            for scope in self.state.scopes:
+                self.indexing.page_came(scope)
+                self.processing.page_came(scope)
+            self.restored.set()
+
+    def _new_pool(self, dimension: int) -> VectorPool:
+        return VectorPool(dimension, self.config.embedding.slab_bytes, self.store.folder.root)
+
+    def _changed(self, role: str) -> None:
+        self.inbox.put(lambda: self._take_change(role))
+
+    def _take_change(self, role: str) -> None:
+        if self.supervisor is None:
+            return
+        state = self.supervisor.state(role)
+        if state.error is not None:
+            kind = ModelNotFoundError if state.error.startswith("ModelNotFoundError") else WorkerError
+            self.coordinator.fail(kind(state.error.removeprefix("ModelNotFoundError: ")))
+        elif role == EMBEDDER and not self.processing.ready:
+            self._embedder_ready({key: state.info[key] for key in IDENTITY})
+
+    def _embedder_ready(self, identity: dict[str, Any]) -> None:
+        stored = self.store.manifest.embedding
+        if stored is not None and stored != identity:
+            wrong = ", ".join(f"{k} {stored.get(k)!r} there, {identity[k]!r} here" for k in IDENTITY)
+            self.coordinator.fail(
+                ModelMismatchError(
+                    f"{self.store.folder.root}: its vectors were made by another model ({wrong}); pages are kept and "
+                    "found by their words; configure the store's model, or ingest its export into a new store"
+                )
+            )
+            return
+        if stored is None:
+            self.persistence.identity(identity)
+        if self.processing.pool is None:
+            self.processing.pool = self._new_pool(identity["dimension"])
+        self.model = identity
+        self.processing.ready = True
+
+    def close(self) -> None:
+        """Make everything safe and stop; pages not worked off yet wait for the next opening."""
+        deadline = time.monotonic() + self.config.runtime.close_timeout_s
+        self.coordinator.stop()
+        if self.supervisor is not None:
+            self.supervisor.close(deadline)
+            self.coordinator.settle()
+        journals = self.intake.close()
+        if self.persistence.idle:
+            for journal in journals:
+                self.store.retire(journal)
+        if self.processing.pool is not None:
+            self.processing.pool.close()
+        self.store.close()

@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mos_pipeline.errors import InputError
+from mos_pipeline.memory.pages import PageIds, PageTable
+from tests.memory import law
+
+TAG = "00c0ffee00c0ffee"
+
+
+def auto(seq: int, more: str = "") -> str:
+    return f"{TAG}-{seq:012x}{more}"
+
+
+@law
+@given(st.lists(st.integers(0, 4), max_size=80))
+def test_each_scope_has_its_pages_in_order(scopes: list[int]) -> None:
+    table = PageTable()
+    for seq, scope in enumerate(scopes):
+        table.append(seq, scope)
+    assert len(table) == len(scopes)
+    assert [table.scope(seq) for seq in range(len(scopes))] == scopes
+    for scope in range(6):
+        seqs = table.seqs_of(scope)
+        assert seqs.dtype == np.dtype(np.int64)
+        assert seqs.tolist() == [seq for seq, owner in enumerate(scopes) if owner == scope]
+        assert table.count_of(scope) == len(seqs)
+
+
+@law
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(-1, 1 << 40)), max_size=30))
+def test_rows_are_kept_page_by_page(changes: list[tuple[int, int]]) -> None:
+    table = PageTable()
+    for seq in range(10):
+        table.append(seq, 0)
+    expected = dict.fromkeys(range(10), -1)
+    for seq, row in changes:
+        table.set_row(seq, row)
+        expected[seq] = row
+    assert {seq: table.row(seq) for seq in range(10)} == expected
+
+
+def test_a_view_of_a_scopes_pages_stays_as_it_was() -> None:
+    table = PageTable()
+    table.append(0, 3)
+    view = table.seqs_of(3)
+    for seq in range(1, 100):
+        table.append(seq, 3)
+    assert view.tolist() == [0]
+    assert table.seqs_of(3).tolist() == list(range(100))
+    with pytest.raises(ValueError, match="read-only"):
+        table.seqs_of(3)[0] = 5
+
+
+@pytest.mark.parametrize(("seq", "scope"), [(0, 0), (2, 0), (1, -1), (1, 1 << 32)])
+def test_a_page_that_does_not_follow_is_refused(seq: int, scope: int) -> None:
+    table = PageTable()
+    table.append(0, 0)
+    with pytest.raises(InputError, match=f"page {seq}"):
+        table.append(seq, scope)
+    assert (len(table), table.count_of(0), table.count_of(scope)) == (1, 1, scope == 0)
+
+
+@pytest.mark.parametrize("seq", [-1, 1])
+def test_there_is_nothing_to_know_of_a_page_that_is_not_there(seq: int) -> None:
+    table = PageTable()
+    table.append(0, 0)
+    for ask in (table.row, table.scope, lambda at: table.set_row(at, 1)):
+        with pytest.raises(IndexError):
+            ask(seq)
+
+
+looks_automatic = st.builds(auto, st.integers(0, 12), st.sampled_from(["", "+", "++"]))
+given_ids = st.none() | st.sampled_from(["mine", "yours", ""]) | looks_automatic
+
+
+def accepted(ids: PageIds, wanted: list[str | None]) -> list[str | None]:
+    """Accept pages as a store does: an id that is known is one page already. Return the new pages' given ids."""
+    pages: list[str | None] = []
+    for page_id in wanted:
+        if page_id is None or ids.resolve(page_id) is None:
+            ids.register(page_id, len(pages))
+            pages.append(page_id)
+    return pages
+
+
+@law
+@given(st.lists(given_ids, max_size=25))
+def test_every_page_has_one_id_for_ever_and_every_id_one_page(wanted: list[str | None]) -> None:
+    ids = PageIds(TAG)
+    pages: list[str | None] = []
+    names: list[str] = []
+    for page_id in wanted:
+        if page_id is not None and ids.resolve(page_id) is not None:
+            assert page_id in names
+            continue
+        assert page_id not in names
+        ids.register(page_id, len(pages))
+        pages.append(page_id)
+        names.append(ids.id_of(len(pages) - 1, page_id))
+        assert names == [ids.id_of(seq, own) for seq, own in enumerate(pages)]
+        assert [ids.resolve(name) for name in names] == list(range(len(names)))
+    for seq in range(14):
+        for more in ("", "+", "++", "+++"):
+            found = ids.resolve(auto(seq, more))
+            assert found is None or names[found] == auto(seq, more)
+
+
+@law
+@given(st.lists(given_ids, max_size=25))
+def test_ids_mean_the_same_after_reopening(wanted: list[str | None]) -> None:
+    ids, again = PageIds(TAG), PageIds(TAG)
+    pages = accepted(ids, wanted)
+    for seq, page_id in enumerate(pages):
+        again.register(page_id, seq)
+    assert [again.id_of(seq, own) for seq, own in enumerate(pages)] == [
+        ids.id_of(seq, own) for seq, own in enumerate(pages)
+    ]
+    for seq in range(14):
+        assert again.resolve(auto(seq)) == ids.resolve(auto(seq))
+
+
+def test_an_automatic_id_means_a_page_from_its_acceptance_on() -> None:
+    ids = PageIds(TAG)
+    assert ids.resolve(auto(0)) is None
+    ids.register(None, 0)
+    assert (ids.id_of(0, None), ids.resolve(auto(0)), ids.resolve(auto(1))) == (auto(0), 0, None)
+
+
+def test_a_given_id_never_means_a_page_to_come() -> None:
+    ids = PageIds(TAG)
+    ids.register(auto(2), 0)
+    ids.register(auto(2, "+"), 1)
+    ids.register(None, 2)
+    assert ids.id_of(2, None) == auto(2, "++")
+    assert [ids.resolve(auto(2)), ids.resolve(auto(2, "+")), ids.resolve(auto(2, "++"))] == [0, 1, 2]
+
+
+def test_an_accepted_pages_automatic_id_can_not_be_given_again() -> None:
+    ids = PageIds(TAG)
+    ids.register(None, 0)
+    with pytest.raises(InputError, match="that of page 0"):
+        ids.register(auto(0), 1)
+    ids.register(auto(1), 1)
+    assert ids.resolve(auto(1)) == 1
+
+
+def test_a_page_with_a_given_id_has_no_automatic_one() -> None:
+    ids = PageIds(TAG)
+    ids.register("mine", 0)
+    assert ids.resolve(auto(0)) is None
+    ids.register(auto(0), 1)
+    assert (ids.resolve("mine"), ids.resolve(auto(0))) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        TAG,
+        f"{TAG}-0",
+        f"{TAG}-00000000000A",
+        f"{TAG}-00000000000a ",
+        f"{TAG}-0_000000000a",
+        "+",
+        f"{TAG}-" + "0" * 13,
+    ],
+)
+def test_only_the_very_text_is_an_automatic_id(text: str) -> None:
+    ids = PageIds(TAG)
+    for seq in range(11):
+        ids.register(None, seq)
+    assert ids.resolve(auto(10)) == 10
+    assert ids.resolve(text) is None
+    assert ids.resolve(auto(10).replace(TAG, "0" * 16)) is None
+
+
+def test_pages_are_registered_in_order() -> None:
+    ids = PageIds(TAG)
+    ids.register("a", 4)
+    with pytest.raises(InputError, match="in order"):
+        ids.register("b", 4)
+    with pytest.raises(InputError, match="'a' is that of page 4"):
+        ids.register("a", 5)
+    assert (ids.resolve("b"), ids.resolve("a")) == (None, 4)
+
+
+@pytest.mark.parametrize("tag", ["", "abc", "00C0FFEE00C0FFEE", "g" * 16, "0" * 17])
+def test_a_tag_is_16_hexadecimal_digits(tag: str) -> None:
+    with pytest.raises(InputError, match="16 hexadecimal digits"):
+        PageIds(tag)

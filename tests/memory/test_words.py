@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import re
+import threading
+import unicodedata
+import zlib
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mos_pipeline.memory import words
+from mos_pipeline.memory.words import analyse, analyser_id, query_terms, terms
+from tests.memory import law
+
+chat = st.text(
+    st.characters() | st.sampled_from("abc stuvw THE is é ß Ⅷ 東京 カナ ’—_'0123456789.\u0301\ud800"), max_size=80
+)
+
+
+@law
+@given(chat)
+def test_hashes_and_counts_are_those_of_the_terms(text: str) -> None:
+    hashes, counts = analyse(text)
+    expected = Counter(zlib.crc32(term.encode("utf-8", "surrogatepass")) for term in terms(text))
+    assert hashes.tolist() == sorted(expected)
+    assert counts.tolist() == [min(expected[term_hash], 255) for term_hash in sorted(expected)]
+    assert (hashes.dtype, counts.dtype) == (np.dtype(np.uint32), np.dtype(np.uint8))
+
+
+@law
+@given(chat)
+def test_every_text_with_a_letter_or_digit_can_be_found(text: str) -> None:
+    has_word = re.search(r"\w", unicodedata.normalize("NFC", text)) is not None
+    assert (len(query_terms(text)) > 0) == has_word
+
+
+@law
+@given(st.text(st.characters(max_codepoint=127), max_size=80))
+def test_plain_text_is_split_like_any_other(text: str) -> None:
+    # An accented letter sends the whole text the way of the regular expressions.
+    assert terms(f"{text} élan zzz") == [term for term in terms(f"{text} zzz")[:-1] if term] + terms("élan zzz")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Running HOPES", "run hope"),
+        ("cafe\u0301", "CAFÉ"),
+        ("Straße", "STRASSE"),
+        ("ｈｅｌｌｏ １２", "hello 12"),
+        ("she’s “here”: coffee", "coffee"),
+        ("coffee 🎉 — cup…", "coffee cup"),
+        ("x" * 70, "x" * 64),
+        ("é" * 70, "é" * 90),
+    ],
+)
+def test_texts_that_mean_the_same_have_the_same_terms(one: str, other: str) -> None:
+    assert terms(one) == terms(other)
+    assert np.array_equal(query_terms(one), query_terms(other))
+
+
+def test_words_keep_their_order_and_repetitions() -> None:
+    assert terms("Cats chase the cat in 2024, foo_bar") == ["cat", "chase", "cat", "2024", "foo_bar"]
+
+
+def test_scripts_without_spaces_are_split_into_characters() -> None:
+    assert terms("東京タワー、東 and 한국 tower") == ["東", "京", "タ", "ワ", "ー", "東", "한국", "tower"]
+
+
+def test_stop_words_are_dropped_only_beside_other_words() -> None:
+    assert terms("What is the plan") == ["plan"]
+    assert terms("To be or NOT to be") == ["to", "be", "or", "not", "to", "be"]
+    assert set(query_terms("who are you")) <= set(query_terms("you are who we are"))
+
+
+def test_counts_stop_at_255() -> None:
+    assert analyse("echo " * 300)[1].tolist() == [255]
+    assert analyse("echo " * 254)[1].tolist() == [254]
+
+
+def test_a_text_without_words_has_no_terms() -> None:
+    assert [len(part) for part in analyse(" … ?! \ud800")] == [0, 0]
+    assert terms("") == []
+
+
+def test_hashes_are_the_same_in_every_process() -> None:
+    assert query_terms("coffee").tolist() == [zlib.crc32(b"coffe")]
+    assert query_terms("東").tolist() == [zlib.crc32("東".encode())]
+
+
+def test_the_analysers_number_follows_its_stems(monkeypatch: pytest.MonkeyPatch) -> None:
+    number = analyser_id()
+    assert number == analyser_id()
+    monkeypatch.setattr(words, "_stems", words._Cache(str.lower))
+    assert analyser_id() != number
+
+
+def test_a_full_cache_is_emptied_and_long_words_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(words, "CACHED_WORDS", 3)
+    cache = words._Cache(len)
+    for word in ("a", "bb", "ccc", "dddd"):
+        assert cache[word] == len(word)
+    assert list(cache) == ["dddd"]
+    assert cache["e" * 65] == 65
+    assert list(cache) == ["dddd"]
+
+
+def test_threads_do_not_spoil_each_others_stems(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = " ".join(
+        f"{stem}{ending}" for stem in ("connect", "relat", "hop", "argu") for ending in ("ing", "ed", "ions")
+    )
+    expected = terms(text)
+    found: list[list[str]] = []
+
+    def stem_again() -> None:
+        for _ in range(50):
+            words._stems.clear()
+            found.append(terms(text))
+
+    threads = [threading.Thread(target=stem_again) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(stems == expected for stems in found)
+    assert len(found) == 200

@@ -1,0 +1,3 @@
+from tests.store.common import descriptors_closed
+
+__all__ = ["descriptors_closed"]

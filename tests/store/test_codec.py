@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import os
+import struct
+from concurrent.futures import ThreadPoolExecutor
+from zlib import crc32
+
+import numpy as np
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mos_pipeline.errors import ConfigError, InputError, StoreDamagedError
+from mos_pipeline.messages import encode
+from mos_pipeline.store import codec
+from mos_pipeline.store.codec import (
+    HEADER_BYTES,
+    MAGIC,
+    FrameKind,
+    check_level,
+    decode_frame,
+    encode_frame,
+    pack_pages,
+    pack_vectors,
+    parse_header,
+    unpack_pages,
+    unpack_vectors,
+)
+
+kinds = st.sampled_from(FrameKind)
+
+
+@given(kinds, st.binary(max_size=300) | st.text(max_size=300).map(lambda text: (text * 9).encode()), st.integers(1, 9))
+def test_frame_round_trip(kind: FrameKind, body: bytes, level: int) -> None:
+    frame = encode_frame(kind, body, level)
+    assert decode_frame(frame) == (kind, body)
+    assert len(frame) <= HEADER_BYTES + len(body)
+
+
+@given(st.binary(min_size=1, max_size=60) | st.just(b"again and again " * 20), st.data())
+def test_any_changed_byte_is_noticed(body: bytes, data: st.DataObject) -> None:
+    frame = bytearray(encode_frame(FrameKind.BATCH, body, 3))
+    frame[data.draw(st.integers(0, len(frame) - 1))] ^= data.draw(st.integers(1, 255))
+    with pytest.raises(StoreDamagedError):
+        decode_frame(bytes(frame))
+
+
+def test_cut_frame_is_noticed_at_every_length() -> None:
+    frame = encode_frame(FrameKind.BATCH, b"text " * 30, 3)
+    for length in range(len(frame)):
+        with pytest.raises(StoreDamagedError):
+            decode_frame(frame[:length])
+
+
+def test_header_layout() -> None:
+    frame = encode_frame(FrameKind.VECTORS, b"a" * 1000, 3)
+    magic, version, kind, flags, zero, stored, raw, body_crc, header_crc = struct.unpack("<4sBBBBIIII", frame[:24])
+    assert (magic, version, kind, flags, zero, raw) == (MAGIC, 1, 3, 0, 0, 1000)
+    assert stored == len(frame) - 24 < 100
+    assert (body_crc, header_crc) == (crc32(frame[24:]), crc32(frame[:20]))
+    assert zstandard.ZstdDecompressor().decompress(frame[24:]) == b"a" * 1000
+
+
+def test_what_does_not_shrink_is_stored_plain() -> None:
+    noise = os.urandom(500)
+    header = parse_header(encode_frame(FrameKind.BATCH, noise, 3))
+    assert header is not None
+    assert (header.flags, header.stored) == (codec.PLAIN, 500)
+
+
+def test_what_zstd_fails_on_is_stored_plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(body: bytes, level: int) -> bytes:
+        raise zstandard.ZstdError("out of luck")
+
+    monkeypatch.setattr(codec._Coders, "compressor", fail)
+    frame = encode_frame(FrameKind.BATCH, b"text " * 100, 3)
+    assert len(frame) == HEADER_BYTES + 500
+    assert decode_frame(frame) == (FrameKind.BATCH, b"text " * 100)
+
+
+def forged(version: int, kind: int, flags: int, stored: bytes, raw: int) -> bytes:
+    header = struct.pack("<4sBBBBIII", MAGIC, version, kind, flags, 0, len(stored), raw, crc32(stored))
+    return header + struct.pack("<I", crc32(header)) + stored
+
+
+@pytest.mark.parametrize(
+    ("frame", "reason"),
+    [
+        (forged(2, 1, 1, b"x", 1), "version 2"),
+        (forged(1, 77, 1, b"x", 1), "kind 77"),
+        (forged(1, 1, 0, b"not zstd", 9), "decompressed"),
+        (forged(1, 1, 1, b"four", 5), "its header says 5"),
+        (forged(1, 1, 0, zstandard.compress(b"a" * 99), 98), "its header says 98"),
+    ],
+)
+def test_right_checksums_are_not_enough(frame: bytes, reason: str) -> None:
+    with pytest.raises(StoreDamagedError, match=reason):
+        decode_frame(frame)
+
+
+def test_too_long_a_body_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codec, "MAX_BODY", 10)
+    with pytest.raises(InputError, match="11 bytes"):
+        encode_frame(FrameKind.PAGES, b"a" * 11, 3)
+
+
+def test_level_that_zstd_does_not_have() -> None:
+    check_level(22)
+    with pytest.raises(ConfigError, match="at most 22, found 23"):
+        check_level(23)
+
+
+def test_threads_do_not_disturb_each_other() -> None:
+    bodies = [os.urandom(20) * 500 for _ in range(40)]
+    with ThreadPoolExecutor(4) as pool:
+        assert [
+            body for _, body in pool.map(lambda b: decode_frame(encode_frame(FrameKind.BATCH, b, 3)), bodies)
+        ] == bodies
+
+
+@given(st.integers(0, 2**63), st.lists(st.binary(max_size=50), max_size=20))
+def test_pages_round_trip(first_seq: int, records: list[bytes]) -> None:
+    assert unpack_pages(pack_pages(first_seq, records)) == (first_seq, records)
+
+
+@pytest.mark.parametrize("body", [b"", b"\xc1", encode(5), encode([1]), encode([1, ["text"]]), encode([b"1", []])])
+def test_other_bodies_are_not_pages(body: bytes) -> None:
+    with pytest.raises(StoreDamagedError):
+        unpack_pages(body)
+
+
+@given(st.integers(0, 20), st.integers(1, 20), st.integers(0, 2**32 - 1))
+def test_vectors_round_trip_bit_by_bit(rows: int, dimension: int, seed: int) -> None:
+    bits = np.random.default_rng(seed).integers(0, 1 << 16, (rows, dimension), np.uint16)
+    unpacked = unpack_vectors(pack_vectors(bits.view(np.float16)), dimension)
+    assert unpacked.dtype == np.float16
+    assert unpacked.shape == (rows, dimension)
+    assert np.array_equal(unpacked.view(np.uint16), bits)
+
+
+def test_vectors_are_packed_high_bytes_first_from_any_layout() -> None:
+    array = np.array([[1.0, -2.0], [0.5, 3.0]], np.float16)
+    assert pack_vectors(array)[:4] == bytes([0x3C, 0xC0, 0x38, 0x42])
+    assert pack_vectors(array.T) == pack_vectors(np.ascontiguousarray(array.T))
+    unpack_vectors(pack_vectors(array), 2)[0, 0] = 9  # a copy that may be written to
+
+
+@pytest.mark.parametrize(("size", "dimension"), [(3, 1), (8, 3), (4, 0)])
+def test_parts_of_vectors_are_refused(size: int, dimension: int) -> None:
+    with pytest.raises(InputError, match="whole number"):
+        unpack_vectors(bytes(size), dimension)

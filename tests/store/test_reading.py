@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mos_pipeline.errors import InputError, StoreDamagedError
+from mos_pipeline.store.codec import FrameKind, pack_pages
+from mos_pipeline.store.folder import StoreFolder
+from mos_pipeline.store.journal import Journal
+from mos_pipeline.store.reading import PageFrame, PageReader
+from mos_pipeline.store.segments import FrameAddress, SegmentReader, SegmentWriter
+from tests.store.common import flip, made_folder, pages, record
+
+
+class Store:
+    """A writer, a journal and a reader, with a count of the frames that were read from the disk."""
+
+    def __init__(self, root: Path, cache_bytes: int) -> None:
+        self.folder: StoreFolder = made_folder(root)
+        self.writer = SegmentWriter(self.folder, 1 << 20, 3)
+        self.journal = Journal.create(self.folder.journal(1), 1 << 16)
+        self.segments = SegmentReader(self.folder)
+        self.reader = PageReader(self.segments, cache_bytes)
+        self.loads: list[FrameAddress] = []
+        real = self.segments.read_frame
+
+        def read_frame(address: FrameAddress) -> tuple[FrameKind, bytes]:
+            self.loads.append(address)
+            return real(address)
+
+        self.segments.read_frame = read_frame  # type: ignore[method-assign]
+
+    def accept(self, seq: int) -> None:
+        offset = self.journal.append(seq, record(seq))
+        assert offset is not None
+        self.reader.add_unpersisted(seq, self.journal, offset)
+
+    def frame(self, first_seq: int, count: int, text: str = "hello") -> PageFrame:
+        return PageFrame(first_seq, count, self.writer.append(FrameKind.PAGES, pages(first_seq, count, text)))
+
+    def close(self) -> None:
+        self.segments.close()
+        self.writer.close()
+        self.journal.close()
+
+
+@pytest.fixture
+def store(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Store]:
+    made = Store(tmp_path / "store", getattr(request, "param", 1 << 20))
+    yield made
+    made.close()
+
+
+def test_page_is_found_in_the_journal_then_in_its_segment(store: Store) -> None:
+    for seq in range(10):
+        store.accept(seq)
+    store.reader.persisted([store.frame(0, 6)])
+    assert store.reader.read_many(range(10)) == [record(seq) for seq in range(10)]
+    assert len(store.loads) == 1
+    store.reader.persisted([store.frame(6, 4)])
+    store.journal.close()
+    assert store.reader.read_many([9, 0, 9, 5]) == [record(seq) for seq in (9, 0, 9, 5)]
+
+
+@pytest.mark.parametrize("seq", [-1, 0, 4, 8, 20, 1 << 70])
+def test_unknown_page(store: Store, seq: int) -> None:
+    store.reader.persisted([store.frame(1, 3), store.frame(5, 3)])
+    with pytest.raises(InputError, match=f"no page {seq} in the store"):
+        store.reader.read(seq)
+
+
+def test_first_frame_of_a_page_wins_and_what_is_new_in_a_second_is_found(store: Store) -> None:
+    first = store.frame(10, 5, "first")
+    store.reader.persisted([first])
+    store.reader.persisted([store.frame(8, 10, "second"), store.frame(0, 9, "third")])
+    expected = {**dict.fromkeys(range(8), "third"), 8: "second", 9: "second"}
+    expected |= {**dict.fromkeys(range(10, 15), "first"), **dict.fromkeys(range(15, 18), "second")}
+    assert [store.reader.read(seq) for seq in range(18)] == [record(seq, expected[seq]) for seq in range(18)]
+
+
+def test_frames_may_come_out_of_order(store: Store) -> None:
+    store.reader.persisted([store.frame(first, 4) for first in (8, 0, 12, 4)])
+    assert store.reader.read_many(range(16)) == [record(seq) for seq in range(16)]
+
+
+def test_unpacked_frame_is_kept(store: Store) -> None:
+    store.reader.persisted([store.frame(0, 8), store.frame(8, 8)])
+    for seq in (0, 8, 1, 9, 2):
+        store.reader.read(seq)
+    assert len(store.loads) == 2
+
+
+@pytest.mark.parametrize("store", [0], indirect=True)
+def test_without_a_cache_one_call_still_unpacks_a_frame_once(store: Store) -> None:
+    store.reader.persisted([store.frame(0, 8), store.frame(8, 8)])
+    assert store.reader.read_many([0, 8, 1, 9]) == [record(seq) for seq in (0, 8, 1, 9)]
+    assert len(store.loads) == 2
+    store.reader.read(0)
+    assert len(store.loads) == 3
+
+
+@pytest.mark.parametrize("store", [1500], indirect=True)
+def test_cache_forgets_the_frame_that_was_not_used_for_longest(store: Store) -> None:
+    store.reader.persisted([store.frame(first, 8) for first in (0, 8, 16)])  # two of them fit
+    for seq, loads in [(0, 1), (8, 2), (0, 2), (16, 3), (0, 3), (8, 4)]:
+        store.reader.read(seq)
+        assert len(store.loads) == loads
+
+
+@pytest.mark.parametrize("store", [1500], indirect=True)
+def test_frame_larger_than_the_cache_pushes_nothing_out(store: Store) -> None:
+    store.reader.persisted([store.frame(0, 8), store.frame(8, 100)])
+    for seq in (0, 8, 1):
+        store.reader.read(seq)
+    assert len(store.loads) == 2
+
+
+def test_damaged_page_is_told_and_the_others_are_read(store: Store) -> None:
+    frames = [store.frame(0, 4), store.frame(4, 4)]
+    store.writer.sync()
+    store.reader.persisted(frames)
+    flip(store.folder.segment(1), frames[0].address.offset + 30)
+    with pytest.raises(StoreDamagedError, match=r"00000001\.segment: damaged at offset 0"):
+        store.reader.read(2)
+    assert store.reader.read(5) == record(5)
+
+
+def test_address_of_another_frame_is_noticed(store: Store) -> None:
+    other = store.frame(50, 2)
+    batch = store.writer.append(FrameKind.BATCH, pack_pages(0, []))
+    store.reader.persisted([PageFrame(0, 2, other.address), PageFrame(2, 2, batch)])
+    for seq in (0, 2):
+        with pytest.raises(StoreDamagedError, match=f"not the frame of page {seq}"):
+            store.reader.read(seq)
+    store.accept(60)
+    store.reader.add_unpersisted(61, store.journal, 0)
+    with pytest.raises(StoreDamagedError, match="page 60 lies at offset 0 of page 61"):
+        store.reader.read(61)
+
+
+def test_pages_are_found_by_other_threads_while_they_move_to_a_segment(store: Store) -> None:
+    wrong: list[int] = []
+    done = threading.Event()
+
+    def read_all() -> None:
+        while not done.is_set():
+            wrong.extend(seq for seq in range(200) if store.reader.read(seq) != record(seq))
+
+    for seq in range(200):
+        store.accept(seq)
+    threads = [threading.Thread(target=read_all) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for first in range(0, 200, 20):
+        store.reader.persisted([store.frame(first, 20)])
+    store.journal.close()  # no reader may touch it any more
+    done.wait(0.05)
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert not wrong

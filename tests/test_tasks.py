@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mos_pipeline.config import Llm
+from mos_pipeline.messages import decode, encode
+from mos_pipeline.runtime.worker import Stage
+from mos_pipeline.stages import tasks
+from mos_pipeline.stages.tasks import Batch, Continuity, Previous, TaskStage, Topic
+
+
+class Reports:
+    """Writes down what a stage reports, in order, as it would cross the pipe."""
+
+    def __init__(self) -> None:
+        self.all: list[Any] = []
+
+    def started(self, unit_ids: Sequence[int]) -> None:
+        self.all.append(decode(encode(["started", list(unit_ids)])))
+
+    def done(self, unit_id: int, result: Any) -> None:
+        self.all.append(decode(encode(["done", unit_id, result])))
+
+    def failed(self, unit_id: int, message: str) -> None:
+        self.all.append(decode(encode(["failed", unit_id, message])))
+
+
+class Scripted:
+    """A provider that remembers what it was asked and fails where told to."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Batch, Previous | None]] = []
+        self.error: Exception | None = None
+
+    def continuity(self, batch: Batch, previous: Previous | None) -> Continuity:
+        self.asked.append((batch, previous))
+        if self.error:
+            raise self.error
+        return Continuity([False] * len(batch.pages), ["overview"] * len(batch.pages))
+
+    def topics(self, batch: Batch) -> list[Topic]:
+        return [Topic("theme", ["word"], "content", list(range(len(batch.pages))))]
+
+
+@pytest.fixture
+def provider(monkeypatch: pytest.MonkeyPatch) -> Scripted:
+    scripted = Scripted()
+    monkeypatch.setattr(tasks, "_make_provider", lambda settings: scripted)
+    return scripted
+
+
+def payload(vectors: Any = ((1, 0), (0, 1)), previous: Any = None) -> Any:
+    rows = np.array(vectors, np.float16)
+    pages = [[f"question {i}", f"answer {i}", "2024-01-01 00:00:00"] for i in range(len(rows))]
+    message = {"pages": pages, "vectors": rows.tobytes(), "dimension": rows.shape[1], "previous": previous}
+    return decode(encode(message))
+
+
+def prepared() -> TaskStage:
+    stage = TaskStage(Llm())
+    stage.prepare()
+    return stage
+
+
+def run(stage: TaskStage) -> list[Any]:
+    reports = Reports()
+    while stage.pending:
+        stage.step(reports)
+    return reports.all
+
+
+def test_it_is_a_stage_that_tells_who_answers() -> None:
+    stage: Stage = TaskStage(Llm())
+    assert stage.prepare() == {"provider": "extractive"}
+    assert not stage.pending
+    stage.close()
+
+
+def test_a_step_answers_one_task_and_says_first_that_it_begins(provider: Scripted) -> None:
+    stage, reports = prepared(), Reports()
+    stage.accept(7, "continuity", payload())
+    stage.accept(8, "topics", payload())
+    stage.step(reports)
+    assert reports.all == [
+        ["started", [7]],
+        ["done", 7, {"continues": [False, False], "overviews": ["overview", "overview"]}],
+    ]
+    assert stage.pending
+    stage.step(reports)
+    topic = {"theme": "theme", "keywords": ["word"], "content": "content", "pages": [0, 1]}
+    assert reports.all[2:] == [["started", [8]], ["done", 8, {"topics": [topic]}]]
+    assert not stage.pending
+
+
+def test_the_provider_gets_texts_and_rows(provider: Scripted) -> None:
+    stage = prepared()
+    before = {"page": ["q", "a", "t"], "vector": np.array([0.5, 0.25], np.float16).tobytes(), "overview": "so far"}
+    stage.accept(1, "continuity", payload(((1, 2), (3, 4), (5, 6)), before))
+    run(stage)
+    batch, previous = provider.asked[0]
+    assert [page.user_input for page in batch.pages] == ["question 0", "question 1", "question 2"]
+    assert batch.pages[0].agent_response == "answer 0"
+    assert batch.vectors.dtype == np.float32
+    assert batch.vectors.tolist() == [[1, 2], [3, 4], [5, 6]]
+    assert previous is not None
+    assert (previous.page.user_input, previous.overview) == ("q", "so far")
+    assert previous.vector.tolist() == [0.5, 0.25]
+
+
+def test_a_task_that_raises_fails_alone(provider: Scripted, caplog: pytest.LogCaptureFixture) -> None:
+    stage = prepared()
+    provider.error = ZeroDivisionError("nothing to divide")
+    stage.accept(1, "continuity", payload())
+    stage.accept(2, "topics", payload())
+    with caplog.at_level(logging.ERROR):
+        reports = run(stage)
+    assert reports[1] == ["failed", 1, "continuity: ZeroDivisionError: nothing to divide"]
+    assert reports[3][:2] == ["done", 2]
+    record = caplog.records[0]
+    assert record.name == "mos_pipeline.stages.tasks"
+    assert record.exc_info is not None
+
+
+@pytest.mark.parametrize(
+    ("kind", "broken", "reason"),
+    [
+        ("poem", {}, "unknown kind of task 'poem'"),
+        ("topics", {"dimension": 3}, "ValueError"),
+        ("topics", {"vectors": b"\0"}, "ValueError"),
+        ("continuity", {"pages": [["only one side"]]}, "TypeError"),
+        ("continuity", {"previous": {"page": ["q", "a", "t"], "vector": b"", "overview": ""}}, "ValueError"),
+    ],
+)
+def test_what_cannot_be_read_is_refused(kind: str, broken: dict[str, Any], reason: str) -> None:
+    stage = prepared()
+    stage.accept(3, kind, payload() | broken)
+    started, failed = run(stage)
+    assert started == ["started", [3]]
+    assert failed[:2] == ["failed", 3]
+    assert reason in failed[2]
+
+
+def test_work_before_prepare_is_refused() -> None:
+    stage = TaskStage(Llm())
+    stage.accept(1, "topics", payload())
+    assert "prepare()" in run(stage)[1][2]
+
+
+def test_close_drops_what_waits(provider: Scripted) -> None:
+    stage = prepared()
+    stage.accept(1, "topics", payload())
+    stage.close()
+    assert not stage.pending
+
+
+def test_the_default_provider_answers_both_kinds() -> None:
+    stage = prepared()
+    stage.accept(1, "continuity", payload())
+    stage.accept(2, "topics", payload())
+    reports = run(stage)
+    assert reports[1][2]["continues"] == [False, False]
+    assert [topic["pages"] for topic in reports[3][2]["topics"]] == [[0], [1]]
