@@ -87,7 +87,10 @@ class Persistence:
         return 0.0 if full else self._since + self._config.flush_interval_s
 
     def hand_over(self, *, everything: bool = False) -> None:
-        """Give the writer the full frames' worth that waits, or everything."""
+        """Give the writer the full frames' worth that waits, or everything; without a writer it stays journaled."""
+        if self._desk.supervisor is None:
+            self._since = None
+            return
         while self._ranges and (
             everything or self._ranges[0].pages >= self._config.frame_pages or len(self._ranges) > 1
         ):

@@ -17,7 +17,7 @@ __all__ = ["Sentence", "central", "shorten", "split_sentences", "surfaces", "tel
 
 # A side of a page is cut to so many characters first: the time a page takes is bounded, and what a long text is about
 # stands at its beginning.
-MAX_SIDE_CHARS = 1000
+MAX_SIDE_CHARS = 600
 MAX_WORD_CHARS = 30  # longer "words" are encoded data
 ELLIPSIS = "…"
 

@@ -1,0 +1,36 @@
+# make run    ingest the sample conversation and ask it questions
+# make test   run every test
+# make lint   ruff and mypy
+#
+# Another package index:           make run INDEX=https://…/simple
+# Another torch than constraints:  make run CONSTRAINTS=my-constraints.txt
+
+PYTHON ?= python3
+VENV ?= .venv
+INDEX ?=
+CONSTRAINTS ?= constraints.txt
+STORE ?= memory
+
+BIN := $(VENV)/bin
+PIP_INDEX := $(if $(INDEX),--index-url $(INDEX))
+
+.PHONY: run test lint clean
+
+run: $(VENV)/.installed
+	$(BIN)/python examples/demo.py --store $(STORE)
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(VENV)/.installed: setup.cfg pyproject.toml $(CONSTRAINTS)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet $(PIP_INDEX) --constraint $(CONSTRAINTS) --editable ".[test]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,59 @@
+"""What several test modules need: pipelines with the fake model, pages, and a look at processes and blocks."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mos_pipeline import MemoryPipeline, Page
+
+__all__ = ["all_pages", "children", "open_fake", "own_blocks", "page_text"]
+
+FAKE: dict[str, Any] = {"embedding__backend": "fake", "runtime__restart_backoff_s": 0.01}
+WORDS = (
+    "beagle harbour violin tomato ladder winter passport engine garden museum bicycle lantern recipe allergy mountain "
+    "station pepper blanket teacher concert island window letter orchard puzzle salary tunnel uncle velvet whistle"
+).split()
+
+
+def open_fake(path: Path, **settings: Any) -> MemoryPipeline:
+    """Open a pipeline with the fake model."""
+    return MemoryPipeline.open(path, **{**FAKE, **settings})
+
+
+def page_text(number: int) -> tuple[str, str]:
+    """Return both sides of a page that can be told from all others."""
+    rng = random.Random(number)
+    said = f"number{number} " + " ".join(rng.choices(WORDS, k=rng.randint(4, 20))) + "."
+    return said, " ".join(rng.choices(WORDS, k=rng.randint(2, 12))) + "."
+
+
+def all_pages(memory: MemoryPipeline, user_id: str | None = None) -> list[Page]:
+    """Return every page, in order."""
+    found: list[Page] = []
+    while batch := memory.pages(user_id, offset=len(found), limit=500):
+        found += batch
+    return found
+
+
+def children() -> dict[int, str]:
+    """Return this process's children and their command lines; the resource tracker, which stays, left out."""
+    found = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+            command = (stat.parent / "cmdline").read_text().replace("\0", " ")
+        except OSError:
+            continue  # it ended meanwhile
+        if int(fields[1]) == os.getpid() and "resource_tracker" not in command:
+            found[int(stat.parent.name)] = command
+    return found
+
+
+def own_blocks() -> Iterator[str]:
+    """Yield the names of this process's blocks of shared memory."""
+    for path in Path("/dev/shm").glob(f"mos-{os.getpid()}-*"):
+        yield path.name
