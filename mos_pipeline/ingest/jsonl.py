@@ -94,6 +94,6 @@ def _metadata(data: dict[str, Any], where: str) -> dict[str, Any] | None:
     if metadata:
         try:
             encode(metadata)
-        except (ValueError, OverflowError) as error:  # an integer past 64 bits, or deeper than msgpack goes
+        except (ValueError, OverflowError) as error:  # an integer of more than 64 bits
             raise InputError(f"{where}: metadata can't be stored: {error}") from None
     return metadata

@@ -68,8 +68,14 @@ def _samples(path: Path) -> Iterator[Any]:
         try:
             yield from ijson.items(file, "item", use_float=True)
         except ijson.JSONError as error:
-            reason = str(error.args[0] if error.args else error).split("\n", 1)[0]
-            raise InputError(f"{path}: not valid JSON: {reason}") from None
+            raise InputError(f"{path}: not valid JSON: {_reason(error)}") from None
+
+
+def _reason(error: ijson.JSONError) -> str:
+    """Return the parser's message without the text it quotes, which is somebody's talk."""
+    message = error.args[0] if error.args else ""
+    text = message.decode("utf-8", "replace") if isinstance(message, bytes) else str(message)
+    return text.strip().split("\n", 1)[0]
 
 
 def _pages(conversation: dict[str, Any], user_id: str, where: str) -> Iterator[dict[str, Any]]:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import locale
 import os
 from pathlib import Path
 from typing import Any
@@ -172,15 +171,6 @@ def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
 )
 def test_times(text: str, expected: str) -> None:
     assert normalised_time(text) == expected
-
-
-def test_times_do_not_follow_the_locale(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = locale.setlocale(locale.LC_TIME)
-    try:
-        locale.setlocale(locale.LC_TIME, "C")
-        assert normalised_time(TIME) == "2023-05-08 13:56:00"
-    finally:
-        locale.setlocale(locale.LC_TIME, before)
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
