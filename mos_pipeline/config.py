@@ -30,10 +30,17 @@ Source = str | os.PathLike[str] | Mapping[str, Any] | None
 
 
 def setting(
-    default: Any, meaning: str, *, unit: str = "", low: float | None = None, choices: tuple[str, ...] = ()
+    default: Any,
+    meaning: str,
+    *,
+    unit: str = "",
+    low: float = -math.inf,
+    high: float = math.inf,
+    choices: tuple[str, ...] = (),
 ) -> Any:
     """Declare a setting: a dataclass field that carries its unit, meaning and range."""
-    return field(default=default, metadata={"meaning": meaning, "unit": unit, "low": low, "choices": choices})
+    metadata = {"meaning": meaning, "unit": unit, "low": low, "high": high, "choices": choices}
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +117,7 @@ class Store:
     flush_interval_s: float = setting(
         1.0, "for so long pages may stay in the journal before they are written to a segment", unit="seconds", low=0.0
     )
-    compression_level: int = setting(6, "zstd level", low=1)
+    compression_level: int = setting(6, "zstd level", low=1, high=22)
     text_cache_bytes: int = setting(16 * MIB, "decompressed page text kept in memory", unit="bytes", low=0)
     lock_timeout_s: float = setting(
         10.0, "how long open() waits for the orphaned writer of a dead owner", unit="seconds", low=0.0
@@ -139,7 +146,7 @@ class Retrieval:
     )
     words_weight: float = setting(0.5, "weight of BM25, scaled to the query's best page", low=0.0)
     bm25_k1: float = setting(1.2, "BM25: how fast repeated words saturate", low=0.0)
-    bm25_b: float = setting(0.75, "BM25: how much long pages are discounted, 0 to 1", low=0.0)
+    bm25_b: float = setting(0.75, "BM25: how much long pages are discounted, 0 to 1", low=0.0, high=1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,9 +205,9 @@ def load_config(
     if isinstance(source, str | os.PathLike):
         origin, source = os.fspath(source), _read_yaml(Path(source))
     for where, layer in (
-        (origin, _flatten(source or {})),
+        (origin, _flatten(source or {}, origin)),
         ("environment", _from_environment(os.environ if environ is None else environ)),
-        ("keyword argument", _flatten(overrides or {})),
+        ("keyword argument", _flatten(overrides or {}, "keyword argument")),
     ):
         for key, value in layer:
             values[key] = _checked(key, value, where)
@@ -251,13 +258,13 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
     return data
 
 
-def _flatten(source: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _flatten(source: Mapping[str, Any], where: str) -> Iterator[tuple[str, Any]]:
     sections = {section.name for section in dataclasses.fields(Config)}
     for name, value in source.items():
         key = str(name).replace("__", ".")
         if key in sections:
             if not isinstance(value, Mapping):
-                raise ConfigError(f"{key}: expected a section with settings, found {value!r}")
+                raise ConfigError(f"{where}: {key}: expected a section with settings, found {value!r}")
             yield from ((f"{key}.{inner}", v) for inner, v in value.items())
         else:
             yield key, value
@@ -296,9 +303,9 @@ def _checked(key: str, value: Any, where: str) -> Any:
         raise ConfigError(f"{where}: {key} must be a finite number, found {value!r}")
     if meta["choices"] and value not in meta["choices"]:
         raise ConfigError(f"{where}: {key} must be one of {', '.join(meta['choices'])}, found {value!r}")
-    if meta["low"] is not None and value < meta["low"]:
-        unit = f" {meta['unit']}" if meta["unit"] else ""
-        raise ConfigError(f"{where}: {key} must be at least {meta['low']}{unit}, found {value!r}")
+    if kind in (int, float) and not meta["low"] <= value <= meta["high"]:
+        limit = f"at least {meta['low']}" if value < meta["low"] else f"at most {meta['high']}"
+        raise ConfigError(f"{where}: {key} must be {limit} {meta['unit']}".rstrip() + f", found {value!r}")
     return value
 
 

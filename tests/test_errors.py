@@ -7,10 +7,10 @@ import pytest
 
 from mos_pipeline import errors
 
-CLASSES = {
+CLASSES: dict[str, type[Exception]] = {
     name: thing
     for name, thing in vars(errors).items()
-    if inspect.isclass(thing) and thing.__module__ == errors.__name__
+    if inspect.isclass(thing) and issubclass(thing, Exception) and thing.__module__ == errors.__name__
 }
 LEAVES = sorted(set(CLASSES) - {base.__name__ for thing in CLASSES.values() for base in thing.__bases__})
 

@@ -2,7 +2,7 @@
 
 It takes calls from its inbox (outcomes, requests), and between them works in slices: pages that were accepted enter the
 columns and the word index, batches are given out, the writer gets its share. A slice holds ``lock`` for less than a
-millisecond; after half a millisecond without a pause the thread sleeps for a moment, so that callers get the
+millisecond; after a millisecond without a pause the thread sleeps for a moment, so that callers get the
 interpreter.
 """
 
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 ABSORB_AT_ONCE = 64
 INDEX_AT_ONCE = 16
-BUSY_S = 0.0005
+BUSY_S = 0.001
 PAUSE_S = 0.00005
 
 Call = Callable[[], None]
@@ -162,16 +162,21 @@ class Coordinator:
             if not self._hurry:
                 more = self._indexing.step(INDEX_AT_ONCE)
                 more |= self._processing.dispatch()
-            if self._waiters or self._stopping:
-                self._persistence.hand_over(everything=not self._intake.accepted)
-            else:
-                self._persistence.hand_over_due()
+            self._hand_over()
             more |= bool(self._intake.accepted)
             if not more:
                 self._rest()
         if not self._hurry:
             self._provide_spare()
         return more or not self._inbox.empty()
+
+    def _hand_over(self) -> None:
+        """Give the writer its share: what is due, or everything where somebody waits for it."""
+        if self._waiters or self._stopping:
+            self._persistence.hand_over(everything=not self._intake.accepted)
+            self._indexing.flush()
+        elif self._persistence.hand_over_due():
+            self._indexing.flush()
 
     def _rest(self) -> None:
         """Nothing is left to do now: let the next page wake this thread, and tell those who wait."""

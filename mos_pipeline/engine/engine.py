@@ -84,7 +84,7 @@ class Engine:
         self.state = MemoryState(store.manifest.store, config)
         self.reader = PageReader(store.segments, config.store.text_cache_bytes)
         self.persistence = Persistence(config.store, self.reader, self.desk, store.retire)
-        self.indexing = Indexing(self.state, self.reader)
+        self.indexing = Indexing(self.state, self.reader, self.persistence)
         self.intake = Intake(
             self.state,
             config.backlog,
@@ -93,7 +93,7 @@ class Engine:
             power=config.store.durability == "power",
         )
         self.processing = Processing(
-            config, self.state, self.reader, self.persistence, self.indexing, self.desk, self.intake.worked_off
+            config, self.state, self.reader, self.persistence, self.desk, self.intake.worked_off
         )
         self.coordinator = Coordinator(
             self.state, self.intake, self.indexing, self.processing, self.persistence, self.inbox

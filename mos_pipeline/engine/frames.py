@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,57 +14,65 @@ from mos_pipeline.store.codec import pack_vectors, unpack_vectors
 __all__ = [
     "BatchFrame",
     "VectorFrame",
-    "WordCounts",
+    "WordFrame",
     "decode_aside",
     "decode_batch",
     "decode_vectors",
+    "decode_words",
     "encode_aside",
     "encode_batch",
     "encode_vectors",
+    "encode_words",
 ]
-
-WordCounts = tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint8]]
 
 
 class VectorFrame(NamedTuple):
-    """Vectors and words of pages of one scope.
+    """Vectors of pages of one scope: seqs int64 (n,), vectors float16 (n, dimension), L2-normalised."""
+
+    seqs: npt.NDArray[np.int64]
+    vectors: npt.NDArray[np.float16]
+
+
+class WordFrame(NamedTuple):
+    """Words of pages of any scopes, those of one scope ascending.
 
     Attributes:
         seqs: int64 (n,).
-        vectors: float16 (n, dimension), L2-normalised.
-        sizes: distinct words of each page, uint16 (n,).
+        sizes: distinct words of each page, uint32 (n,).
         hashes: uint32 (sum of sizes,): word hashes, page after page.
         counts: uint8 (sum of sizes,).
     """
 
     seqs: npt.NDArray[np.int64]
-    vectors: npt.NDArray[np.float16]
-    sizes: npt.NDArray[np.uint16]
+    sizes: npt.NDArray[np.uint32]
     hashes: npt.NDArray[np.uint32]
     counts: npt.NDArray[np.uint8]
 
 
-def encode_vectors(seqs: npt.NDArray[np.int64], vectors: npt.NDArray[np.float16], words: list[WordCounts]) -> bytes:
-    """Return the frame body for pages ``seqs`` with their vectors (n, d) and words (n)."""
-    sizes = np.array([len(hashes) for hashes, _ in words], "<u2")
-    body: list[Any] = [
-        seqs.astype("<i8").tobytes(),
-        vectors.shape[1],
-        pack_vectors(vectors),
-        sizes.tobytes(),
-        b"".join(hashes.astype("<u4").tobytes() for hashes, _ in words),
-        b"".join(counts.tobytes() for _, counts in words),
-    ]
-    return encode(body)
+def encode_vectors(seqs: npt.NDArray[np.int64], vectors: npt.NDArray[np.float16]) -> bytes:
+    """Return the frame body for pages ``seqs`` (n,) with their vectors (n, d)."""
+    return encode([seqs.astype("<i8").tobytes(), vectors.shape[1], pack_vectors(vectors)])
 
 
 def decode_vectors(body: bytes) -> VectorFrame:
     """Return what ``encode_vectors`` was given."""
-    seqs, dimension, vectors, sizes, hashes, counts = decode(body)
-    return VectorFrame(
+    seqs, dimension, vectors = decode(body)
+    return VectorFrame(np.frombuffer(seqs, "<i8"), unpack_vectors(vectors, dimension))
+
+
+def encode_words(frame: WordFrame) -> bytes:
+    """Return the frame body for words."""
+    seqs, sizes, hashes, counts = frame
+    columns = (seqs.astype("<i8"), sizes.astype("<u4"), hashes.astype("<u4"), counts)
+    return encode([column.tobytes() for column in columns])
+
+
+def decode_words(body: bytes) -> WordFrame:
+    """Return what ``encode_words`` was given."""
+    seqs, sizes, hashes, counts = decode(body)
+    return WordFrame(
         np.frombuffer(seqs, "<i8"),
-        unpack_vectors(vectors, dimension),
-        np.frombuffer(sizes, "<u2"),
+        np.frombuffer(sizes, "<u4"),
         np.frombuffer(hashes, "<u4"),
         np.frombuffer(counts, np.uint8),
     )

@@ -1,32 +1,39 @@
-"""Keeping the word indexes up with the accepted pages, in small steps."""
+"""Keeping the word indexes up with the accepted pages, in small steps, and their words on disk."""
 
 from __future__ import annotations
 
+from array import array
 from collections import deque
+from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 
-from mos_pipeline.engine.frames import VectorFrame, WordCounts
+from mos_pipeline.engine.frames import WordFrame, decode_words, encode_words
+from mos_pipeline.engine.persistence import Persistence
+from mos_pipeline.memory.pages import LOST
 from mos_pipeline.memory.state import MemoryState, Scope
 from mos_pipeline.memory.words import analyse
 from mos_pipeline.messages import decode_record
+from mos_pipeline.store.codec import FrameKind
 from mos_pipeline.store.reading import PageReader
 
 __all__ = ["Indexing"]
 
-# A page is indexed when it comes and its words are stored with its vector; most are embedded soon after.
-REMEMBERED_PAGES = 4096
+FRAME_PAGES = 256  # words of so many pages make a frame
 
 
 class Indexing:
-    """Words of pages: who still has to be indexed, and what was found. Owned by the coordinator."""
+    """Words of pages: who still has to be indexed, and what is not stored yet. Owned by the coordinator."""
 
-    def __init__(self, state: MemoryState, reader: PageReader) -> None:
+    def __init__(self, state: MemoryState, reader: PageReader, persistence: Persistence) -> None:
         self._state = state
         self._reader = reader
+        self._persistence = persistence
         self._behind: deque[Scope] = deque()
         self._queued: set[int] = set()
-        self._recent: dict[int, WordCounts] = {}
+        self._seqs, self._sizes = array("q"), array("I")
+        self._hashes, self._counts = array("I"), array("B")
 
     def page_came(self, scope: Scope) -> None:
         """Note that ``scope`` has pages to index."""
@@ -47,39 +54,60 @@ class Indexing:
         """Index up to ``pages`` pages of ``scope`` (None: all); return whether it is still behind."""
         seqs = self._state.pages.seqs_of(scope.number)
         stop = len(seqs) if pages is None else min(len(seqs), scope.indexed + pages)
-        for seq in map(int, seqs[scope.indexed : stop]):
-            hashes, counts = self.words_of(seq)
+        due = seqs[scope.indexed : stop].tolist()
+        for seq, stored in zip(due, self._reader.read_many(due), strict=True):
+            record = decode_record(stored)
+            hashes, counts = analyse(f"{record.user_input} {record.agent_response}")
             scope.words.add(seq, hashes, counts)
+            self._note(seq, hashes, counts)
         scope.indexed = stop
         return stop < len(seqs)
 
-    def restore(self, scope: Scope, frames: list[VectorFrame]) -> None:
-        """Enter stored words, as far as they go without a gap; what is missing is read from the texts later."""
-        sizes = np.concatenate([frame.sizes for frame in frames]).astype(np.int64)
-        ends = np.cumsum(sizes)
-        seqs = np.concatenate([frame.seqs for frame in frames])
-        hashes = np.concatenate([frame.hashes for frame in frames])
-        counts = np.concatenate([frame.counts for frame in frames])
-        order = np.argsort(seqs, kind="stable")
-        if (order[1:] < order[:-1]).any():  # frames were written out of order: bring their words into the pages' order
-            starts = ends - sizes
-            places = np.concatenate([np.arange(starts[i], ends[i]) for i in order])
-            seqs, sizes, hashes, counts = seqs[order], sizes[order], hashes[places], counts[places]
-            ends = np.cumsum(sizes)
-        expected = np.asarray(self._state.pages.seqs_of(scope.number)[: len(seqs)])
-        wrong = np.flatnonzero(expected != seqs[: len(expected)])
-        whole = int(wrong[0]) if len(wrong) else len(expected)
-        stop = int(ends[whole - 1]) if whole else 0
-        scope.words.add_many(seqs[:whole], sizes[:whole], hashes[:stop], counts[:stop])
-        scope.indexed = whole
+    def _note(self, seq: int, hashes: npt.NDArray[np.uint32], counts: npt.NDArray[np.uint8]) -> None:
+        self._seqs.append(seq)
+        self._sizes.append(len(hashes))
+        self._hashes.frombytes(hashes.tobytes())
+        self._counts.frombytes(counts.tobytes())
+        if len(self._seqs) >= FRAME_PAGES:
+            self.flush()
 
-    def words_of(self, seq: int) -> WordCounts:
-        """Return the words of a page: hashes uint32 (n,), counts uint8 (n,)."""
-        found = self._recent.get(seq)
-        if found is None:
-            record = decode_record(self._reader.read(seq))
-            found = analyse(f"{record.user_input} {record.agent_response}")
-            self._recent[seq] = found
-            if len(self._recent) > REMEMBERED_PAGES:
-                del self._recent[next(iter(self._recent))]
-        return found
+    def flush(self) -> None:
+        """Give the words found since the last frame to the writer."""
+        if self._seqs:
+            columns = (self._seqs, self._sizes, self._hashes, self._counts)
+            frame = WordFrame(*(np.array(column) for column in columns))
+            self._persistence.frame(FrameKind.WORDS, encode_words(frame))
+            for column in columns:
+                del column[:]
+
+    def restore(self, bodies: list[bytes]) -> None:
+        """Enter stored words, of each scope as far as they go without a gap; the rest is read from the texts later."""
+        frames = [decode_words(body) for body in bodies]
+        merged = WordFrame(*(np.concatenate(columns) for columns in zip(*frames, strict=True)))
+        for scope, words in self._by_scope(merged):
+            expected = self._state.pages.seqs_of(scope.number)[scope.indexed : scope.indexed + len(words.seqs)]
+            wrong = np.flatnonzero(expected != words.seqs[: len(expected)])
+            whole = int(wrong[0]) if len(wrong) else len(expected)
+            stop = int(words.sizes[:whole].sum())
+            scope.words.add_many(words.seqs[:whole], words.sizes[:whole], words.hashes[:stop], words.counts[:stop])
+            scope.indexed += whole
+
+    def _by_scope(self, frame: WordFrame) -> Iterator[tuple[Scope, WordFrame]]:
+        """Split a frame by scope, each one's pages ascending and once (a frame may have been written twice)."""
+        ends = np.cumsum(frame.sizes, dtype=np.int64)
+        starts = ends - frame.sizes
+        _, once = np.unique(frame.seqs, return_index=True)
+        numbers = np.array([self._state.pages.scope(seq) for seq in frame.seqs[once].tolist()], np.int64)
+        order = once[np.argsort(numbers, kind="stable")]
+        numbers = np.sort(numbers)
+        for number in np.unique(numbers).tolist():
+            if number == LOST:
+                continue
+            mine = order[np.searchsorted(numbers, number) : np.searchsorted(numbers, number, "right")]
+            scope = self._state.scopes[number]
+            known = self._state.pages.seqs_of(number)[: scope.indexed]
+            if len(known):
+                mine = mine[frame.seqs[mine] > known[-1]]
+            sizes = frame.sizes[mine].astype(np.int64)
+            places = np.repeat(starts[mine] - (np.cumsum(sizes) - sizes), sizes) + np.arange(sizes.sum())
+            yield scope, WordFrame(frame.seqs[mine], frame.sizes[mine], frame.hashes[places], frame.counts[places])

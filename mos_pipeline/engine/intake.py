@@ -139,7 +139,8 @@ class Intake:
 
     def provide_spare(self) -> None:
         """Make the next journal ahead of need, so that no caller waits for the file system; for a background thread."""
-        if self._spare is None and self._journal is not None and self._journal.end * 2 > self._journal.size:
+        journal = self._journal
+        if self._spare is None and (journal is None or journal.end * 2 > journal.size):
             spare = self._new_journal(0)
             spare.prefault()
             with self.lock:

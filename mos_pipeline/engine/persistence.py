@@ -100,11 +100,13 @@ class Persistence:
             self._desk.submit(WRITER, "pages", payload, partial(self._pages_written, part))
         self._since = time.monotonic() if self._ranges else None
 
-    def hand_over_due(self) -> None:
-        """Give the writer what has waited long enough."""
+    def hand_over_due(self) -> bool:
+        """Give the writer what has waited long enough; return whether there was any such."""
         due = self.due()
-        if due is not None and due <= time.monotonic():
-            self.hand_over(everything=due > 0.0)
+        if due is None or due > time.monotonic():
+            return False
+        self.hand_over(everything=due > 0.0)
+        return due > 0.0
 
     def frame(self, kind: FrameKind, body: bytes) -> None:
         """Give the writer a derived frame."""

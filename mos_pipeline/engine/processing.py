@@ -13,7 +13,6 @@ from mos_pipeline.config import Config
 from mos_pipeline.engine.desk import Desk
 from mos_pipeline.engine.flow import Batch, ScopeFlow, Step
 from mos_pipeline.engine.frames import encode_aside, encode_batch, encode_vectors
-from mos_pipeline.engine.indexing import Indexing
 from mos_pipeline.engine.persistence import Persistence
 from mos_pipeline.engine.placing import decide
 from mos_pipeline.memory.scheduling import FairQueue
@@ -43,7 +42,6 @@ class Processing:
         state: MemoryState,
         reader: PageReader,
         persistence: Persistence,
-        indexing: Indexing,
         desk: Desk,
         worked_off: Callable[[int], None],
     ) -> None:
@@ -53,7 +51,6 @@ class Processing:
         self._state = state
         self._reader = reader
         self._persistence = persistence
-        self._indexing = indexing
         self._desk = desk
         self._worked_off = worked_off
         self._flows: dict[int, ScopeFlow] = {}
@@ -172,8 +169,7 @@ class Processing:
             self._pool().commit(rows, numbers)
             for seq, row in zip(seqs, rows, strict=True):
                 self._state.pages.set_row(seq, int(row))
-            words = [self._indexing.words_of(seq) for seq in seqs]
-            self._persistence.frame(FrameKind.VECTORS, encode_vectors(numbers, self._pool().read(rows), words))
+            self._persistence.frame(FrameKind.VECTORS, encode_vectors(numbers, self._pool().read(rows)))
         else:
             self._pool().release(rows)
             if outcome.fate == "down":

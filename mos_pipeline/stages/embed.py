@@ -1,26 +1,199 @@
-"""TEMPORARY stand-in by the lead so that the engine can be run; overwrite this file with the real stage."""
-import time, zlib
+"""The embedder's process: texts in, float16 vectors out, into shared memory.
+
+Two kinds of unit:
+
+    embed   payload [texts, [[slab name, row in it], …], alone]; ``alone`` (default False): never mixed with others.
+            Text i's vector is written to row i; the result is the number of texts, once all are written
+    query   payload [text]; the result is the vector, float16 bytes
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
 import numpy as np
+
+from mos_pipeline import config
 from mos_pipeline.runtime.shared_memory import attach
+from mos_pipeline.runtime.worker import Report
+from mos_pipeline.stages.backend import Backend, Prepared, Vectors
+from mos_pipeline.stages.batching import Batcher, CostModel, Item
+
+__all__ = ["EmbedStage"]
+
+logger = logging.getLogger(__name__)
+
+LOOKAHEAD = 256  # texts split into word pieces before their turn; more would make queries wait
+WARM_UP_SHAPES = ((1, 8), (1, 64), (4, 64), (8, 64), (4, 128))  # texts, words of one piece each
+WARM_UP_ROUNDS = 3
+
+
+@dataclass(slots=True)
+class _Unit:
+    unit_id: int
+    texts: Sequence[str]
+    rows: Sequence[tuple[str, int]]
+    alone: bool
+    query: bool
+    items: list[Prepared] = field(default_factory=list)
+    left: int = 0
+
+
 class EmbedStage:
-    def __init__(self, config): self.q=[]; self.slabs={}; self.c=config
-    def prepare(self): return {"model":"fake","dimension":384,"digest":"fake-1","backend":"fake","precision":"fp32"}
-    def accept(self,i,k,p): self.q.append((i,k,p))
+    """Embeds units of texts in batches that mix them, and queries before everything."""
+
+    def __init__(self, settings: config.Embedding, clock: Callable[[], float] = time.monotonic) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._backend = _backend(settings)
+        self._cost = CostModel()
+        self._batcher = Batcher(
+            settings.batch_word_pieces, settings.query_window_s, settings.query_batch_ms / 1000, self._cost, clock
+        )
+        self._queries: deque[_Unit] = deque()  # accepted, not yet split into word pieces
+        self._fresh: deque[_Unit] = deque()
+        self._units: dict[int, _Unit] = {}  # with the batcher
+        self._slabs: dict[str, Vectors] = {}
+        self._dimension = 0
+
+    def prepare(self) -> dict[str, Any]:
+        """Load and warm up the model, and measure what batches take.
+
+        Returns:
+            ``{"model", "dimension", "digest", "backend", "precision"}``, the vectors' identity, and ``"threads"`` and
+            ``"ms_per_batch"``, of a full batch of pages.
+
+        Raises:
+            WorkerError: the model is nowhere to be found, or can't be loaded.
+        """
+        info = self._backend.load()
+        self._dimension = info["dimension"]
+        for count, words in WARM_UP_SHAPES:
+            items = self._backend.prepare([" ".join(["the"] * words)] * count)
+            # The quickest of a few: the first runs pay for memory and code that later ones find ready.
+            self._cost.observe(_pieces(items), min(self._timed(items)[1] for _ in range(WARM_UP_ROUNDS)))
+        return {**info, "ms_per_batch": round(self._cost.seconds(self._settings.batch_word_pieces) * 1000, 1)}
+
+    def accept(self, unit_id: int, kind: str, payload: Any) -> None:
+        """Take one unit."""
+        if kind == "query":
+            self._batcher.query_came()
+            self._queries.append(_Unit(unit_id, payload, (), alone=False, query=True))
+        elif kind == "embed":
+            texts, rows, *alone = payload
+            self._fresh.append(_Unit(unit_id, texts, rows, alone=any(alone), query=False))
+        else:
+            raise ValueError(f"the embedder does not know units of kind {kind!r}")
+
     @property
-    def pending(self): return bool(self.q)
-    def vec(self,t):
-        v=np.zeros(384,np.float32)
-        for w in t.lower().split(): v[zlib.crc32(w.encode())%384]+=1
-        v/=np.linalg.norm(v) or 1
-        return v.astype(np.float16)
-    def step(self, r):
-        i,k,p=self.q.pop(0)
-        r.started([i])
-        if k=="query": r.done(i,self.vec(p[0]).tobytes()); return
-        for t,(name,row) in zip(p[0],p[1]):
-            if name not in self.slabs: self.slabs[name]=attach(name)
-            a=self.slabs[name]
-            d=getattr(a,"data",a)
-            np.frombuffer(d,np.float16).reshape(-1,384)[row]=self.vec(t)
-        r.done(i,len(p[0]))
-    def close(self): pass
+    def pending(self) -> bool:
+        """Is there accepted work that is not done?"""
+        return bool(self._queries or self._fresh or self._units)
+
+    def step(self, report: Report) -> None:
+        """Compute one batch, of queries where there are any."""
+        while self._queries:
+            self._split(self._queries.popleft(), report)
+        while self._fresh and not self._batcher.queries and len(self._batcher) < LOOKAHEAD:
+            self._split(self._fresh.popleft(), report)
+        batch = self._batcher.next()
+        if batch:
+            self._compute(batch, report)
+
+    def close(self) -> None:
+        """Let go of the shared memory."""
+        self._slabs.clear()
+
+    def _split(self, unit: _Unit, report: Report) -> None:
+        """Split a unit's texts into word pieces and hand it to the batcher."""
+        try:
+            unit.items = self._backend.prepare([_clean(text, self._settings.max_chars) for text in unit.texts])
+            if not unit.query and len(unit.rows) != len(unit.items):
+                raise ValueError(f"{len(unit.rows)} rows for {len(unit.items)} texts")
+        except Exception as error:  # noqa: BLE001  (the unit's edge: whatever a text does, the others go on)
+            self._refuse(unit, error, report)
+            return
+        unit.left = len(unit.items)
+        if not unit.left:
+            report.done(unit.unit_id, 0)
+            return
+        self._units[unit.unit_id] = unit
+        if unit.query:
+            self._batcher.add_query(unit.unit_id, unit.items[0].length)
+        else:
+            self._batcher.add(unit.unit_id, [item.length for item in unit.items], alone=unit.alone)
+
+    def _compute(self, batch: list[Item], report: Report) -> None:
+        unit_ids = list(dict.fromkeys(item.unit for item in batch))
+        report.started(unit_ids)
+        prepared = [self._units[item.unit].items[item.index] for item in batch]
+        try:
+            vectors, seconds = self._timed(prepared)
+            self._cost.observe(_pieces(prepared), seconds)
+            self._hand_in(batch, vectors, report)
+        except Exception as error:  # noqa: BLE001  (as above)
+            if len(unit_ids) == 1:
+                self._refuse(self._units[unit_ids[0]], error, report)
+                return
+            logger.info("a batch of %d units failed (%s); trying them one by one", len(unit_ids), error)
+            for unit_id in unit_ids:
+                self._compute([item for item in batch if item.unit == unit_id], report)
+
+    def _hand_in(self, batch: list[Item], vectors: Vectors, report: Report) -> None:
+        """Put each vector where it belongs, then report the units that are complete."""
+        for item, vector in zip(batch, vectors, strict=True):
+            unit = self._units[item.unit]
+            if not unit.query:
+                slab, row = unit.rows[item.index]
+                self._slab(slab)[row] = vector
+        for item, vector in zip(batch, vectors, strict=True):
+            unit = self._units[item.unit]
+            unit.left -= 1
+            if not unit.left:
+                del self._units[item.unit]
+                report.done(item.unit, vector.tobytes() if unit.query else len(unit.texts))
+
+    def _slab(self, name: str) -> Vectors:
+        slab = self._slabs.get(name)
+        if slab is None:
+            data = attach(name)
+            rows = data.size // (2 * self._dimension)
+            slab = data[: rows * 2 * self._dimension].view(np.float16).reshape(rows, self._dimension)
+            self._slabs[name] = slab
+        return slab
+
+    def _timed(self, items: Sequence[Prepared]) -> tuple[Vectors, float]:
+        begun = self._clock()
+        vectors = self._backend.encode(items)
+        return vectors, self._clock() - begun
+
+    def _refuse(self, unit: _Unit, error: Exception, report: Report) -> None:
+        logger.warning("unit %d of %d texts can't be embedded", unit.unit_id, len(unit.texts), exc_info=error)
+        self._units.pop(unit.unit_id, None)
+        self._batcher.drop(unit.unit_id)
+        report.failed(unit.unit_id, f"{type(error).__name__}: {error}")
+
+
+def _backend(settings: config.Embedding) -> Backend:
+    if settings.backend == "fake":
+        from mos_pipeline.testing.fake_embedder import FakeBackend
+
+        return FakeBackend(settings)
+    from mos_pipeline.stages.sentence_transformer import SentenceTransformerBackend
+
+    return SentenceTransformerBackend(settings)
+
+
+def _clean(text: str, max_chars: int) -> str:
+    # A tokenizer takes longer the longer the text and would leave the rest out anyway. Lone surrogates, which chat
+    # exports hold, are no text to it at all.
+    return text[:max_chars].encode("utf-8", "replace").decode("utf-8")
+
+
+def _pieces(items: Sequence[Prepared]) -> int:
+    return len(items) * max(item.length for item in items)

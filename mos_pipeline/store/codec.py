@@ -61,6 +61,7 @@ class FrameKind(IntEnum):
     BATCH = 2
     VECTORS = 3
     ASIDE = 4
+    WORDS = 5  # words of pages
 
 
 _KINDS = frozenset(map(int, FrameKind))

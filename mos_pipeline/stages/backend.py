@@ -1,0 +1,47 @@
+"""What an embedding backend is: texts prepared once, then computed in whatever groups suit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Backend", "Prepared", "Vectors"]
+
+Vectors = npt.NDArray[np.float16]
+
+
+class Prepared(NamedTuple):
+    """A text as its backend wants it.
+
+    Attributes:
+        length: word pieces, special tokens included, as many as the model will read.
+        content: the backend's own.
+    """
+
+    length: int
+    content: Any
+
+
+class Backend(Protocol):
+    """Computes embeddings; used by one thread."""
+
+    def load(self) -> dict[str, Any]:
+        """Get ready; return ``{"model", "dimension", "digest", "backend", "precision"}`` and ``"threads"``.
+
+        The first five are the identity of the vectors: those of two identities are never compared.
+
+        Raises:
+            WorkerError: the model is nowhere to be found, or can't be loaded.
+        """
+        ...
+
+    def prepare(self, texts: Sequence[str]) -> list[Prepared]:
+        """Split texts into word pieces, those beyond the model's limit left out."""
+        ...
+
+    def encode(self, items: Sequence[Prepared]) -> Vectors:
+        """Return the embeddings of at least one item, float16 (n, dimension), each of length 1."""
+        ...

@@ -1,0 +1,182 @@
+"""Which texts are computed next: pure policy, without models and processes.
+
+Texts of like length go together, since each is padded to the longest of its batch; each batch holds a text of the unit
+that has waited longest, so that nobody starves. Queries go before everything, and while queries come, batches of pages
+are kept short, so that a query finds the model free soon.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+__all__ = ["Batcher", "CostModel", "Item"]
+
+DECAY = 0.98  # of an observation's weight with each later one: some 50 count
+SLOWEST_PER_PIECE_S = 1e-9  # keeps the slope positive
+
+
+class Item(NamedTuple):
+    """One text of a unit: ``index`` is its place there, ``length`` its word pieces. Ordered by length."""
+
+    length: int
+    unit: int
+    index: int
+
+
+class CostModel:
+    """How long a batch takes: a fixed part and one for each word piece, padding included.
+
+    Least squares over ``seconds = fixed + per_piece * pieces``, earlier observations fading out.
+    """
+
+    def __init__(self, fixed: float = 0.01, per_piece: float = 0.0002) -> None:
+        self.fixed = fixed
+        self.per_piece = per_piece
+        self._weight = self._x = self._y = self._xx = self._xy = 0.0
+
+    def observe(self, pieces: int, seconds: float) -> None:
+        """Take in that a batch of so many word pieces, padding included, took so long."""
+        keep, x, y = DECAY, float(pieces), seconds
+        self._weight = keep * self._weight + 1
+        self._x, self._y = keep * self._x + x, keep * self._y + y
+        self._xx, self._xy = keep * self._xx + x * x, keep * self._xy + x * y
+        mean_x, mean_y = self._x / self._weight, self._y / self._weight
+        variance = self._xx / self._weight - mean_x**2
+        # Batches all of one size say nothing about the slope: keep the last one.
+        if variance > (0.05 * mean_x) ** 2:
+            slope = (self._xy / self._weight - mean_x * mean_y) / variance
+            self.per_piece = min(max(slope, SLOWEST_PER_PIECE_S), max(mean_y / mean_x, SLOWEST_PER_PIECE_S))
+        self.fixed = max(mean_y - self.per_piece * mean_x, 0.0)
+
+    def seconds(self, pieces: int) -> float:
+        """Return how long a batch of so many word pieces will take."""
+        return self.fixed + self.per_piece * pieces
+
+    def pieces_within(self, seconds: float) -> int:
+        """Return how many word pieces, padding included, can be computed in that time; at least 1."""
+        return max(1, int((seconds - self.fixed) / self.per_piece))
+
+
+@dataclass(slots=True)
+class _Waiting:
+    left: int
+    alone: list[Item] | None
+
+
+class Batcher:
+    """Texts that wait, and the choice of the next batch.
+
+    Args:
+        batch_pieces: word pieces, padding included, in a batch of pages. One text goes whatever its length.
+        query_window_s: for so long after a query batches of pages must take at most ``query_batch_s``.
+        cost: predicts what a batch takes.
+        clock: seconds that never go back.
+    """
+
+    def __init__(
+        self,
+        batch_pieces: int,
+        query_window_s: float,
+        query_batch_s: float,
+        cost: CostModel,
+        clock: Callable[[], float],
+    ) -> None:
+        self._batch_pieces = batch_pieces
+        self._query_window_s = query_window_s
+        self._query_batch_s = query_batch_s
+        self._cost = cost
+        self._clock = clock
+        self._last_query = float("-inf")
+        self._queries: list[Item] = []
+        self._units: dict[int, _Waiting] = {}  # in their order of arrival
+        self._items: list[Item] = []  # of units that may be mixed, by length
+
+    def __len__(self) -> int:
+        """Return how many texts of pages wait."""
+        return sum(unit.left for unit in self._units.values())
+
+    @property
+    def queries(self) -> bool:
+        """Do queries wait?"""
+        return bool(self._queries)
+
+    def query_came(self) -> None:
+        """Note that there are queries now: batches stay short for a while."""
+        self._last_query = self._clock()
+
+    def add_query(self, unit: int, length: int) -> None:
+        """Let a query wait."""
+        self._queries.append(Item(length, unit, 0))
+
+    def add(self, unit: int, lengths: Sequence[int], *, alone: bool = False) -> None:
+        """Let a unit's texts wait; ``alone``: in batches without any other unit's texts."""
+        items = [Item(length, unit, index) for index, length in enumerate(lengths)]
+        self._units[unit] = _Waiting(len(items), sorted(items) if alone else None)
+        if not alone:
+            for item in items:
+                insort(self._items, item)
+
+    def drop(self, unit: int) -> None:
+        """Forget a unit that has failed."""
+        self._units.pop(unit, None)
+        self._items = [item for item in self._items if item.unit != unit]
+        self._queries = [item for item in self._queries if item.unit != unit]
+
+    def next(self) -> list[Item]:
+        """Take the next batch out: texts that should be computed together now; empty where nothing waits."""
+        if self._queries:
+            return self._take_queries()
+        if not self._units:
+            return []
+        oldest, waiting = next(iter(self._units.items()))
+        items = self._items if waiting.alone is None else waiting.alone
+        seed = max(place for place, item in enumerate(items) if item.unit == oldest)
+        low, high = self._around(items, seed, self._limit())
+        batch = items[low:high]
+        del items[low:high]
+        for item in batch:
+            unit = self._units[item.unit]
+            unit.left -= 1
+            if not unit.left:
+                del self._units[item.unit]
+        return batch
+
+    def _take_queries(self) -> list[Item]:
+        limit = min(self._batch_pieces, self._cost.pieces_within(self._query_batch_s))
+        longest, count = 0, 0
+        for item in self._queries:
+            longest = max(longest, item.length)
+            if count and longest * (count + 1) > limit:
+                break
+            count += 1
+        batch, self._queries = self._queries[:count], self._queries[count:]
+        return batch
+
+    def _limit(self) -> int:
+        if self._clock() - self._last_query > self._query_window_s:
+            return self._batch_pieces
+        return min(self._batch_pieces, self._cost.pieces_within(self._query_batch_s))
+
+    def _around(self, items: list[Item], seed: int, limit: int) -> tuple[int, int]:
+        """Widen from ``items[seed]``, sorted by length, to the neighbours that need least padding; return the slice.
+
+        A neighbour is left for a later batch where the padding it brings costs more than a batch of its own would.
+        """
+        low, high = seed, seed + 1
+        worth = self._cost.fixed / self._cost.per_piece
+        while low > 0 or high < len(items):
+            count, longest = high - low, items[high - 1].length
+            below = longest - items[low - 1].length if low > 0 else float("inf")
+            above = (items[high].length - longest) * count if high < len(items) else float("inf")
+            if high < len(items) and items[high].length * (count + 1) > limit:
+                above = float("inf")
+            if longest * (count + 1) > limit or min(below, above) > worth:
+                break
+            if below <= above:
+                low -= 1
+            else:
+                high += 1
+        return low, high

@@ -1,0 +1,86 @@
+"""Embeddings made from words, for tests and for measuring everything around the model.
+
+A word adds +1 or -1 at eight of 384 places that its hash tells (feature hashing; Weinberger et al. 2009), and the sum
+is scaled to length 1. So the same text has the same vector on any machine, and texts that share words are close.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mos_pipeline import config
+from mos_pipeline.stages.backend import Prepared, Vectors
+
+__all__ = ["FakeBackend"]
+
+DIMENSION = 384
+PLACES = 8  # for each word
+MAX_WORDS = 100_000  # remembered; the table is begun anew beyond them
+WORD = re.compile(r"\w+")
+
+
+class FakeBackend:
+    """A backend without a model; ``embedding.fake_ms_per_text`` makes it as slow as one."""
+
+    def __init__(self, settings: config.Embedding) -> None:
+        self._pause_s = settings.fake_ms_per_text / 1000
+        self._forget()
+
+    def load(self) -> dict[str, Any]:
+        """Return the identity."""
+        return {
+            "model": "fake",
+            "dimension": DIMENSION,
+            "digest": "fake-1",
+            "backend": "fake",
+            "precision": "fp32",
+            "threads": 1,
+        }
+
+    def prepare(self, texts: Sequence[str]) -> list[Prepared]:
+        """Split texts into words; one without any counts as a single word."""
+        found = [WORD.findall(text.lower()) or [text] for text in texts]
+        return [Prepared(len(words) + 2, words) for words in found]
+
+    def encode(self, items: Sequence[Prepared]) -> Vectors:
+        """Return the sums of the words' directions, float16 (n, 384), each of length 1."""
+        if self._pause_s:
+            time.sleep(self._pause_s * len(items))
+        if len(self._numbers) > MAX_WORDS:
+            self._forget()
+        number = self._number
+        words = np.array([number(word) for item in items for word in item.content], np.intp)
+        rows = np.repeat(np.arange(len(items)), [len(item.content) for item in items])
+        places = rows[:, None] * DIMENSION + self._places[words]
+        flat = np.bincount(places.ravel(), self._signs[words].ravel(), len(items) * DIMENSION)
+        sums = flat.reshape(len(items), DIMENSION)
+        lengths = np.sqrt(np.einsum("ij,ij->i", sums, sums))
+        lengths[lengths == 0] = 1  # words can cancel each other out; then there is nothing to tell
+        return (sums / lengths[:, None]).astype(np.float16)
+
+    def _forget(self) -> None:
+        self._numbers: dict[str, int] = {}
+        self._places: npt.NDArray[np.intp] = np.empty((1024, PLACES), np.intp)
+        self._signs: npt.NDArray[np.float32] = np.empty((1024, PLACES), np.float32)
+
+    def _number(self, word: str) -> int:
+        number = self._numbers.get(word)
+        return self._learn(word) if number is None else number
+
+    def _learn(self, word: str) -> int:
+        number = self._numbers[word] = len(self._numbers)
+        if number == len(self._places):
+            self._places = np.concatenate([self._places, np.empty_like(self._places)])
+            self._signs = np.concatenate([self._signs, np.empty_like(self._signs)])
+        hashed = blake2b(word.encode("utf-8", "surrogatepass"), digest_size=2 * PLACES).digest()
+        drawn = np.frombuffer(hashed, "<u2").astype(np.intp)
+        self._places[number] = (drawn >> 1) % DIMENSION
+        self._signs[number] = (drawn & 1) * 2 - 1
+        return number

@@ -1,0 +1,12 @@
+"""The performance harness: ``python -m perf append``, or ``ingest``, ``retrieve``, ``recover``, or ``all``.
+
+    __main__.py   the command line          append.py     add: bursts, pauses, fresh users
+    options.py    what a run is asked for   ingest.py     pages and summaries a second, beside plain encoding; disk
+    result.py     figures, aims, the table  startup.py    importing, and the first add of a process
+    timing.py     percentiles, a clock      retrieve.py   what a search takes beside encoding the question
+    machine.py    what it was measured on   recover.py    reopening after SIGKILL; memory for a page
+    texts.py      pages to measure with     owner.py, encode.py, children.py   processes that are measured or killed
+
+Every figure has a median and a 99th percentile; what is compared is compared within one run, turn by turn. The table
+names each figure's aim and whether it is met.
+"""
