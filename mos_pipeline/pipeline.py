@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import time
 from collections.abc import Iterable, Mapping
@@ -37,6 +38,9 @@ class MemoryPipeline:
         self._engine = engine
         self._pid = os.getpid()
         self._closed = False
+        # A caller who forgets to close is served at exit, before multiprocessing ends the children under the
+        # supervisor's eyes. Bound to the engine's life, not to this object's: its threads keep it alive anyway.
+        atexit.register(self.close)
 
     @classmethod
     def open(
@@ -262,6 +266,7 @@ class MemoryPipeline:
         """Make everything safe and stop; quick: work not done yet goes on when the store is opened again."""
         if not self._closed and os.getpid() == self._pid:
             self._closed = True
+            atexit.unregister(self.close)
             self._engine.close()
 
     def __enter__(self) -> MemoryPipeline:

@@ -50,7 +50,9 @@ class Child:
         self._process.stdin.flush()
         answer = self._process.stdout.readline()
         if not answer:
-            raise RuntimeError(f"the process for {what!r} ended with code {self._process.wait()}; see its message above")
+            raise RuntimeError(
+                f"the process for {what!r} ended with code {self._process.wait()}; see its message above"
+            )
         return json.loads(answer)
 
     def kill(self) -> None:

@@ -88,7 +88,7 @@ def _rare_words() -> list[str]:
 def _speech(chance: random.Random, topic: list[str]) -> str:
     sentences = []
     for _ in range(chance.randint(1, 5)):
-        size = chance.randint(4, 13)
+        size = chance.randint(4, 11)
         glue, content = size - size // 3, size // 3
         words = chance.choices(_GLUE, k=glue) + chance.choices(_CONTENT, k=content) + chance.choices(topic, k=1)
         chance.shuffle(words)

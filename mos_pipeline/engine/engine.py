@@ -184,14 +184,16 @@ class Engine:
     def close(self) -> None:
         """Make everything safe and stop; pages not worked off yet wait for the next opening."""
         deadline = time.monotonic() + self.config.runtime.close_timeout_s
+        journals = self.intake.close()  # first: a page accepted after the last look at the journal would be lost
         self.coordinator.stop()
         if self.supervisor is not None:
             self.supervisor.close(deadline)
             self.coordinator.settle()
-        journals = self.intake.close()
-        if self.persistence.idle:
-            for journal in journals:
+        for journal in journals:
+            if self.persistence.idle:
                 self.store.retire(journal)
+            else:
+                journal.sync()
         if self.processing.pool is not None:
             self.processing.pool.close()
         self.store.close()

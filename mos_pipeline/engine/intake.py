@@ -16,7 +16,7 @@ from typing import NamedTuple
 import msgpack
 
 from mos_pipeline.config import Backlog
-from mos_pipeline.errors import BackpressureError, InputError, StoreError
+from mos_pipeline.errors import BackpressureError, ClosedError, InputError, StoreError
 from mos_pipeline.memory.state import MemoryState, Scope
 from mos_pipeline.messages import PageRecord
 from mos_pipeline.store.journal import RECORD_OVERHEAD, Journal
@@ -55,6 +55,7 @@ class Intake:
         self._wake = wake
         self._power = power
         self._next_seq = 0
+        self._closed = False
         self._sources: dict[bytes, int] = {}
         self._backlog_bytes = 0
         self._room = threading.Condition()
@@ -85,10 +86,13 @@ class Intake:
             InputError: the metadata can't be stored.
             BackpressureError: the backlog is at its high-water mark.
             StoreFullError: there is no room for another journal; nothing was accepted.
+            ClosedError: the pipeline was closed meanwhile.
         """
         if self._backlog_bytes >= self._config.max_bytes:
             self._wait_for_room()
         with self.lock:
+            if self._closed:
+                raise ClosedError("the page was not accepted: the pipeline is closed; open the store again")
             if record.page_id is not None and self._state.ids.resolve(record.page_id) is not None:
                 return record.page_id, False
             body = self._pack(record)
@@ -151,10 +155,12 @@ class Intake:
         self._synced.wait_for(self._next_seq - 1)
 
     def close(self) -> list[Journal]:
-        """Return the journals that are open, after which nothing can be accepted."""
-        with self.lock:
-            journals = [journal for journal in (self._journal, self._spare) if journal is not None]
-            self._journal = self._spare = None
+        """Accept nothing more, and return the journals that are open; they can still be read."""
+        with self._room:
+            with self.lock:
+                self._closed = True
+                journals = [journal for journal in (self._journal, self._spare) if journal is not None]
+            self._room.notify_all()
         return journals
 
     def _newest(self) -> tuple[int, Journal | None]:
@@ -199,7 +205,7 @@ class Intake:
                 "(backlog.max_bytes); add again when the models have caught up, or use policy block"
             )
         with self._room:
-            if not self._room.wait_for(lambda: self._backlog_bytes < mark, self._config.timeout_s):
+            if not self._room.wait_for(lambda: self._closed or self._backlog_bytes < mark, self._config.timeout_s):
                 raise BackpressureError(
                     f"the page was not accepted: the backlog stayed at its high-water mark of {mark} bytes for "
                     f"{self._config.timeout_s} s (backlog.max_bytes, backlog.timeout_s); look at stats() for what "

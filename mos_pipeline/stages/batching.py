@@ -14,50 +14,52 @@ from typing import NamedTuple
 
 __all__ = ["Batcher", "CostModel", "Item"]
 
-DECAY = 0.98  # of an observation's weight with each later one: some 50 count
-SLOWEST_PER_PIECE_S = 1e-9  # keeps the slope positive
+LEAST_PER_PIECE_S = 1e-9
+NEWEST = 0.1  # weight of the latest batch in the pace: some ten of them count
 
 
 class Item(NamedTuple):
-    """One text of a unit: ``index`` is its place there, ``length`` its word pieces. Ordered by length."""
+    """The text of number ``text`` in a unit; ``length`` in word pieces. Ordered by length."""
 
     length: int
     unit: int
-    index: int
+    text: int
 
 
 class CostModel:
     """How long a batch takes: a fixed part and one for each word piece, padding included.
 
-    Least squares over ``seconds = fixed + per_piece * pieces``, earlier observations fading out.
+    The proportion of the two is fitted once, by least squares; how fast the machine is just now, beside its other
+    work, is a factor that follows what batches really took.
     """
 
-    def __init__(self, fixed: float = 0.01, per_piece: float = 0.0002) -> None:
-        self.fixed = fixed
-        self.per_piece = per_piece
-        self._weight = self._x = self._y = self._xx = self._xy = 0.0
+    def __init__(self) -> None:
+        self.fixed = 0.01
+        self.per_piece = 0.0002
+        self._pace = 1.0
+
+    def fit(self, samples: Sequence[tuple[int, float]]) -> None:
+        """Fit to batches measured as (word pieces, padding included; seconds), of at least two sizes."""
+        count = len(samples)
+        mean_x, mean_y = sum(x for x, _ in samples) / count, sum(y for _, y in samples) / count
+        variance = sum((x - mean_x) ** 2 for x, _ in samples)
+        slope = sum((x - mean_x) * (y - mean_y) for x, y in samples) / variance
+        # Neither part can be negative, whatever noise says.
+        self.per_piece = max(min(slope, mean_y / mean_x), LEAST_PER_PIECE_S)
+        self.fixed = max(mean_y - self.per_piece * mean_x, 0.0)
+        self._pace = 1.0
 
     def observe(self, pieces: int, seconds: float) -> None:
         """Take in that a batch of so many word pieces, padding included, took so long."""
-        keep, x, y = DECAY, float(pieces), seconds
-        self._weight = keep * self._weight + 1
-        self._x, self._y = keep * self._x + x, keep * self._y + y
-        self._xx, self._xy = keep * self._xx + x * x, keep * self._xy + x * y
-        mean_x, mean_y = self._x / self._weight, self._y / self._weight
-        variance = self._xx / self._weight - mean_x**2
-        # Batches all of one size say nothing about the slope: keep the last one.
-        if variance > (0.05 * mean_x) ** 2:
-            slope = (self._xy / self._weight - mean_x * mean_y) / variance
-            self.per_piece = min(max(slope, SLOWEST_PER_PIECE_S), max(mean_y / mean_x, SLOWEST_PER_PIECE_S))
-        self.fixed = max(mean_y - self.per_piece * mean_x, 0.0)
+        self._pace += NEWEST * (seconds / (self.fixed + self.per_piece * pieces) - self._pace)
 
     def seconds(self, pieces: int) -> float:
         """Return how long a batch of so many word pieces will take."""
-        return self.fixed + self.per_piece * pieces
+        return self._pace * (self.fixed + self.per_piece * pieces)
 
     def pieces_within(self, seconds: float) -> int:
         """Return how many word pieces, padding included, can be computed in that time; at least 1."""
-        return max(1, int((seconds - self.fixed) / self.per_piece))
+        return max(1, int((seconds / self._pace - self.fixed) / self.per_piece))
 
 
 @dataclass(slots=True)
@@ -113,7 +115,7 @@ class Batcher:
 
     def add(self, unit: int, lengths: Sequence[int], *, alone: bool = False) -> None:
         """Let a unit's texts wait; ``alone``: in batches without any other unit's texts."""
-        items = [Item(length, unit, index) for index, length in enumerate(lengths)]
+        items = [Item(length, unit, text) for text, length in enumerate(lengths)]
         self._units[unit] = _Waiting(len(items), sorted(items) if alone else None)
         if not alone:
             for item in items:

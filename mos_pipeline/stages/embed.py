@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 LOOKAHEAD = 256  # texts split into word pieces before their turn; more would make queries wait
 WARM_UP_SHAPES = ((1, 8), (1, 64), (4, 64), (8, 64), (4, 128))  # texts, words of one piece each
-WARM_UP_ROUNDS = 3
+WARM_UP_ROUNDS = 2
 
 
 @dataclass(slots=True)
@@ -73,10 +73,12 @@ class EmbedStage:
         """
         info = self._backend.load()
         self._dimension = info["dimension"]
+        samples = []
         for count, words in WARM_UP_SHAPES:
             items = self._backend.prepare([" ".join(["the"] * words)] * count)
             # The quickest of a few: the first runs pay for memory and code that later ones find ready.
-            self._cost.observe(_pieces(items), min(self._timed(items)[1] for _ in range(WARM_UP_ROUNDS)))
+            samples.append((_pieces(items), min(self._timed(items)[1] for _ in range(WARM_UP_ROUNDS))))
+        self._cost.fit(samples)
         return {**info, "ms_per_batch": round(self._cost.seconds(self._settings.batch_word_pieces) * 1000, 1)}
 
     def accept(self, unit_id: int, kind: str, payload: Any) -> None:
@@ -131,11 +133,11 @@ class EmbedStage:
     def _compute(self, batch: list[Item], report: Report) -> None:
         unit_ids = list(dict.fromkeys(item.unit for item in batch))
         report.started(unit_ids)
-        prepared = [self._units[item.unit].items[item.index] for item in batch]
+        prepared = [self._units[item.unit].items[item.text] for item in batch]
         try:
             vectors, seconds = self._timed(prepared)
             self._cost.observe(_pieces(prepared), seconds)
-            self._hand_in(batch, vectors, report)
+            self._write(batch, vectors)
         except Exception as error:  # noqa: BLE001  (as above)
             if len(unit_ids) == 1:
                 self._refuse(self._units[unit_ids[0]], error, report)
@@ -143,14 +145,17 @@ class EmbedStage:
             logger.info("a batch of %d units failed (%s); trying them one by one", len(unit_ids), error)
             for unit_id in unit_ids:
                 self._compute([item for item in batch if item.unit == unit_id], report)
+        else:
+            self._complete(batch, vectors, report)
 
-    def _hand_in(self, batch: list[Item], vectors: Vectors, report: Report) -> None:
-        """Put each vector where it belongs, then report the units that are complete."""
+    def _write(self, batch: list[Item], vectors: Vectors) -> None:
         for item, vector in zip(batch, vectors, strict=True):
             unit = self._units[item.unit]
             if not unit.query:
-                slab, row = unit.rows[item.index]
+                slab, row = unit.rows[item.text]
                 self._slab(slab)[row] = vector
+
+    def _complete(self, batch: list[Item], vectors: Vectors, report: Report) -> None:
         for item, vector in zip(batch, vectors, strict=True):
             unit = self._units[item.unit]
             unit.left -= 1

@@ -63,7 +63,7 @@ class FakeBackend:
         sums = flat.reshape(len(items), DIMENSION)
         lengths = np.sqrt(np.einsum("ij,ij->i", sums, sums))
         lengths[lengths == 0] = 1  # words can cancel each other out; then there is nothing to tell
-        return (sums / lengths[:, None]).astype(np.float16)
+        return np.asarray(sums / lengths[:, None], np.float16)
 
     def _forget(self) -> None:
         self._numbers: dict[str, int] = {}

@@ -89,6 +89,12 @@ def test_an_overview_is_that_of_the_whole_chain() -> None:
     assert chains.overview(1) == "pots"
 
 
+def test_the_same_link_twice_is_one() -> None:
+    chains, taken = linked([(0, 1), (1, 3), (0, 1)])
+    assert taken == [(0, 1), (1, 3), (0, 1)]
+    assert chains.pages_of(0) == [0, 1, 3]
+
+
 @pytest.mark.parametrize(("first", "second", "together"), [("a", "b", "a"), (None, "b", "b"), ("a", None, "a")])
 def test_of_two_chains_that_meet_the_earlier_ones_overview_stands(
     first: str | None, second: str | None, together: str

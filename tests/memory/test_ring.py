@@ -49,6 +49,12 @@ def test_a_smaller_ring_gives_out_what_became_due() -> None:
     assert (ring.latest(), ring.tail) == ([6, 7, 8], [8])
 
 
+def test_of_many_items_the_latest_are_kept() -> None:
+    ring = ShortTermRing(3)
+    assert ring.restore(range(10), 0) == []
+    assert ring.latest() == [7, 8, 9]
+
+
 def test_restoring_replaces_what_was_there() -> None:
     ring = ShortTermRing(3)
     for seq in range(5):

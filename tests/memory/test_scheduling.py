@@ -113,6 +113,23 @@ def test_an_idle_key_saves_nothing_up() -> None:
     assert order.count("idle") == order.count("busy") == 3
 
 
+@pytest.mark.parametrize("services", range(4))
+def test_a_key_that_was_idle_counts_as_a_newcomer(services: int) -> None:
+    queue: FairQueue[str] = FairQueue()
+    queue.push("idle", 1)
+    assert queue.pop() == "idle"
+    queue.push("a", 1)
+    queue.push("b", 1)
+    for _ in range(20 + services):
+        queue.push(queue.pop(), 1)
+    queue.push("idle", 10**9)
+    order = []
+    for _ in range(3):
+        order.append(queue.pop())
+        queue.push(order[-1], 1)
+    assert "idle" in order
+
+
 def test_a_key_waits_once() -> None:
     queue: FairQueue[str] = FairQueue()
     queue.push("a", 1)

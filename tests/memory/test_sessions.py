@@ -91,7 +91,7 @@ def test_a_snapshot_brings_everything_back_but_rows(placements: list[Topic]) -> 
 
 
 def test_joining_unites_keywords_and_keeps_the_founders_summary() -> None:
-    memory = filled([Topic(0, [1], ["Tea"], "tea", "long ago", 7), Topic(0, [2], ["POT", "tea"], "pots", "later", 8)])
+    memory = filled([Topic(0, [1], ["Tea"], "tea", "long ago", 7), Topic(0, [2], ["POT"], "pots", "later", 8)])
     session = memory.get(0)
     assert session is not None
     assert (session.summary, session.timestamp, session.row) == ("tea", "long ago", 7)

@@ -30,6 +30,12 @@ def test_hashes_and_counts_are_those_of_the_terms(text: str) -> None:
     assert (hashes.dtype, counts.dtype) == (np.dtype(np.uint32), np.dtype(np.uint8))
 
 
+def test_each_count_stands_beside_its_hash() -> None:
+    text = " ".join(f"w{number} " * number for number in range(1, 30))
+    expected = {zlib.crc32(f"w{number}".encode()): number for number in range(1, 30)}
+    assert dict(zip(*(part.tolist() for part in analyse(text)), strict=True)) == expected
+
+
 @law
 @given(chat)
 def test_every_text_with_a_letter_or_digit_can_be_found(text: str) -> None:

@@ -1,0 +1,87 @@
+"""The command line's parser, and its outermost edge: errors become one line and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from mos_pipeline.cli import export, ingest, query, stats, verify
+from mos_pipeline.cli.exits import ExitCode, exit_code
+from mos_pipeline.cli.opening import common_options
+from mos_pipeline.cli.output import logs_on_stderr, say
+from mos_pipeline.cli.signals import Interrupted, Signals
+from mos_pipeline.errors import MosError
+
+__all__ = ["main"]
+
+EXITS = """exit codes:
+  0 done   1 unexpected error   2 wrong usage   3 bad input or setting   4 no store, or it can't be used
+  5 a worker can't work (model missing)   6 not done in time   130 Ctrl-C   143 SIGTERM"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code.
+
+    Args:
+        argv: the arguments after the program's name; those of this process where None.
+
+    Raises:
+        SystemExit: from argparse, for ``--help``, ``--version`` (0) and wrong usage (2).
+    """
+    args = _parser().parse_args(argv)
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # a lone surrogate of a page must not end a table
+    with Signals() as signals, logs_on_stderr(verbose=args.verbose):
+        return _run(args, signals)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mos-pipeline",
+        description="Long-term memory for AI agents, in one folder.",
+        epilog=EXITS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for command in (ingest, query, stats, verify, export):
+        command.add_parser(commands, common_options())
+    return parser
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from mos_pipeline import __version__
+
+        print(f"mos-pipeline {__version__}")
+        parser.exit()
+
+
+def _run(args: argparse.Namespace, signals: Signals) -> int:
+    try:
+        code: ExitCode = args.run(args, signals)
+        sys.stdout.flush()
+    except Interrupted as stop:
+        say("interrupted")
+        return 128 + stop.number
+    except BrokenPipeError:
+        # Whoever read the output has gone, as `head` does. Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.OUTPUT_CLOSED
+    except Exception as error:  # noqa: BLE001  the process's edge
+        return _failed(error, verbose=args.verbose)
+    return code
+
+
+def _failed(error: Exception, *, verbose: bool) -> int:
+    if verbose:
+        traceback.print_exception(error)
+    if isinstance(error, MosError):
+        say(f"error: {error}")
+        return exit_code(error)
+    hint = "" if verbose else "; --verbose shows where"
+    say(f"error: unexpected {type(error).__name__}: {error}{hint}")
+    return ExitCode.UNEXPECTED

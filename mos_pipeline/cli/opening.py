@@ -1,0 +1,91 @@
+"""Opening stores for the commands, and the options they share."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mos_pipeline.cli.signals import Signals
+from mos_pipeline.errors import StoreError
+
+if TYPE_CHECKING:
+    from mos_pipeline.pipeline import MemoryPipeline
+
+__all__ = ["common_options", "opened", "positive_int", "positive_seconds", "store_option", "stored"]
+
+
+def common_options() -> argparse.ArgumentParser:
+    """Return the options of every command, as a parent for its parser."""
+    options = argparse.ArgumentParser(add_help=False)
+    options.add_argument("--config", metavar="FILE", help="a YAML file with settings; see config.yaml for all of them")
+    options.add_argument("--json", action="store_true", help="print the result as JSON")
+    options.add_argument("--verbose", action="store_true", help="log on stderr; tracebacks for errors")
+    return options
+
+
+def store_option(parser: argparse.ArgumentParser, meaning: str = "the store's folder") -> None:
+    """Add ``--store``."""
+    parser.add_argument("--store", metavar="DIR", type=Path, required=True, help=meaning)
+
+
+def positive_int(text: str) -> int:
+    """Read an option's value as a whole number of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise ValueError(text)
+    return value
+
+
+def positive_seconds(text: str) -> float:
+    """Read an option's value as a number of seconds that is finite and not negative."""
+    value = float(text)
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError(text)
+    return value
+
+
+positive_int.__name__ = "whole number of at least 1"  # argparse names the type so in its message
+positive_seconds.__name__ = "number of seconds"
+
+
+@contextmanager
+def opened(args: argparse.Namespace, signals: Signals, **options: Any) -> Iterator[MemoryPipeline]:
+    """Open the store that ``args`` names, and close it however the block ends.
+
+    Raises:
+        MosError: as from ``MemoryPipeline.open``.
+    """
+    from mos_pipeline.pipeline import MemoryPipeline
+
+    pipeline = MemoryPipeline.open(args.store, config=args.config, **options)
+    try:
+        yield pipeline
+    finally:
+        with signals.held():
+            pipeline.close()
+
+
+def stored(args: argparse.Namespace) -> dict[str, Any]:
+    """Check that there is a store, and return the settings that name its own model.
+
+    For commands that compute no vectors: what model is configured is nothing to them.
+
+    Raises:
+        StoreError: there is none; nothing is made.
+    """
+    from mos_pipeline.store.folder import StoreFolder
+    from mos_pipeline.store.manifest import Manifest
+
+    folder = StoreFolder(args.store)
+    if not folder.manifest.exists():
+        raise StoreError(f"{args.store}: there is no store here (no MANIFEST); check the path, or ingest into it first")
+    identity = Manifest.load(folder).embedding
+    if identity is None:
+        return {}
+    if identity["backend"] == "fake":
+        return {"embedding__backend": "fake"}
+    return {"embedding__backend": identity["backend"], "embedding__model": identity["model"]}

@@ -1,0 +1,130 @@
+"""What people and machines read: cut texts, tables, JSON; notes on stderr."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import shutil
+import sys
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+__all__ = [
+    "as_bytes",
+    "as_duration",
+    "clean",
+    "cut",
+    "json_ready",
+    "logs_on_stderr",
+    "print_json",
+    "say",
+    "table",
+    "width",
+]
+
+CLEAR_LINE = "\r\x1b[K"
+FALLBACK_WIDTH = 100
+
+
+def say(text: str) -> None:
+    """Write one line to stderr, over the progress bar if there is one."""
+    _to_stderr(f"{' '.join(text.split())}\n")
+
+
+def _to_stderr(text: str) -> None:
+    sys.stderr.write(f"{CLEAR_LINE}{text}" if sys.stderr.isatty() else text)
+    sys.stderr.flush()
+
+
+def width() -> int:
+    """Return how many cells a line of stdout has: the terminal's, or 100 where there is none."""
+    return shutil.get_terminal_size((FALLBACK_WIDTH, 24)).columns
+
+
+def clean(text: str) -> str:
+    """Return ``text`` as one line without what a terminal would obey: escape sequences, reordering marks."""
+    return "".join(char for char in " ".join(text.split()) if char.isprintable())
+
+
+def cut(text: str, cells: int) -> str:
+    """Return ``text`` as one clean line of at most ``cells`` terminal cells, with an ellipsis where it was cut."""
+    text = clean(text[: 16 * cells + 64])
+    if sum(map(_cells, text)) <= cells:
+        return text
+    kept, used = [], 1
+    for char in text:
+        used += _cells(char)
+        if used > cells:
+            break
+        kept.append(char)
+    return "".join(kept) + "…"
+
+
+def _cells(char: str) -> int:
+    if unicodedata.combining(char):
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
+
+
+def table(rows: Sequence[tuple[str, str]]) -> str:
+    """Return rows of a name and a value as aligned lines."""
+    indent = max((len(name) for name, _ in rows), default=0)
+    return "\n".join(f"{name:<{indent}}  {value}".rstrip() for name, value in rows)
+
+
+def as_bytes(count: int) -> str:
+    """Return a number of bytes in the unit that suits it."""
+    if count < 1024:
+        return f"{count} bytes"
+    size, unit = count / 1024, "KiB"
+    for larger in ("MiB", "GiB", "TiB"):
+        if size >= 1024:
+            size, unit = size / 1024, larger
+    return f"{size:,.1f} {unit}"
+
+
+def as_duration(seconds: float) -> str:
+    """Return seconds as ``m:ss`` or ``h:mm:ss``."""
+    minutes, rest = divmod(math.ceil(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def print_json(data: Mapping[str, Any]) -> None:
+    """Print an object as JSON in ASCII, which any locale's stdout takes."""
+    print(json.dumps(json_ready(data), indent=2))
+
+
+def json_ready(value: Any) -> Any:
+    """Return ``value`` with everything that JSON can't hold (bytes, NaN, keys that are no strings) as its repr."""
+    if isinstance(value, Mapping):
+        return {key if isinstance(key, str) else repr(key): json_ready(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_ready(inner) for inner in value]
+    if value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    return repr(value)
+
+
+@contextmanager
+def logs_on_stderr(*, verbose: bool) -> Iterator[None]:
+    """Show the library's warnings, and what it says besides where ``verbose``, on stderr."""
+    logger, handler = logging.getLogger("mos_pipeline"), _StderrHandler()
+    level, propagate = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO if verbose else logging.WARNING)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagate
+
+
+class _StderrHandler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        _to_stderr(f"{record.levelname.lower()}: {self.format(record)}\n")

@@ -1,0 +1,71 @@
+"""``mos-pipeline stats``: what a store holds."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import TYPE_CHECKING, Any
+
+from mos_pipeline.cli.exits import ExitCode
+from mos_pipeline.cli.opening import opened, store_option, stored
+from mos_pipeline.cli.output import as_bytes, print_json, table
+from mos_pipeline.cli.signals import Signals
+
+if TYPE_CHECKING:
+    from mos_pipeline.metrics import Stats
+    from mos_pipeline.pipeline import MemoryPipeline
+
+__all__ = ["add_parser"]
+
+RESTORE_S = 60.0
+
+
+def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
+    """Add the command's parser."""
+    parser = commands.add_parser(
+        "stats",
+        parents=[common],
+        help="show what a store holds",
+        description="Show what a store holds. It is opened without workers, so nobody else may have it open.",
+    )
+    store_option(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace, signals: Signals) -> ExitCode:
+    """Print the store's figures."""
+    with opened(args, signals, workers=False, **stored(args)) as pipeline:
+        stats = _restored(pipeline)
+    if args.json:
+        print_json(stats.as_dict())
+    else:
+        print(table(_rows(stats)))
+    return ExitCode.OK
+
+
+def _restored(pipeline: MemoryPipeline) -> Stats:
+    """Return the figures once everything stored has been read; after a minute as far as it has."""
+    deadline = time.monotonic() + RESTORE_S
+    while not (stats := pipeline.stats()).restored and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return stats
+
+
+def _rows(stats: Stats) -> list[tuple[str, str]]:
+    model = stats.model
+    rows = [
+        ("store", stats.path),
+        ("pages", f"{stats.pages:,}"),
+        ("users", f"{stats.users:,}"),
+        ("sessions", f"{stats.sessions:,}"),
+        ("backlog", f"{stats.backlog_pages:,} pages, {as_bytes(stats.backlog_bytes)}"),
+        ("vectors", f"{stats.vectors:,}, {as_bytes(stats.vector_bytes)} of memory"),
+        ("model", f"{model['model']}, {model['dimension']} dimensions" if model else "none yet"),
+        ("set aside", f"{len(stats.set_aside):,} pages"),
+        ("damage", f"{len(stats.damage):,} places"),
+    ]
+    rows += [(f"  {page_id}", reason) for page_id, reason in stats.set_aside.items()]
+    rows += [("  damage", place) for place in stats.damage]
+    if not stats.restored:
+        rows.append(("note", f"the store was still being read after {RESTORE_S:.0f} s: the figures are not final"))
+    return rows

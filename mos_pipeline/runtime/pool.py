@@ -1,0 +1,151 @@
+"""One pool of workers: what its role is, who is in it, and what is told of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from mos_pipeline.config import Runtime
+from mos_pipeline.runtime.channel import Channel
+from mos_pipeline.runtime.ledger import Ledger
+from mos_pipeline.runtime.start import ChildProcess
+from mos_pipeline.runtime.worker import Stage
+
+__all__ = ["Outcome", "Pool", "PoolState", "Role", "Worker"]
+
+# A worker that has closed its pipe can't be heard any more; it gets so long to end by itself.
+MUTE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """What the workers of one pool are.
+
+    Attributes:
+        build: a module-level class or function that makes the stage in the child.
+        credit: bytes of work that one worker may have in its hands.
+        stateful: at shutdown it is told to finish what it accepted; others are ended at once.
+    """
+
+    name: str
+    build: Callable[..., Stage]
+    args: tuple[Any, ...]
+    workers: int = 1
+    credit: int = 1 << 20
+    stateful: bool = False
+
+
+class Outcome(NamedTuple):
+    """What became of a unit.
+
+    Attributes:
+        fate: "done"; "refused" by a worker that is well; "killed" its worker too often; "down": the pool has failed.
+        error: why, where the fate is not "done".
+    """
+
+    unit_id: int
+    fate: Literal["done", "refused", "killed", "down"]
+    result: Any = None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolState:
+    """A pool at one moment.
+
+    Attributes:
+        state: "starting", "ready" or "failed".
+        info: what the stage said of itself when it was ready.
+    """
+
+    state: str
+    workers: int
+    pids: tuple[int, ...]
+    waiting: int
+    restarts: int
+    info: Mapping[str, Any]
+    error: str | None
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    """A process and the way to it.
+
+    Attributes:
+        born: when it was started, in monotonic seconds.
+        heard: when it last said something, or got work into empty hands.
+        eof: it has closed its pipe.
+    """
+
+    process: ChildProcess
+    channel: Channel
+    born: float
+    heard: float
+    ready: bool = False
+    eof: bool = False
+
+    def end(self) -> int | None:
+        """Wait for the dead process, let go of everything, and return its exit code."""
+        self.process.join()
+        code = self.process.exitcode
+        self.channel.close()
+        self.process.close()
+        return code
+
+
+@dataclass(slots=True, eq=False)
+class Pool:
+    """The workers of one role and their work. Not thread-safe: the supervisor holds a lock.
+
+    Attributes:
+        start_at: when (monotonic seconds) workers are to be started, one entry each.
+        deaths_in_a_row: since work was last done.
+        error: why it has failed for good.
+    """
+
+    role: Role
+    ledger: Ledger
+    workers: list[Worker] = field(default_factory=list)
+    start_at: list[float] = field(default_factory=list)
+    deaths_in_a_row: int = 0
+    restarts: int = 0
+    info: dict[str, Any] = field(default_factory=dict)
+    error: str | None = None
+
+    def hand_out(self) -> None:
+        """Give waiting work to workers that may have it, the least busy first."""
+        given = True
+        while given:
+            given = False
+            for worker in sorted(self.workers, key=self.ledger.busy):
+                idle = not self.ledger.busy(worker)
+                if worker.ready and (unit := self.ledger.give(worker)):
+                    worker.channel.send(unit.message)
+                    given = True
+                    if idle:
+                        worker.heard = time.monotonic()
+
+    def overdue(self, config: Runtime, now: float) -> list[Worker]:
+        """Return the workers that have been silent past a time limit: over work, at their start, or for good."""
+        return [
+            worker
+            for worker in self.workers
+            if (self.ledger.busy(worker) and now - worker.heard > config.work_timeout_s)
+            or (not worker.ready and now - worker.born > config.start_timeout_s)
+            or (worker.eof and now - worker.heard > MUTE_S)
+        ]
+
+    def snapshot(self) -> PoolState:
+        """Return how it stands."""
+        ready = any(worker.ready for worker in self.workers)
+        return PoolState(
+            state="failed" if self.error else "ready" if ready else "starting",
+            workers=len(self.workers),
+            pids=tuple(worker.process.pid or 0 for worker in self.workers),
+            waiting=len(self.ledger),
+            restarts=self.restarts,
+            info=dict(self.info),
+            error=self.error,
+        )

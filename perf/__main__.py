@@ -1,0 +1,78 @@
+"""The harness's command line: ``python -m perf [append|ingest|retrieve|recover|all …]``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from perf.machine import commit, machine
+from perf.options import Options
+from perf.result import BenchResult, table
+
+__all__ = ["main"]
+
+BENCHES = ("append", "ingest", "retrieve", "recover")
+BACKENDS = ("sentence-transformers", "fake")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benches named, print the table; return 1 where ``--check`` is given and an aim is missed, else 0."""
+    given = _parser().parse_args(arguments)
+    options = Options(given.quick, given.pages, given.backend, given.dataset, given.dir)
+    report = {
+        "commit": commit(),
+        "machine": machine(),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "arguments": {name: _plain(value) for name, value in vars(given).items()},
+    }
+    results = []
+    for name in BENCHES if "all" in given.bench else dict.fromkeys(given.bench):
+        print(f"{name} …", file=sys.stderr, flush=True)
+        results.append(_bench(name)(options))
+    print(table(results))
+    if given.json is not None:
+        benches = {result.bench: result.as_dict() for result in results}
+        given.json.write_text(json.dumps({**report, "benches": benches}, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    missed = any(figure.met is False for result in results for figure in result.figures)
+    return int(given.check and missed)
+
+
+def _bench(name: str) -> Callable[[Options], BenchResult]:
+    run: Callable[[Options], BenchResult] = import_module(f"perf.{name}").run
+    return run
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m perf", description=__doc__)
+    parser.add_argument("bench", nargs="+", choices=(*BENCHES, "all"))
+    parser.add_argument("--quick", action="store_true", help="small sizes: minutes become seconds, figures rougher")
+    parser.add_argument("--pages", type=_positive, metavar="N", help="pages, in place of each bench's own number")
+    parser.add_argument("--dataset", type=Path, metavar="FILE", help="a LoCoMo file, in place of synthetic pages")
+    parser.add_argument(
+        "--backend", choices=BACKENDS, default=BACKENDS[0], help="for append; retrieve and recover always use fake"
+    )
+    parser.add_argument("--dir", type=Path, metavar="DIR", help="where stores are made, and removed")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, too")
+    parser.add_argument("--check", action="store_true", help="return 1 where an aim is missed")
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

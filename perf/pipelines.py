@@ -1,0 +1,74 @@
+"""Looking into a pipeline that is measured."""
+
+from __future__ import annotations
+
+import time
+from threading import Event
+
+from mos_pipeline import MemoryPipeline
+from mos_pipeline.runtime.supervisor import Outcome
+
+__all__ = ["embed_query", "embedder_pids", "is_working", "wait_ready", "watch_texts"]
+
+START_TIMEOUT_S = 180.0
+ANSWER_TIMEOUT_S = 60.0
+POLL_S = 0.02
+
+
+def wait_ready(pipeline: MemoryPipeline) -> None:
+    """Return when every worker is ready for work.
+
+    Raises:
+        RuntimeError: one stays down, or takes too long.
+    """
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while True:
+        workers = pipeline.stats().workers
+        if wrong := [f"{role}: {worker.error}" for role, worker in workers.items() if worker.error]:
+            raise RuntimeError(f"workers don't start: {'; '.join(wrong)}")
+        if all(worker.state == "ready" for worker in workers.values()):
+            return
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"workers are not ready after {START_TIMEOUT_S:g} s: {workers}")
+        time.sleep(POLL_S)
+
+
+def is_working(pipeline: MemoryPipeline) -> bool:
+    """Return whether the embedder has texts, and more wait behind them."""
+    stats = pipeline.stats()
+    return stats.in_flight_texts > 0 and stats.backlog_pages > stats.in_flight_texts
+
+
+def embedder_pids(pipeline: MemoryPipeline) -> tuple[int, ...]:
+    """Return the embedder's process ids."""
+    return pipeline.stats().workers["embedder"].pids
+
+
+def embed_query(pipeline: MemoryPipeline, query: str) -> None:
+    """Have the embedder embed ``query``, as ``retrieve`` does, and return when the vector is here."""
+    came = Event()
+    failed: list[str] = []
+
+    def take(outcome: Outcome) -> None:
+        if outcome.fate != "done":
+            failed.append(f"{outcome.fate}: {outcome.error}")
+        came.set()
+
+    pipeline._engine.desk.submit("embedder", "query", [query], take, urgent=True, direct=True)
+    if not came.wait(ANSWER_TIMEOUT_S) or failed:
+        raise RuntimeError(f"the query could not be embedded: {failed or 'no answer'}")
+
+
+def watch_texts(pipeline: MemoryPipeline) -> list[str]:
+    """Return a list to which every text is appended that goes to the embedder from now on: pages and summaries."""
+    desk = pipeline._engine.desk
+    texts: list[str] = []
+    submit = desk.submit
+
+    def watched(role, kind, payload, answer, *, urgent=False, direct=False):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        if (role, kind) == ("embedder", "embed"):
+            texts.extend(payload[0])
+        return submit(role, kind, payload, answer, urgent=urgent, direct=direct)
+
+    desk.submit = watched  # type: ignore[method-assign]
+    return texts

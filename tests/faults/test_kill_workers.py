@@ -1,0 +1,46 @@
+"""A worker is killed again and again under load: it is restarted in place, and nothing is lost, doubled or reordered."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from mos_pipeline import MemoryPipeline
+from tests.faults.common import PATIENCE_S, Load, check_consistent, check_order, check_reopened, nothing_left, until
+from tests.support import open_fake
+
+pytestmark = pytest.mark.slow
+
+KILLS = 20
+
+
+def kill_one(memory: MemoryPipeline, role: str, rng: random.Random) -> None:
+    """Kill one worker of ``role``, at a random moment, whether it is ready or still starting."""
+    until(lambda: memory.stats().workers[role].pids, f"a {role} is there")
+    time.sleep(rng.random() * 0.4)
+    workers = memory.stats().workers[role]
+    if workers.pids:
+        os.kill(rng.choice(workers.pids), signal.SIGKILL)
+        until(lambda: memory.stats().workers[role].restarts > workers.restarts, "its death was noticed")
+
+
+@pytest.mark.parametrize("role", ["embedder", "llm", "writer"])
+def test_a_killed_worker_costs_nothing(tmp_path: Path, role: str) -> None:
+    rng = random.Random(f"kill {role}")
+    with nothing_left(), open_fake(tmp_path / "store", store__flush_interval_s=0.05) as memory:
+        until(lambda: memory.stats().workers[role].state == "ready", f"the {role} is ready")
+        with Load(memory, seed=rng.randrange(1000)) as load:
+            for _ in range(KILLS):
+                kill_one(memory, role, rng)
+        memory.wait_idle(PATIENCE_S)
+        stats = memory.stats()
+        assert stats.workers[role].restarts >= KILLS
+        assert not stats.set_aside
+        check_order(memory, load.accepted)
+        check_consistent(memory)
+    check_reopened(tmp_path / "store", load.accepted)
