@@ -167,6 +167,17 @@ def test_keywords_are_words_as_people_write_them() -> None:
     assert len(topic.keywords) == len(set(topic.keywords))
 
 
+def test_a_capital_where_a_sentence_begins_makes_no_name() -> None:
+    (topic,) = provider.topics(batch_of([("Gardens bloom.", "Gardens bloom in Ghent."), ("NASA launches", "")]))
+    assert {"gardens", "bloom", "Ghent", "NASA"} <= set(topic.keywords)
+
+
+def test_words_of_both_topics_tell_less_than_a_topics_own() -> None:
+    texts = [(f"{user} The weather, oh the weather!", agent) for user, agent in (*BREAD, *TRAINS)]
+    first, second = provider.topics(batch_of(texts, "aaaabbbb"))
+    assert (first.keywords[0], second.keywords[0]) == ("loaf", "train")
+
+
 def test_content_keeps_the_order_of_the_text() -> None:
     (topic,) = provider.topics(batch_of(BREAD))
     everything = " ".join(side for text in BREAD for side in text)
@@ -249,7 +260,8 @@ def test_another_process_says_the_same() -> None:
     program = (
         "import numpy as np; from mos_pipeline.config import Llm; from mos_pipeline.stages.tasks import *;"
         "from mos_pipeline.stages.extractive import Extractive; from tests.test_extractive import *;"
-        "b = batch_of([*BREAD, *TRAINS], 'aaaabbbb'); print(provider.topics(b), provider.continuity(b, None))"
+        "b = batch_of([('red blue green grey pink', 'one oak elm ash fir yew')]);"
+        "print(provider.topics(b), provider.continuity(b, None))"
     )
     said = {
         subprocess.run(

@@ -74,7 +74,7 @@ def _digests(path: Path, lengths: list[int]) -> list[tuple[int, bytes]]:
             hasher.update(chunk)
             read += len(chunk)
             if read == mark:
-                found.append((read, hasher.copy().digest()[:DIGEST_BYTES]))
+                found.append((read, hasher.digest()[:DIGEST_BYTES]))
                 mark = next(marks, None)
     found.append((read, hasher.digest()[:DIGEST_BYTES]))
     return found

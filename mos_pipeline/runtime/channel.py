@@ -4,23 +4,26 @@ One channel per worker and generation, thrown away with it: a reader killed insi
 lock for ever, so a queue is never handed on. Both directions carry msgpack bytes.
 
 Who may hang, and what prevents it: the queue's feeder thread blocks on a full pipe while its worker is busy; the main
-process keeps no read end, so the worker's death frees it (EPIPE). The main process can't block on half a report: it
-keeps no write end, so the worker's death ends the read (EOF).
+process keeps no read end, so the worker's death frees it (EPIPE). The main process never blocks on half a report: it
+reads what is there, without waiting for the rest of a worker that may have been stopped in the midst of it.
 """
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.queues import Queue
 from typing import Any
 
-from mos_pipeline.messages import decode
+import msgpack
+
 from mos_pipeline.runtime.start import spawn_context
 
 __all__ = ["Channel", "WorkerEnd"]
 
 STOP = b""
+READ_BYTES = 1 << 16
 
 
 @dataclass(slots=True)
@@ -39,6 +42,11 @@ class Channel:
         # Private: makes the feeder thread end quietly when the worker is gone.
         self._queue._ignore_epipe = True  # type: ignore[attr-defined]
         self.pipe, self._worker_pipe = spawn_context.Pipe(duplex=False)
+        os.set_blocking(self.pipe.fileno(), False)
+        # Reports follow one another without framing: msgpack knows where each of them ends.
+        self._unpacker = msgpack.Unpacker(
+            raw=False, unicode_errors="surrogatepass", strict_map_key=False, max_buffer_size=0
+        )
 
     def worker_end(self) -> WorkerEnd:
         """Return what to pass among the worker's arguments."""
@@ -57,17 +65,20 @@ class Channel:
         """Ask the worker to finish what it has accepted and to exit."""
         self._queue.put(STOP)
 
-    def receive(self) -> list[Any]:
-        """Return the next report.
+    def receive(self) -> list[list[Any]]:
+        """Return the reports that have arrived since the last call, perhaps none; never blocks.
 
         Raises:
-            EOFError: the worker is gone and everything it said has been read.
+            EOFError: the worker is gone and everything it said in full has been returned.
         """
         try:
-            report: list[Any] = decode(self.pipe.recv_bytes())
-        except OSError as error:  # ECONNRESET, or EOF in the middle of a report: the worker died
-            raise EOFError(str(error)) from None
-        return report
+            data = os.read(self.pipe.fileno(), READ_BYTES)
+        except BlockingIOError:
+            return []
+        if not data:
+            raise EOFError
+        self._unpacker.feed(data)
+        return list(self._unpacker)
 
     def close(self) -> None:
         """Let go of the queue, its feeder thread and the pipe; nothing waits for unsent messages."""

@@ -69,8 +69,9 @@ class Ledger:
 
     def started(self, worker: Hashable, unit_ids: Iterable[int]) -> None:
         """Note that ``worker`` is working on these now."""
+        units = self._hands.get(worker, _Hands()).units
         for unit_id in unit_ids:
-            if unit := self._hands[worker].units.get(unit_id):
+            if unit := units.get(unit_id):
                 unit.started = True
 
     def finish(self, worker: Hashable, unit_id: int) -> Unit | None:
@@ -103,10 +104,6 @@ class Ledger:
     def busy(self, worker: Hashable) -> int:
         """Return the bytes in ``worker``'s hands."""
         return self._hands[worker].size if worker in self._hands else 0
-
-    def working(self, worker: Hashable) -> bool:
-        """Return whether ``worker`` has said that it is working on something."""
-        return worker in self._hands and any(unit.started for unit in self._hands[worker].units.values())
 
     def __len__(self) -> int:
         return len(self._waiting) + sum(len(hands.units) for hands in self._hands.values())

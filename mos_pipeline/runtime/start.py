@@ -7,6 +7,7 @@ can't start at all. Our workers need nothing from ``__main__``, so it is left ou
 
 from __future__ import annotations
 
+import os
 import types
 from multiprocessing import context, popen_spawn_posix, reduction, spawn
 from typing import Any
@@ -14,6 +15,8 @@ from typing import Any
 __all__ = ["ChildProcess", "InheritedFd", "spawn_context"]
 
 spawn_context = context.SpawnContext()
+
+UNKNOWN_EXIT = 255
 
 
 def _preparation_without_main(name: str) -> dict[str, Any]:
@@ -33,6 +36,14 @@ class _Popen(popen_spawn_posix.Popen):
             "spawn": types.SimpleNamespace(**{**vars(spawn), "get_preparation_data": _preparation_without_main}),
         },
     )
+
+    def poll(self, flag: int = os.WNOHANG) -> int | None:
+        """As CPython's; but a child that was waited for, and of which nothing is known, has ended."""
+        code = super().poll(flag)
+        if code is None and not flag:
+            # The caller ignores SIGCHLD or reaps every child by itself. CPython would take it for alive for ever.
+            self.returncode = code = UNKNOWN_EXIT
+        return code
 
 
 class ChildProcess(context.SpawnProcess):

@@ -13,96 +13,24 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 from mos_pipeline.config import Runtime
 from mos_pipeline.errors import WorkerError
 from mos_pipeline.messages import encode
 from mos_pipeline.runtime.channel import Channel
 from mos_pipeline.runtime.ledger import Ledger, Unit
+from mos_pipeline.runtime.pool import Outcome, Pool, PoolState, Role, Worker
 from mos_pipeline.runtime.start import ChildProcess
-from mos_pipeline.runtime.worker import Stage, run_worker
+from mos_pipeline.runtime.worker import run_worker
 
 __all__ = ["Outcome", "PoolState", "Role", "Supervisor"]
 
 logger = logging.getLogger(__name__)
 
 MAX_BACKOFF_S = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Role:
-    """What the workers of one pool are.
-
-    Attributes:
-        build: a module-level class or function that makes the stage in the child.
-        credit: bytes of work that one worker may have in its hands.
-        stateful: at shutdown it is told to finish what it accepted; others are ended at once.
-    """
-
-    name: str
-    build: Callable[..., Stage]
-    args: tuple[Any, ...]
-    workers: int = 1
-    credit: int = 1 << 20
-    stateful: bool = False
-
-
-class Outcome(NamedTuple):
-    """What became of a unit.
-
-    Attributes:
-        fate: "done"; "refused" by a worker that is well; "killed" its worker too often; "down": the pool has failed.
-        error: why, where the fate is not "done".
-    """
-
-    unit_id: int
-    fate: Literal["done", "refused", "killed", "down"]
-    result: Any = None
-    error: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class PoolState:
-    """A pool at one moment.
-
-    Attributes:
-        state: "starting", "ready" or "failed".
-        info: what the stage said of itself when it was ready.
-    """
-
-    state: str
-    workers: int
-    pids: tuple[int, ...]
-    waiting: int
-    restarts: int
-    info: Mapping[str, Any]
-    error: str | None
-
-
-@dataclass(slots=True, eq=False)
-class _Worker:
-    process: ChildProcess
-    channel: Channel
-    born: float
-    heard: float
-    ready: bool = False
-    eof: bool = False
-
-
-@dataclass(slots=True, eq=False)
-class _Pool:
-    role: Role
-    ledger: Ledger
-    workers: list[_Worker] = field(default_factory=list)
-    start_at: list[float] = field(default_factory=list)
-    deaths_in_a_row: int = 0
-    restarts: int = 0
-    info: dict[str, Any] = field(default_factory=dict)
-    error: str | None = None
 
 
 class Supervisor:
@@ -119,7 +47,7 @@ class Supervisor:
         self._config = config
         self._on_outcome = on_outcome
         self._on_change = on_change
-        self._pools = {role.name: _Pool(role, Ledger(config.max_attempts, role.credit)) for role in roles}
+        self._pools = {role.name: Pool(role, Ledger(config.max_attempts, role.credit)) for role in roles}
         self._lock = threading.Lock()
         self._ids = itertools.count(1)
         self._deadline: float | None = None
@@ -148,22 +76,13 @@ class Supervisor:
             if pool.error is not None:
                 raise WorkerError(pool.error)
             pool.ledger.add(unit, urgent=urgent)
-            self._hand_out(pool)
+            pool.hand_out()
 
     def state(self, role: str) -> PoolState:
         """Return a snapshot of a pool."""
         pool = self._pools[role]
         with self._lock:
-            ready = any(worker.ready for worker in pool.workers)
-            return PoolState(
-                state="failed" if pool.error else "ready" if ready else "starting",
-                workers=len(pool.workers),
-                pids=tuple(worker.process.pid or 0 for worker in pool.workers),
-                waiting=len(pool.ledger),
-                restarts=pool.restarts,
-                info=dict(pool.info),
-                error=pool.error,
-            )
+            return pool.snapshot()
 
     def close(self, deadline: float) -> None:
         """Stop all workers in order; by ``deadline`` (monotonic seconds) whatever is left is killed."""
@@ -175,26 +94,16 @@ class Supervisor:
                     if pool.role.stateful and worker.ready:
                         worker.channel.send_stop()
                     else:
-                        worker.process.terminate()
+                        worker.process.kill()
         os.write(self._wake_write, b"x")
         self._thread.join()
         os.close(self._wake_read)
         os.close(self._wake_write)
 
-    def _hand_out(self, pool: _Pool) -> None:
-        while True:
-            given = False
-            for worker in sorted(pool.workers, key=pool.ledger.busy):
-                if worker.ready and (unit := pool.ledger.give(worker)):
-                    worker.channel.send(unit.message)
-                    given = True
-            if not given:
-                return
-
     def _run(self) -> None:
         while self._deadline is None or any(pool.workers for pool in self._pools.values()):
             self._start_due()
-            watched: dict[Any, tuple[_Pool, _Worker]] = {}
+            watched: dict[Any, tuple[Pool, Worker]] = {}
             for pool in self._pools.values():
                 for worker in pool.workers:
                     watched[worker.process.sentinel] = pool, worker
@@ -227,7 +136,7 @@ class Supervisor:
             for _ in due:
                 self._start_worker(pool)
 
-    def _start_worker(self, pool: _Pool) -> None:
+    def _start_worker(self, pool: Pool) -> None:
         role, channel = pool.role, Channel()
         process = ChildProcess(
             target=run_worker,
@@ -242,22 +151,29 @@ class Supervisor:
             channel.close()
             self._count_death(pool, f"could not be started: {error}")
             return
+        except Exception as error:  # multiprocessing refuses for good, by errors of many kinds
+            logger.exception("%s: the worker can't be started", role.name)
+            channel.close()
+            self._fail(pool, f"the {role.name} can't be started from this process: {error!r}")
+            return
         now = time.monotonic()
         channel.drop_worker_end()
         with self._lock:
-            pool.workers.append(_Worker(process, channel, now, now))
+            pool.workers.append(Worker(process, channel, now, now))
             if self._deadline is not None:
-                process.terminate()
+                process.kill()
 
-    def _read(self, pool: _Pool, worker: _Worker) -> None:
+    def _read(self, pool: Pool, worker: Worker) -> None:
         """Take what the worker has said; leave it to the sentinel to tell of its death."""
         try:
-            while not worker.eof and worker.channel.pipe.poll():
-                self._take(pool, worker, worker.channel.receive())
-        except (EOFError, OSError):
+            reports = worker.channel.receive()
+        except EOFError:
             worker.eof = True
+            return
+        for report in reports:
+            self._take(pool, worker, report)
 
-    def _take(self, pool: _Pool, worker: _Worker, report: list[Any]) -> None:
+    def _take(self, pool: Pool, worker: Worker, report: list[Any]) -> None:
         worker.heard = time.monotonic()
         match report:
             case ["done", unit_id, result]:
@@ -273,38 +189,36 @@ class Supervisor:
                 with self._lock:
                     pool.info = info
                     worker.ready = True
-                    self._hand_out(pool)
+                    pool.hand_out()
                 self._on_change(pool.role.name)
             case ["refused", kind, message]:
                 self._fail(pool, f"{kind}: {message}")
 
-    def _finish(self, pool: _Pool, worker: _Worker, outcome: Outcome) -> None:
+    def _finish(self, pool: Pool, worker: Worker, outcome: Outcome) -> None:
         with self._lock:
             unit = pool.ledger.finish(worker, outcome.unit_id)
             pool.deaths_in_a_row = 0
-            self._hand_out(pool)
+            pool.hand_out()
         if unit is not None:
             self._on_outcome(pool.role.name, outcome)
 
-    def _bury(self, pool: _Pool, worker: _Worker) -> None:
-        self._read(pool, worker)
-        worker.process.join()
-        code = worker.process.exitcode
-        worker.channel.close()
-        worker.process.close()
-        with self._lock:
+    def _bury(self, pool: Pool, worker: Worker) -> None:
+        while not worker.eof and worker.channel.pipe.poll():
+            self._read(pool, worker)
+        with self._lock:  # out of the pool first: nobody may look at, or give work to, what is closed
             pool.workers.remove(worker)
             killers = pool.ledger.died(worker)
-            self._hand_out(pool)
+            pool.hand_out()
+        cause = _cause(worker.end())
         if self._deadline is None and pool.error is None:
-            logger.warning("%s: a worker died (%s); its work is given out again", pool.role.name, _cause(code))
+            logger.warning("%s: a worker died (%s); its work is given out again", pool.role.name, cause)
             for unit in killers:
-                self._on_outcome(pool.role.name, Outcome(unit.unit_id, "killed", error=_cause(code)))
+                self._on_outcome(pool.role.name, Outcome(unit.unit_id, "killed", error=cause))
             if killers:  # the cause is found and out of the way
                 pool.deaths_in_a_row = 0
-            self._count_death(pool, f"died again and again, last by {_cause(code)}")
+            self._count_death(pool, f"died again and again, last by {cause}")
 
-    def _count_death(self, pool: _Pool, reason: str) -> None:
+    def _count_death(self, pool: Pool, reason: str) -> None:
         pool.deaths_in_a_row += 1
         if pool.deaths_in_a_row > self._config.max_restarts:
             self._fail(pool, f"the {pool.role.name} {reason}; reopen the store to try again")
@@ -315,10 +229,14 @@ class Supervisor:
             if self._deadline is None:
                 pool.start_at.append(time.monotonic() + pause)
 
-    def _fail(self, pool: _Pool, error: str) -> None:
+    def _fail(self, pool: Pool, error: str) -> None:
+        """Give the pool up: tell so of all its work, which none of its workers touches any more."""
         logger.error("%s: stays down: %s", pool.role.name, error)
         with self._lock:
             pool.error = error
+            pool.start_at = []
+            for worker in pool.workers:
+                worker.process.kill()
             lost = pool.ledger.give_up()
         self._on_change(pool.role.name)
         for unit in lost:
@@ -328,13 +246,13 @@ class Supervisor:
         now = time.monotonic()
         late = self._deadline is not None and now >= self._deadline
         for pool in self._pools.values():
-            for worker in pool.workers:
-                silent = now - worker.heard > self._config.work_timeout_s and pool.ledger.working(worker)
-                slow = not worker.ready and now - worker.born > self._config.start_timeout_s
-                mute = worker.eof and now - worker.heard > MAX_BACKOFF_S
-                if late or silent or slow or mute:
-                    if not late:
-                        logger.warning("%s: a worker is silent past its time limit; killing it", pool.role.name)
+            with self._lock:
+                overdue = pool.overdue(self._config, now)
+            for worker in overdue:
+                logger.warning("%s: a worker is silent past its time limit; killing it", pool.role.name)
+                worker.process.kill()
+            if late:
+                for worker in pool.workers:
                     worker.process.kill()
 
 

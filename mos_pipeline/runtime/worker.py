@@ -79,8 +79,10 @@ class _PipeReport:
         self._lock = threading.Lock()
 
     def send(self, *message: Any) -> None:
+        data = encode(message)
         with self._lock:
-            self._pipe.send_bytes(encode(message))
+            while data:
+                data = data[os.write(self._pipe.fileno(), data) :]
 
     def started(self, unit_ids: Sequence[int]) -> None:
         self.send("started", list(unit_ids))
@@ -106,6 +108,7 @@ class _PipeHandler(logging.Handler):
 def run_worker(build: Callable[..., Stage], args: tuple[Any, ...], end: WorkerEnd) -> None:
     """Run a worker's life, the target of a child process: get ready, work, stop when told or when the parent dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent decides what it means
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # one that the parent ignores is inherited, and its exit sends it
     threading.Thread(target=_die_with_parent, name="mos-lifeline", daemon=True).start()
     report = _PipeReport(end.pipe)
     logger = logging.getLogger("mos_pipeline")
@@ -113,16 +116,22 @@ def run_worker(build: Callable[..., Stage], args: tuple[Any, ...], end: WorkerEn
     logger.setLevel(logging.INFO)
     logger.propagate = False
     try:
-        stage = build(*args)
-        report.send("ready", stage.prepare())
-    except MosError as error:
-        report.send("refused", type(error).__name__, str(error))
-        return
-    try:
-        _work(stage, end.queue, report)
+        _live(build, args, end.queue, report)
     except Exception:  # the process's edge: say why before dying of it; the main process starts a new one
         logger.exception("%s: died of an unexpected error", multiprocessing.current_process().name)
         raise
+
+
+def _live(build: Callable[..., Stage], args: tuple[Any, ...], queue: Queue[bytes], report: _PipeReport) -> None:
+    try:
+        stage = build(*args)
+        info = stage.prepare()
+    except MosError as error:
+        report.send("refused", type(error).__name__, str(error))
+        return
+    report.send("ready", info)
+    try:
+        _work(stage, queue, report)
     finally:
         stage.close()
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,18 @@ def test_a_line_without_end_is_refused_before_it_fills_the_memory(
     assert len(read(write(tmp_path, line(), line()))) == 2
     with pytest.raises(InputError, match="line 2: longer than"):
         read(write(tmp_path, line(), line(user_input="hello, world")))
+
+
+def test_of_an_endless_line_no_more_is_read_than_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jsonl, "MAX_LINE_BYTES", 1000)
+    path = write(tmp_path, "x" * 10_000_000)
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match="line 1: longer than 1000 bytes"):
+            read(path)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_what_is_no_readable_file_is_refused(tmp_path: Path) -> None:

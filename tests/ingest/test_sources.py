@@ -58,7 +58,9 @@ def test_the_longest_known_beginning_wins(tmp_path: Path) -> None:
 def test_no_file_is_the_continuation_of_an_empty_one(tmp_path: Path) -> None:
     empty = identify(written(tmp_path, b""), [])
     assert (empty.length, empty.grown) == (0, False)
-    assert identify(written(tmp_path, b"one\n"), [(empty.digest, 0)]).length == 4
+    path = written(tmp_path, b"one\ntwo\n")
+    assert identify(path, [(empty.digest, 0)]).length == 8
+    assert identify(path, [(empty.digest, 0), known(b"one\n")]) == SourceIdentity(*known(b"one\n"), grown=True)
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
