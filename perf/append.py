@@ -10,9 +10,11 @@ from __future__ import annotations
 import mmap
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from mos_pipeline import MemoryPipeline
 from mos_pipeline.messages import encode
@@ -34,6 +36,8 @@ EDGE = 5
 FAKE_MS = 5.0
 US = 1e6
 
+T = TypeVar("T")
+
 
 @dataclass(slots=True)
 class Saturation:
@@ -48,11 +52,11 @@ class Saturation:
     def __post_init__(self) -> None:
         self.cpu_begun, self.begun = self._cpu(), time.monotonic()
 
-    def during(self, measure: Callable[[], list[float]]) -> list[float]:
-        """Return ``measure()``, or nothing where the embedder had too little work before or after it."""
+    def during(self, measure: Callable[[Page], T], pages: Iterable[Page]) -> list[T]:
+        """Return ``measure`` of each page, or nothing where the embedder had too little work before or after them."""
         working = is_working(self.pipeline)
         time.sleep(REST_S)
-        samples = measure()
+        samples = [measure(page) for page in pages]
         if working and is_working(self.pipeline):
             self.kept += 1
             return samples
@@ -72,14 +76,13 @@ def run(options: Options) -> BenchResult:
     """Measure ``add``."""
     adds = options.size(6000, 600)
     pages = options.page_stream()
-    settings = {"embedding__backend": options.backend}
     with (
         options.store() as folder,
-        MemoryPipeline.open(folder, **settings, embedding__fake_ms_per_text=FAKE_MS) as pipe,
+        MemoryPipeline.open(folder, embedding__backend=options.backend, embedding__fake_ms_per_text=FAKE_MS) as pipe,
     ):
         wait_ready(pipe)
         for number, page in zip(range(max(PREFILL, adds // 10)), pages, strict=False):
-            _add(pipe, page, number)
+            pipe.add(**_of_user(page, number))
         while not is_working(pipe):
             time.sleep(REST_S)
         figures = [
@@ -91,24 +94,21 @@ def run(options: Options) -> BenchResult:
 
 
 def _bursts(pipeline: MemoryPipeline, pages: Iterator[Page], bursts: int) -> Figure:
-    saturation, samples = Saturation(pipeline), list[float]()
+    saturation, samples, add = Saturation(pipeline), list[float](), partial(_add, pipeline)
     for number in range(bursts):
-        batch = [next(pages) for _ in range(BURST)]
-        samples += saturation.during(lambda batch=batch, number=number: [_add(pipeline, p, number) for p in batch])
+        batch = [_of_user(next(pages), number) for _ in range(BURST)]
+        samples += saturation.during(add, batch)
     aims = at_most(15), at_most(150, "p99")
     return Figure.of(f"add in bursts of {BURST}", "µs", _found(samples), *aims, note=saturation.note())
 
 
 def _paused(pipeline: MemoryPipeline, pages: Iterator[Page], count: int, folder: Path) -> list[Figure]:
-    saturation, samples = Saturation(pipeline), list[float]()
+    saturation, samples = Saturation(pipeline), list[tuple[float, float]]()
     with _BareFile(folder / "bare", 4096 * (count + BURST)) as bare:
-
-        def group() -> list[float]:
-            return [spent for _ in range(BURST) for spent in _pair(pipeline, next(pages), bare)]
-
-        for _ in range(-(-count // BURST)):
-            samples += saturation.during(group)
-    adds, writes = _found(samples)[::2], samples[1::2]
+        for number in range(-(-count // BURST)):
+            batch = [_of_user(next(pages), number) for _ in range(BURST)]
+            samples += saturation.during(partial(_pair, pipeline, bare), batch)
+    adds, writes = zip(*_found(samples), strict=True)
     pause = f"{1000 * PAUSE_S:g} ms"
     return [
         Figure.of(f"add after pauses of {pause}", "µs", adds, note=saturation.note()),
@@ -117,20 +117,20 @@ def _paused(pipeline: MemoryPipeline, pages: Iterator[Page], count: int, folder:
     ]
 
 
-def _pair(pipeline: MemoryPipeline, page: Page, bare: _BareFile) -> tuple[float, float]:
+def _pair(pipeline: MemoryPipeline, bare: _BareFile, page: Page) -> tuple[float, float]:
     """Return what one add and one bare write of the same bytes take, each after a pause; in microseconds."""
     record = encode(list(page.values()))
     time.sleep(PAUSE_S)
-    add = _add(pipeline, page, 0)
+    add = _add(pipeline, page)
     time.sleep(PAUSE_S)
     return add, bare.write(record)
 
 
 def _fresh_users(pipeline: MemoryPipeline, pages: Iterator[Page], users: int) -> Figure:
-    saturation, samples = Saturation(pipeline), list[float]()
+    saturation, samples, add = Saturation(pipeline), list[float](), partial(_add, pipeline)
     for user in range(users):
         batch = [{**next(pages), "user_id": f"fresh {user}"} for _ in range(FRESH_PAGES)]
-        samples += saturation.during(lambda batch=batch: [_timed(pipeline, page) for page in batch])
+        samples += saturation.during(add, batch)
     grouped = [samples[at : at + FRESH_PAGES] for at in range(0, len(_found(samples)), FRESH_PAGES)]
     first = [spent for group in grouped for spent in group[:EDGE]]
     last = [spent for group in grouped for spent in group[-EDGE:]]
@@ -138,18 +138,18 @@ def _fresh_users(pipeline: MemoryPipeline, pages: Iterator[Page], users: int) ->
     return Figure.ratio(name, last, first, at_most(1.1), note=saturation.note())
 
 
-def _add(pipeline: MemoryPipeline, page: Page, number: int) -> float:
-    return _timed(pipeline, {**page, "user_id": f"user {number % USERS}"})
+def _of_user(page: Page, number: int) -> Page:
+    return {**page, "user_id": f"user {number % USERS}"}
 
 
-def _timed(pipeline: MemoryPipeline, page: Page) -> float:
+def _add(pipeline: MemoryPipeline, page: Page) -> float:
     """Return what ``add`` takes, in microseconds."""
     begun = time.perf_counter()
     pipeline.add(**page)
     return US * (time.perf_counter() - begun)
 
 
-def _found(samples: list[float]) -> list[float]:
+def _found(samples: list[T]) -> list[T]:
     if not samples:
         raise RuntimeError("the embedder ran dry all the time: nothing was measured; use more pages")
     return samples

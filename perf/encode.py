@@ -21,10 +21,8 @@ def main(model: str, threads: int) -> None:
     os.environ["HF_HUB_OFFLINE"] = os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     folder = find_model(model, download=False).folder
     import torch
-    import transformers
     from sentence_transformers import SentenceTransformer
 
-    transformers.utils.logging.disable_progress_bar()
     torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
     transformer: Any = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
 

@@ -65,7 +65,7 @@ def watch_texts(pipeline: MemoryPipeline) -> list[str]:
     texts: list[str] = []
     submit = desk.submit
 
-    def watched(role, kind, payload, answer, *, urgent=False, direct=False):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    def watched(role, kind, payload, answer, *, urgent=False, direct=False):  # type: ignore[no-untyped-def]
         if (role, kind) == ("embedder", "embed"):
             texts.extend(payload[0])
         return submit(role, kind, payload, answer, urgent=urgent, direct=direct)

@@ -40,12 +40,19 @@ def run(options: Options) -> BenchResult:
 def _measure(pipeline: MemoryPipeline, pages: list[Page], count: int) -> tuple[list[float], list[float]]:
     """Return the milliseconds of searches and of bare embeddings, both of the same questions in turn."""
     searches, trips = list[float](), list[float]()
+
+    def search(query: str) -> None:
+        pipeline.retrieve(USER, query)
+
+    def trip(query: str) -> None:
+        embed_query(pipeline, query)
+
     for number in range(-WARM_UP, count):
         query = question(pages[number * 7919 % len(pages)], number)
-        turns = [(searches, lambda: pipeline.retrieve(USER, query)), (trips, lambda: embed_query(pipeline, query))]  # noqa: B023 (called at once)
+        turns = [(searches, search), (trips, trip)]
         for samples, call in turns if number % 2 else turns[::-1]:
             begun = time.perf_counter()
-            call()
+            call(query)
             if number >= 0:
                 samples.append(MS * (time.perf_counter() - begun))
     return searches, trips

@@ -18,12 +18,12 @@ __all__ = ["Page", "dataset_pages", "question", "synthetic_pages"]
 
 Page = dict[str, Any]  # the arguments of ``MemoryPipeline.add``
 
-_GLUE = (
+_GLUE_WORDS = (
     "the to and you i a that it is of in my was for so we with on have but be this me your they just like about not "
     "what do are at really had can been all when how if some there would really them out her his from one get or "
     "which know think more good time will an as up could new our by because then too she he make has did love"
-).split()
-_CONTENT = (
+)
+_CONTENT_WORDS = (
     "water garden river mountain house window table paper music guitar dance paint color picture camera story book "
     "letter school teacher lesson student friend family mother father sister brother child baby party summer winter "
     "spring autumn morning evening night weekend holiday travel train plane road bridge city village market shop "
@@ -34,7 +34,9 @@ _CONTENT = (
     "gold silver ring dress shirt shoe coat hat bag box gift card money bank office work job boss meeting project plan "
     "goal dream hope fear joy smile laugh tear heart hand eye face voice song poem film actor stage crowd street park "
     "lake hill valley path map guide ticket hotel doctor nurse clinic health sleep rest yoga run weight energy"
-).split()
+)
+_GLUE = _GLUE_WORDS.split()
+_CONTENT = _CONTENT_WORDS.split()
 _COMPOUNDS = 4000
 _TOPIC_WORDS = 24
 _SPEAKERS = ["Anna", "Robert"]

@@ -70,8 +70,8 @@ def run(args: argparse.Namespace, signals: Signals) -> ExitCode:
         # Waiting inside add could not be interrupted, so this command does the waiting.
         with opened(args, signals, backlog__policy="raise") as pipeline, signals.held():
             _Ingestion(pipeline, args, signals, summary).run()
-    except (Interrupted, MosError):
-        say(f"note: {summary.accepted:,} pages were accepted and are kept; the same command goes on from there")
+    except (Interrupted, MosError) as end:
+        _say_how_to_go_on(summary, end)
         raise
     summary.seconds = round(time.monotonic() - began, 3)
     summary.pages_per_second = round(summary.accepted / summary.seconds, 1)
@@ -80,6 +80,15 @@ def run(args: argparse.Namespace, signals: Signals) -> ExitCode:
     else:
         print(table(_rows(summary)))
     return ExitCode.OK
+
+
+def _say_how_to_go_on(summary: Summary, end: BaseException) -> None:
+    kept = f"note: {summary.accepted:,} pages were accepted and are kept"
+    if isinstance(end, InputError) and summary.read:
+        # What is read already is known by the file's content, which a correction changes.
+        say(f"{kept}; a corrected file counts as a new one, so leave the records before the wrong one out of it")
+    elif isinstance(end, Interrupted) or summary.read:
+        say(f"{kept}; run the same command again to go on from there")
 
 
 def _check_files(args: argparse.Namespace) -> None:
@@ -183,6 +192,9 @@ class _Ingestion:
 
     def _moment(self) -> Moment:
         stats, accepted = self._pipeline.stats(), self._summary.accepted
+        loading = self._phase == "processing" and stats.workers["embedder"].state == "starting"
+        if loading:
+            self._rate = Rate()  # the model's pace, not the time it takes to load, tells what is left
         reading = self._phase == "reading"
         rate = self._rate(accepted if reading else stats.pages - stats.backlog_pages)
         # What is stored counts as backlog until its vectors have been read.
@@ -190,7 +202,8 @@ class _Ingestion:
         self._work = max(self._work, accepted, backlog or 0)
         share = 1 - (self._work if backlog is None else backlog) / max(1, self._work)
         left = backlog / rate if backlog is not None and rate and not reading else None
-        return Moment(self._phase, accepted, self._summary.already_there, rate, backlog, share, left)
+        phase = "loading" if loading else self._phase
+        return Moment(phase, accepted, self._summary.already_there, rate, backlog, share, left)
 
 
 def _parsed_name(name: bytes) -> tuple[bytes, int]:

@@ -23,7 +23,7 @@ class Moment:
     """What is shown.
 
     Attributes:
-        phase: what is going on, one word.
+        phase: what is going on, one word: "reading", "loading" (the model), "processing", "writing".
         pages: pages accepted in this run.
         passed: records passed over, since they are in the store already.
         rate: pages a second, lately; None where that can't be told yet.

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mos_pipeline.memory.state import BatchOutcome, Placed, Scope
+from mos_pipeline.memory.words import analyser_id
 from mos_pipeline.messages import decode, encode
 from mos_pipeline.store.codec import pack_vectors, unpack_vectors
 
@@ -61,15 +62,17 @@ def decode_vectors(body: bytes) -> VectorFrame:
 
 
 def encode_words(frame: WordFrame) -> bytes:
-    """Return the frame body for words."""
+    """Return the frame body for words, marked with the analyser that found them."""
     seqs, sizes, hashes, counts = frame
     columns = (seqs.astype("<i8"), sizes.astype("<u4"), hashes.astype("<u4"), counts)
-    return encode([column.tobytes() for column in columns])
+    return encode([analyser_id(), *(column.tobytes() for column in columns)])
 
 
-def decode_words(body: bytes) -> WordFrame:
-    """Return what ``encode_words`` was given."""
-    seqs, sizes, hashes, counts = decode(body)
+def decode_words(body: bytes) -> WordFrame | None:
+    """Return what ``encode_words`` was given; None where another analyser found the words (another stemmer's version)."""
+    analyser, seqs, sizes, hashes, counts = decode(body)
+    if analyser != analyser_id():
+        return None
     return WordFrame(
         np.frombuffer(seqs, "<i8"),
         np.frombuffer(sizes, "<u4"),

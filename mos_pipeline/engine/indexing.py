@@ -82,7 +82,9 @@ class Indexing:
 
     def restore(self, bodies: list[bytes]) -> None:
         """Enter stored words, of each scope as far as they go without a gap; the rest is read from the texts later."""
-        frames = [decode_words(body) for body in bodies]
+        frames = [frame for body in bodies if (frame := decode_words(body)) is not None]
+        if not frames:
+            return
         merged = WordFrame(*(np.concatenate(columns) for columns in zip(*frames, strict=True)))
         for scope, words in self._by_scope(merged):
             expected = self._state.pages.seqs_of(scope.number)[scope.indexed : scope.indexed + len(words.seqs)]

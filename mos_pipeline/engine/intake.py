@@ -8,6 +8,7 @@ milliseconds to get it back from a busy thread).
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from typing import NamedTuple
 import msgpack
 
 from mos_pipeline.config import Backlog
+from mos_pipeline.engine.group_sync import GroupSync
 from mos_pipeline.errors import BackpressureError, ClosedError, InputError, StoreError
 from mos_pipeline.memory.state import MemoryState, Scope
 from mos_pipeline.messages import PageRecord
@@ -61,8 +63,10 @@ class Intake:
         self._room = threading.Condition()
         self._packer = msgpack.Packer(use_bin_type=True, unicode_errors="surrogatepass")
         self._journal: Journal | None = None
+        self._left: list[Journal] = []  # full, and not flushed since; those that were closed hold nothing any more
+        self._making = threading.Lock()  # one journal is made at a time: their numbers rise with those of their pages
         self._spare: Journal | None = None
-        self._synced = GroupSync(self._newest)
+        self._synced = GroupSync(self._flush)
 
     @property
     def next_seq(self) -> int:
@@ -86,33 +90,40 @@ class Intake:
             InputError: the metadata can't be stored.
             BackpressureError: the backlog is at its high-water mark.
             StoreFullError: there is no room for another journal; nothing was accepted.
-            ClosedError: the pipeline was closed meanwhile.
+            StoreError: the page was accepted, but flushing it failed (only where it is flushed).
+            ClosedError: nothing is accepted any more.
         """
         if self._backlog_bytes >= self._config.max_bytes:
             self._wait_for_room()
         with self.lock:
             if self._closed:
                 raise ClosedError("the page was not accepted: the pipeline is closed; open the store again")
-            if record.page_id is not None and self._state.ids.resolve(record.page_id) is not None:
-                return record.page_id, False
-            body = self._pack(record)
-            seq = self._next_seq
-            journal, offset = self._append(seq, body)
-            self._next_seq = seq + 1
-            scope = self._state.scope(record.user_id, record.assistant_id)
-            self.accepted.append(Accepted(scope, journal, offset, len(body)))
-            self._backlog_bytes += len(body)
-            full = scope.ring.append(seq) is not None
-            self._state.ids.register(record.page_id, seq)
-            if record.source is not None:
-                self._sources[record.source.digest] = record.source.ordinal + 1
-            rouse = full or not self.armed
-            self.armed = True
+            seq = None if record.page_id is None else self._state.ids.resolve(record.page_id)
+            new, rouse = seq is None, False
+            if seq is None:
+                seq, rouse = self._accept(record)
         if rouse:
             self._wake()
         if self._power:
             self._synced.wait_for(seq)
-        return record.page_id or self._state.ids.id_of(seq, None), True
+        return record.page_id or self._state.ids.id_of(seq, None), new
+
+    def _accept(self, record: PageRecord) -> tuple[int, bool]:
+        """Enter ``record``; return its number, and whether the coordinator has to be woken."""
+        body = self._pack(record)
+        seq = self._next_seq
+        journal, offset = self._append(seq, body)
+        self._next_seq = seq + 1
+        scope = self._state.scope(record.user_id, record.assistant_id)
+        self.accepted.append(Accepted(scope, journal, offset, len(body)))
+        self._backlog_bytes += len(body)
+        full = scope.ring.append(seq) is not None
+        self._state.ids.register(record.page_id, seq)
+        if record.source is not None:
+            self._sources[record.source.digest] = record.source.ordinal + 1
+        rouse = full or not self.armed
+        self.armed = True
+        return seq, rouse
 
     def restore(self, scope: Scope, seq: int, record: PageRecord) -> None:
         """Enter a page that was accepted before the store was closed."""
@@ -145,13 +156,19 @@ class Intake:
         """Make the next journal ahead of need, so that no caller waits for the file system; for a background thread."""
         journal = self._journal
         if self._spare is None and (journal is None or journal.end * 2 > journal.size):
-            spare = self._new_journal(0)
-            spare.prefault()
-            with self.lock:
+            with self._making:
+                if self._journal is not journal or self._closed:
+                    return  # a caller could not wait, and has made a younger one
+                spare = self._new_journal(0)
+                spare.prefault()
                 self._spare = spare
 
     def sync(self) -> None:
-        """Return when every page accepted so far survives a power cut."""
+        """Return when every page accepted so far survives a power cut.
+
+        Raises:
+            StoreError: the disk failed.
+        """
         self._synced.wait_for(self._next_seq - 1)
 
     def close(self) -> list[Journal]:
@@ -159,13 +176,23 @@ class Intake:
         with self._room:
             with self.lock:
                 self._closed = True
-                journals = [journal for journal in (self._journal, self._spare) if journal is not None]
             self._room.notify_all()
-        return journals
+        if self._power:
+            with contextlib.suppress(StoreError):  # told to the callers whose pages they are
+                self.sync()
+        with self._making:
+            return [journal for journal in (self._journal, self._spare) if journal is not None]
 
-    def _newest(self) -> tuple[int, Journal | None]:
+    def _flush(self) -> int:
+        """Flush every journal that may hold pages not flushed yet; return the last page for which that is true."""
         with self.lock:
-            return self._next_seq - 1, self._journal
+            newest, left, journal = self._next_seq - 1, list(self._left), self._journal
+        for each in (*left, journal):
+            if each is not None:
+                _sync(each)
+        with self.lock:
+            self._left = [each for each in self._left if each not in left]
+        return newest
 
     def _pack(self, record: PageRecord) -> bytes:
         try:
@@ -188,12 +215,15 @@ class Intake:
         return journal, offset
 
     def _next_journal(self, min_bytes: int) -> Journal:
-        if self._spare is not None and self._spare.size >= min_bytes:
-            journal, self._spare = self._spare, None
-        else:
-            journal = self._new_journal(min_bytes)
-        if self._journal is not None and self._power:
-            self._journal.sync()  # a later sync of the new journal must not leave a gap before it
+        with self._making:
+            spare, self._spare = self._spare, None
+            if spare is not None and spare.size < min_bytes:
+                _discard(spare)  # used after the larger one, it would hold younger pages under a lower number
+                spare = None
+            journal = self._new_journal(min_bytes) if spare is None else spare
+        self._left = [each for each in self._left if each.size]
+        if self._journal is not None:
+            self._left.append(self._journal)
         self._journal = journal
         return journal
 
@@ -213,37 +243,6 @@ class Intake:
                 )
 
 
-class GroupSync:
-    """One thread flushes for all that wait: the first to come leads, the others find their pages already flushed."""
-
-    def __init__(self, newest: Callable[[], tuple[int, Journal | None]]) -> None:
-        """``newest()`` tells the last accepted page and the journal it is in; older journals are flushed already."""
-        self._newest = newest
-        self._turn = threading.Condition()
-        self._done = -1
-        self._leading = False
-
-    def wait_for(self, seq: int) -> None:
-        """Return when page ``seq`` and all before it are on the disk."""
-        with self._turn:
-            while self._done < seq and self._leading:
-                self._turn.wait()
-            if self._done >= seq:
-                return
-            self._leading = True
-        reached = -1
-        try:
-            newest, journal = self._newest()
-            if journal is not None:
-                _sync(journal)
-            reached = newest
-        finally:
-            with self._turn:
-                self._leading = False
-                self._done = max(self._done, reached)
-                self._turn.notify_all()
-
-
 def _sync(journal: Journal) -> None:
     try:
         journal.sync()
@@ -251,3 +250,10 @@ def _sync(journal: Journal) -> None:
         if journal.size:
             raise
         # Closed meanwhile: that happens only after its pages were written to a segment and flushed there.
+
+
+def _discard(journal: Journal) -> None:
+    """Remove a journal that nothing was written to."""
+    journal.close()
+    with contextlib.suppress(OSError):  # then it stays, empty, and the next opening removes it
+        journal.path.unlink()

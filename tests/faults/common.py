@@ -85,7 +85,7 @@ class Load:
     Each thread has users of its own, so that their order of acceptance is known.
     """
 
-    def __init__(self, memory: MemoryPipeline, seed: int, *, threads: int = 2, pause_s: float = 0.02) -> None:
+    def __init__(self, memory: MemoryPipeline, seed: int, *, threads: int = 2, pause_s: float = 0.3) -> None:
         self.accepted: dict[str, list[str]] = {}
         self._memory = memory
         self._pause_s = pause_s
