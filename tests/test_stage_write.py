@@ -238,17 +238,27 @@ def test_disk_that_fails_delays_work_and_loses_nothing(
     assert "can be written again" in caplog.text
 
 
-def test_units_before_the_one_that_found_the_disk_full_are_acknowledged(
+def test_units_before_the_one_that_failed_are_acknowledged_and_those_after_it_wait_for_it(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    disk = SmallDisk(monkeypatch)
     bench.stage.accept(0, "frame", [2, b"first"])
     bench.step()
+    real, calls = os.pwrite, list[int]()
+
+    def pwrite(descriptor: int, data: Any, offset: int) -> int:
+        calls.append(offset)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(descriptor, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
     for unit_id in (1, 2, 3):
-        bench.stage.accept(unit_id, "frame", [2, os.urandom(100)])
-    disk.free = 200
+        bench.stage.accept(unit_id, "frame", [2, b"%d" % unit_id])
     bench.step()
     assert sorted(bench.reports.results) == [0, 1]
+    bench.clock.now += write.MAX_PAUSE_S
+    bench.step()
+    assert [body for _, body in bench.frames()] == [b"first", b"1", b"2", b"3"]
 
 
 def test_failed_fsync_acknowledges_nothing_and_everything_is_written_again(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Sequence
-from typing import Any
 
 from mos_pipeline.errors import InputError
 
@@ -70,29 +68,6 @@ class Chains:
     def set_overview(self, seq: int, text: str) -> None:
         """Set the overview of the chain that page ``seq`` is in, for all its pages."""
         self._overviews[self.chain_of(seq)] = text
-
-    def snapshot(self) -> list[Any]:
-        """Return everything as plain lists: ``[[earlier, later, …], [[chain, overview], …]]``."""
-        links = [
-            number for later, earlier in enumerate(self._previous) if earlier != NONE for number in (earlier, later)
-        ]
-        return [links, [[chain, text] for chain, text in self._overviews.items()]]
-
-    def restore(self, snapshot: Sequence[Any]) -> None:
-        """Become what ``snapshot`` was taken of.
-
-        Raises:
-            InputError: its links are not such as ``link`` takes.
-        """
-        links, overviews = snapshot
-        fresh = Chains()
-        pairs: Iterable[tuple[int, int]] = zip(links[::2], links[1::2], strict=True)
-        for earlier, later in pairs:
-            fresh.link(earlier, later)
-        for chain, text in overviews:
-            fresh.set_overview(chain, text)
-        self._previous, self._next, self._first = fresh._previous, fresh._next, fresh._first
-        self._overviews = fresh._overviews
 
     def _grow(self, count: int) -> None:
         missing = range(len(self._first), count)

@@ -138,23 +138,6 @@ class MidTerm:
         for seq in placement.seqs:
             self._enter(session, seq)
 
-    def snapshot(self) -> list[Any]:
-        """Return everything as plain lists: ``[next id, [[id, summary, timestamp, keywords, seqs], …]]``."""
-        sessions = [
-            [s.session_id, s.summary, s.timestamp, sorted(s.keywords), s.seqs.tolist()] for s in self._sessions.values()
-        ]
-        return [self._next_id, sessions]
-
-    def restore(self, snapshot: Sequence[Any]) -> None:
-        """Become what ``snapshot`` was taken of; the sessions' rows are -1 until they are set."""
-        self._next_id, sessions = snapshot
-        self._sessions = {}
-        self._pages, self._session_ids = array("q"), array("q")
-        for session_id, summary, timestamp, keywords, seqs in sessions:
-            session = self._sessions[session_id] = Session(session_id, summary, timestamp, -1, set(keywords))
-            for seq in seqs:
-                self._enter(session, seq)
-
     def _enter(self, session: Session, seq: int) -> None:
         at = bisect_left(self._pages, seq)
         if at < len(self._pages) and self._pages[at] == seq:

@@ -16,6 +16,7 @@ import unicodedata
 import zlib
 from collections import Counter
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -134,6 +135,7 @@ def query_terms(text: str) -> NDArray[np.uint32]:
     return analyse(text)[0]
 
 
+@cache
 def analyser_id() -> int:
     """Return a number that changes when the same text would give other hashes (another version of the stemmer).
 

@@ -37,12 +37,12 @@ PATIENCE_S = 90.0  # the machine may be busy: a deadline here only keeps a hangi
 Accepted = Mapping[str, Sequence[str]]
 
 
-def until(condition: Callable[[], object], what: str, timeout_s: float = PATIENCE_S) -> None:
+def until(condition: Callable[[], object], what: str, *, pause_s: float = 0.01) -> None:
     """Wait until ``condition`` holds; fail with ``what`` where it does not come to that."""
-    deadline = time.monotonic() + timeout_s
+    deadline = time.monotonic() + PATIENCE_S
     while not condition():
-        assert time.monotonic() < deadline, f"not in {timeout_s} s: {what}"
-        time.sleep(0.01)
+        assert time.monotonic() < deadline, f"not in {PATIENCE_S} s: {what}"
+        time.sleep(pause_s)
 
 
 @contextmanager

@@ -17,22 +17,28 @@ from tests.support import open_fake
 pytestmark = pytest.mark.slow
 
 KILLS = 20
+EAGER = {"store__flush_interval_s": 0.02, "runtime__restart_backoff_s": 0.001}
 
 
 def kill_one(memory: MemoryPipeline, role: str, rng: random.Random) -> None:
-    """Kill one worker of ``role``, at a random moment, whether it is ready or still starting."""
-    until(lambda: memory.stats().workers[role].pids, f"a {role} is there")
-    time.sleep(rng.random() * 0.4)
-    workers = memory.stats().workers[role]
-    if workers.pids:
-        os.kill(rng.choice(workers.pids), signal.SIGKILL)
-        until(lambda: memory.stats().workers[role].restarts > workers.restarts, "its death was noticed")
+    """Kill one worker of ``role``: most times in the midst of work, now and then while it starts or rests."""
+    supervisor = memory._engine.supervisor
+    assert supervisor is not None
+    until(lambda: supervisor.state(role).pids, f"a {role} is there")
+    if rng.random() < 0.8:
+        until(lambda: supervisor.state(role).state == "ready", f"the {role} is ready")
+        until(lambda: supervisor.state(role).waiting, f"the {role} has work", pause_s=0.0)
+    time.sleep(rng.random() ** 3 * 0.1)
+    state = supervisor.state(role)
+    if state.pids:
+        os.kill(rng.choice(state.pids), signal.SIGKILL)
+        until(lambda: supervisor.state(role).restarts > state.restarts, "its death was noticed")
 
 
 @pytest.mark.parametrize("role", ["embedder", "llm", "writer"])
 def test_a_killed_worker_costs_nothing(tmp_path: Path, role: str) -> None:
     rng = random.Random(f"kill {role}")
-    with nothing_left(), open_fake(tmp_path / "store", store__flush_interval_s=0.05) as memory:
+    with nothing_left(), open_fake(tmp_path / "store", **EAGER) as memory:
         until(lambda: memory.stats().workers[role].state == "ready", f"the {role} is ready")
         with Load(memory, seed=rng.randrange(1000)) as load:
             for _ in range(KILLS):

@@ -63,7 +63,7 @@ def test_second_pipeline_of_the_same_process_is_refused_at_once(path: Path) -> N
     lock = StoreLock.acquire(path, 0)
     try:
         with pytest.raises(StoreLockedError, match="this process has this store open") as caught:
-            StoreLock.acquire(path, 3600)
+            StoreLock.acquire(path, 5)
         assert caught.value.pid == os.getpid()
         assert live_owner(path) == os.getpid()
     finally:
@@ -78,7 +78,7 @@ def test_second_process_is_refused_at_once_and_told_the_owner(path: Path) -> Non
     try:
         assert owner.stdout.readline() == "held\n"
         with pytest.raises(StoreLockedError, match=f"process {owner.pid} has this store open") as caught:
-            StoreLock.acquire(path, 3600)
+            StoreLock.acquire(path, 5)
         assert caught.value.pid == owner.pid
         assert live_owner(path) == owner.pid
     finally:

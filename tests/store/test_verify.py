@@ -9,6 +9,7 @@ from mos_pipeline.errors import StoreError
 from mos_pipeline.messages import encode
 from mos_pipeline.store.codec import HEADER_BYTES, FrameKind, encode_frame, pack_pages
 from mos_pipeline.store.folder import StoreFolder
+from mos_pipeline.store.journal import Journal
 from mos_pipeline.store.recovery import open_store
 from mos_pipeline.store.segments import SegmentWriter
 from mos_pipeline.store.verify import VerifyReport, verify_store
@@ -174,6 +175,25 @@ def test_segment_that_the_manifest_does_not_name_is_a_note(root: Path) -> None:
     report = verify_store(root)
     assert report.ok
     assert [note.path for note in report.notes] == [path]
+
+
+def test_pages_that_are_accepted_during_the_check_leave_no_hole_in_it(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_store(root, CONFIG) as store:
+        older, newer = store.new_journal(), store.new_journal()
+        real, opened = Journal.open, list[Path]()
+
+        def accept_between_two_looks(path: Path) -> Journal:
+            opened.append(path)
+            if len(opened) == 2:
+                older.append(14, record(14))
+                newer.append(15, record(15))
+            return real(path)
+
+        monkeypatch.setattr(Journal, "open", accept_between_two_looks)
+        assert verify_store(root).problems == []
+        assert len(opened) == 3
 
 
 def test_store_in_use_is_sound_at_every_moment(root: Path) -> None:

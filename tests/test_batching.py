@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mos_pipeline.stages.batching import Batcher, CostModel, Item
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def make(pieces: int = 600, *, clock: Clock | None = None, fixed: float = 0.01, per_piece: float = 0.0001) -> Batcher:
+    """A batcher whose query batches may take 30 ms: with these costs 200 pieces."""
+    cost = CostModel()
+    cost.fit([(100, fixed + 100 * per_piece), (500, fixed + 500 * per_piece)])
+    return Batcher(pieces, 1.0, 0.030001, cost, clock or Clock())
+
+
+def drain(batcher: Batcher) -> list[list[Item]]:
+    batches = []
+    while batch := batcher.next():
+        batches.append(batch)
+    return batches
+
+
+def padded(batch: list[Item]) -> int:
+    return len(batch) * max(item.length for item in batch)
+
+
+lengths = st.lists(st.integers(1, 256), min_size=1, max_size=12)
+
+
+@given(st.lists(st.tuples(lengths, st.booleans()), max_size=20), st.integers(64, 3000), st.booleans())
+def test_every_text_comes_once_within_the_limits(
+    units: list[tuple[list[int], bool]], pieces: int, queried: bool
+) -> None:
+    batcher = make(pieces)
+    if queried:
+        batcher.query_came()
+    for unit, (each, alone) in enumerate(units):
+        batcher.add(unit, each, alone=alone)
+    assert len(batcher) == sum(len(each) for each, _ in units)
+    left = {unit: len(each) for unit, (each, _) in enumerate(units)}
+    came: Counter[tuple[int, int]] = Counter()
+    limit = min(pieces, 200) if queried else pieces
+    for batch in drain(batcher):
+        here = {item.unit for item in batch}
+        assert len(batch) == 1 or padded(batch) <= limit
+        assert min(unit for unit, rest in left.items() if rest) in here  # nobody starves
+        assert len(here) == 1 or not any(units[unit][1] for unit in here)  # nobody is with one that is alone
+        for item in batch:
+            left[item.unit] -= 1
+            came[item.unit, item.text] += 1
+            assert item.length == units[item.unit][0][item.text]
+    assert came == Counter((unit, text) for unit, (each, _) in enumerate(units) for text in range(len(each)))
+    assert len(batcher) == 0
+
+
+def test_texts_of_like_length_go_together() -> None:
+    batcher = make(400)
+    for unit in range(4):
+        batcher.add(unit, [10, 100, 50])
+    batches = drain(batcher)
+    assert [sorted({item.length for item in batch}) for batch in batches] == [[100], [50], [10]]
+
+
+def test_a_few_left_over_texts_are_not_worth_batches_of_their_own() -> None:
+    dear = make(400, fixed=0.02)  # a batch costs as much as 200 pieces
+    dear.add(1, [10, 90])
+    assert len(drain(dear)) == 1
+    cheap = make(400, fixed=0.005)  # as 50 pieces: less than the padding
+    cheap.add(1, [10, 90])
+    assert len(drain(cheap)) == 2
+
+
+def test_queries_overtake_and_go_together() -> None:
+    batcher = make()
+    batcher.add(1, [50] * 20)
+    batcher.add_query(2, 12)
+    batcher.add_query(3, 20)
+    batcher.add_query(4, 180)
+    assert batcher.queries
+    assert [item.unit for item in batcher.next()] == [2, 3]
+    assert [item.unit for item in batcher.next()] == [4]
+    assert not batcher.queries
+    assert {item.unit for item in batcher.next()} == {1}
+
+
+def test_batches_stay_short_while_queries_come() -> None:
+    clock = Clock()
+    batcher = make(600, clock=clock)
+    batcher.add(1, [50] * 100)
+    assert padded(batcher.next()) == 600
+    batcher.query_came()
+    clock.now += 0.9
+    assert padded(batcher.next()) == 200
+    clock.now += 0.2
+    assert padded(batcher.next()) == 600
+
+
+def test_one_text_goes_however_long_it_is() -> None:
+    batcher = make(64)
+    batcher.add(1, [200, 201])
+    batcher.add_query(2, 300)
+    assert [len(batch) for batch in drain(batcher)] == [1, 1, 1]
+
+
+def test_a_dropped_unit_does_not_come() -> None:
+    batcher = make()
+    batcher.add(1, [10, 11])
+    batcher.add(2, [10, 11])
+    batcher.add_query(3, 5)
+    batcher.drop(1)
+    batcher.drop(3)
+    batcher.drop(99)
+    assert [{item.unit for item in batch} for batch in drain(batcher)] == [{2}]
+
+
+def test_an_alone_unit_waits_its_turn() -> None:
+    batcher = make()
+    batcher.add(1, [10, 12])
+    batcher.add(2, [11, 13], alone=True)
+    batcher.add(3, [11])
+    assert [{item.unit for item in batch} for batch in drain(batcher)] == [{1, 3}, {2}]
+
+
+@given(st.floats(0.0, 0.1), st.floats(1e-6, 1e-3), st.lists(st.integers(1, 4000), min_size=2, max_size=9, unique=True))
+def test_the_fit_finds_the_line(fixed: float, per_piece: float, sizes: list[int]) -> None:
+    cost = CostModel()
+    cost.fit([(x, fixed + per_piece * x) for x in sizes])
+    for x in (1, 100, 5000):
+        assert cost.seconds(x) == pytest.approx(fixed + per_piece * x, rel=1e-4, abs=1e-6)
+
+
+@given(st.lists(st.floats(1e-6, 10.0), min_size=2, max_size=6), st.floats(1e-4, 1.0))
+def test_noise_never_makes_a_part_negative(seconds: list[float], limit: float) -> None:
+    cost = CostModel()
+    cost.fit([(64 * (i + 1), s) for i, s in enumerate(seconds)])
+    assert cost.fixed >= 0
+    assert cost.per_piece > 0
+    assert cost.pieces_within(limit) >= 1
+
+
+def test_the_pace_follows_the_machine() -> None:
+    cost = CostModel()
+    cost.fit([(100, 0.02), (500, 0.06)])
+    before = cost.pieces_within(0.04)
+    for _ in range(60):
+        cost.observe(300, 0.08)  # twice as slow as measured
+    assert cost.seconds(300) == pytest.approx(0.08, rel=0.01)
+    assert cost.seconds(100) == pytest.approx(0.04, rel=0.01)
+    assert cost.pieces_within(0.04) < before / 2
+    assert cost.pieces_within(0.08) == pytest.approx(before, rel=0.05)
