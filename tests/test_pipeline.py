@@ -152,7 +152,7 @@ def test_users_and_assistants_see_their_own_pages_only(tmp_path: Path) -> None:
 
 
 def test_add_many_reads_lazily_and_names_the_item_that_is_wrong(tmp_path: Path) -> None:
-    taken = []
+    taken: list[object] = []
 
     def items() -> Any:
         for number in range(5):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from mos_pipeline.cli.exits import ExitCode
 from mos_pipeline.cli.opening import opened, store_option, stored
-from mos_pipeline.cli.output import print_json, say
+from mos_pipeline.cli.output import counted, print_json, say
 from mos_pipeline.cli.signals import Signals
 from mos_pipeline.errors import InputError
 
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace, signals: Signals) -> ExitCode:
     if args.out != "-" and args.json:
         print_json({"pages": count, "out": args.out})
     else:
-        say(f"{count:,} pages written to {'stdout' if args.out == '-' else args.out}")
+        say(f"{counted(count, 'page')} written to {'stdout' if args.out == '-' else args.out}")
     return ExitCode.OK
 
 

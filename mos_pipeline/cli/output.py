@@ -16,6 +16,7 @@ __all__ = [
     "as_bytes",
     "as_duration",
     "clean",
+    "counted",
     "cut",
     "json_ready",
     "logs_on_stderr",
@@ -75,10 +76,15 @@ def table(rows: Sequence[tuple[str, str]]) -> str:
     return "\n".join(f"{name:<{indent}}  {value}".rstrip() for name, value in rows)
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number and what it counts, in the plural where it is not 1."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def as_bytes(count: int) -> str:
     """Return a number of bytes in the unit that suits it."""
     if count < 1024:
-        return f"{count} bytes"
+        return counted(count, "byte")
     size, unit = count / 1024, "KiB"
     for larger in ("MiB", "GiB", "TiB"):
         if size >= 1024:

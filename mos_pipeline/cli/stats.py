@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mos_pipeline.cli.exits import ExitCode
 from mos_pipeline.cli.opening import opened, store_option, stored
-from mos_pipeline.cli.output import as_bytes, print_json, table
+from mos_pipeline.cli.output import as_bytes, counted, print_json, table
 from mos_pipeline.cli.signals import Signals
 
 if TYPE_CHECKING:
@@ -58,11 +58,11 @@ def _rows(stats: Stats) -> list[tuple[str, str]]:
         ("pages", f"{stats.pages:,}"),
         ("users", f"{stats.users:,}"),
         ("sessions", f"{stats.sessions:,}"),
-        ("backlog", f"{stats.backlog_pages:,} pages, {as_bytes(stats.backlog_bytes)}"),
+        ("backlog", f"{counted(stats.backlog_pages, 'page')}, {as_bytes(stats.backlog_bytes)}"),
         ("vectors", f"{stats.vectors:,}, {as_bytes(stats.vector_bytes)} of memory"),
         ("model", f"{model['model']}, {model['dimension']} dimensions" if model else "none yet"),
-        ("set aside", f"{len(stats.set_aside):,} pages"),
-        ("damage", f"{len(stats.damage):,} places"),
+        ("set aside", counted(len(stats.set_aside), "page")),
+        ("damage", counted(len(stats.damage), "place")),
     ]
     rows += [(f"  {page_id}", reason) for page_id, reason in stats.set_aside.items()]
     rows += [("  damage", place) for place in stats.damage]

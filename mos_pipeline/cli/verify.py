@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mos_pipeline.cli.exits import ExitCode
 from mos_pipeline.cli.opening import store_option
-from mos_pipeline.cli.output import as_bytes, print_json, table
+from mos_pipeline.cli.output import as_bytes, counted, print_json, table
 from mos_pipeline.cli.signals import Signals
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def _finding(finding: Finding) -> dict[str, Any]:
 def _rows(report: VerifyReport) -> list[tuple[str, str]]:
     kinds = dict.fromkeys([*report.frames, *report.bytes])
     return [
-        ("verdict", "everything is there and can be read" if report.ok else f"{len(report.problems)} problems"),
+        ("verdict", "everything is there and can be read" if report.ok else counted(len(report.problems), "problem")),
         ("owner", "none" if report.owner is None else f"process {report.owner}"),
         ("pages", f"{report.pages:,} ({report.repeated:,} met more than once, which is harmless)"),
         *((kind, _share(report, kind)) for kind in kinds),
@@ -74,4 +74,4 @@ def _rows(report: VerifyReport) -> list[tuple[str, str]]:
 
 def _share(report: VerifyReport, kind: str) -> str:
     size = as_bytes(report.bytes[kind])
-    return f"{report.frames[kind]:,} frames, {size}" if kind in report.frames else size
+    return f"{counted(report.frames[kind], 'frame')}, {size}" if kind in report.frames else size

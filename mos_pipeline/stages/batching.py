@@ -165,17 +165,19 @@ class Batcher:
     def _around(self, items: list[Item], seed: int, limit: int) -> tuple[int, int]:
         """Widen from ``items[seed]``, sorted by length, to the neighbours that need least padding; return the slice.
 
-        A neighbour is left for a later batch where the padding it brings costs more than a batch of its own would.
+        A neighbour is left for a later batch where the padding it brings costs more than its share of that batch's
+        fixed cost would.
         """
         low, high = seed, seed + 1
-        worth = self._cost.fixed / self._cost.per_piece
+        fixed_pieces = self._cost.fixed / self._cost.per_piece
         while low > 0 or high < len(items):
             count, longest = high - low, items[high - 1].length
             below = longest - items[low - 1].length if low > 0 else float("inf")
             above = (items[high].length - longest) * count if high < len(items) else float("inf")
             if high < len(items) and items[high].length * (count + 1) > limit:
                 above = float("inf")
-            if longest * (count + 1) > limit or min(below, above) > worth:
+            sharing = max(1, min(len(items) - count, limit // longest))
+            if longest * (count + 1) > limit or min(below, above) * sharing > fixed_pieces:
                 break
             if below <= above:
                 low -= 1

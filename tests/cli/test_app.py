@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mos_pipeline import errors
-from mos_pipeline.cli import app
+from mos_pipeline.cli import stats
 from mos_pipeline.cli.exits import ExitCode, exit_code
 from mos_pipeline.cli.signals import Interrupted, Signals
 from tests.cli.common import REPO, Here, start
@@ -78,11 +78,16 @@ def test_a_folder_without_a_store_is_told_and_left_alone(here: Here, tmp_path: P
     assert not list(tmp_path.iterdir())
 
 
-def test_a_wrong_setting_is_told(here: Here, sample_store: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "command", [("stats",), ("export", "-"), ("query", "q", "--user", "u"), ("verify",), ("ingest", "--format=jsonl")]
+)
+def test_a_wrong_setting_is_told(here: Here, sample_store: Path, tmp_path: Path, command: tuple[str, ...]) -> None:
     config = tmp_path / "config.yaml"
     config.write_text("retrieval:\n  kk: 3\n")
-    for command in (("stats",), ("export", "-"), ("query", "q", "--user", "u"), ("verify",), ("ingest", config)):
-        assert here(*command, "--store", sample_store, "--config", config, "--format=jsonl"[: 14 * ("q" in "")]) != 0
+    paths = [config] * (command[0] == "ingest")
+    assert here(*command, *paths, "--store", sample_store, "--config", config) == ExitCode.INPUT
+    assert "error: " in here.err
+    assert "retrieval.kk" in here.err
 
 
 def test_every_error_of_the_tree_has_a_code_of_its_own_kind() -> None:
@@ -110,7 +115,7 @@ def test_an_unexpected_error_is_one_line_unless_more_is_wanted(
     def fails(*_: object) -> ExitCode:
         raise ZeroDivisionError("a surprise\nin two lines")
 
-    monkeypatch.setattr(app.stats, "run", fails)
+    monkeypatch.setattr(stats, "run", fails)
     assert here("stats", "--store", tmp_path, *["--verbose"] * verbose) == ExitCode.UNEXPECTED
     assert here.err.splitlines()[-1].startswith("error: unexpected ZeroDivisionError: a surprise in two lines")
     assert ("Traceback" in here.err) == verbose

@@ -177,8 +177,9 @@ def test_segment_that_the_manifest_does_not_name_is_a_note(root: Path) -> None:
     assert [note.path for note in report.notes] == [path]
 
 
+@pytest.mark.parametrize("moment", [1, 2, 3])
 def test_pages_that_are_accepted_during_the_check_leave_no_hole_in_it(
-    root: Path, monkeypatch: pytest.MonkeyPatch
+    root: Path, monkeypatch: pytest.MonkeyPatch, moment: int
 ) -> None:
     with open_store(root, CONFIG) as store:
         older, newer = store.new_journal(), store.new_journal()
@@ -186,7 +187,7 @@ def test_pages_that_are_accepted_during_the_check_leave_no_hole_in_it(
 
         def accept_between_two_looks(path: Path) -> Journal:
             opened.append(path)
-            if len(opened) == 2:
+            if len(opened) == moment:
                 older.append(14, record(14))
                 newer.append(15, record(15))
             return real(path)

@@ -1,0 +1,93 @@
+"""Ended at any moment, an ingestion that is run again leaves every page once and in order."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from mos_pipeline.cli.exits import ExitCode
+from mos_pipeline.errors import StoreError
+from mos_pipeline.store.verify import verify_store
+from tests.cli.common import exported, records, result_of, start, until, without_ids, write
+
+COUNT = 3000
+# A low mark keeps the reading at the pace of a slow model, so that there is a middle to be ended in.
+SLOW = {"MOS_PIPELINE_EMBEDDING__FAKE_MS_PER_TEXT": "3", "MOS_PIPELINE_BACKLOG__MAX_BYTES": "60000"}
+LARGE_BACKLOG = {"MOS_PIPELINE_EMBEDDING__FAKE_MS_PER_TEXT": "20"}
+
+
+def stored(store: Path) -> int:
+    try:
+        return verify_store(store).pages
+    except StoreError:
+        return 0
+
+
+def end(process: subprocess.Popen[str], *numbers: int) -> str:
+    """Send signals to the whole group, as a terminal does; return what the command said."""
+    for number in numbers:
+        os.killpg(process.pid, number)
+    return process.communicate(timeout=90)[1]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "code"),
+    [
+        ((signal.SIGINT,), ExitCode.INTERRUPTED),
+        ((signal.SIGINT, signal.SIGINT, signal.SIGTERM), ExitCode.INTERRUPTED),
+        ((signal.SIGTERM,), ExitCode.TERMINATED),
+    ],
+)
+def test_a_signal_while_reading(tmp_path: Path, numbers: tuple[int, ...], code: int) -> None:
+    path, store = write(tmp_path / "pages.jsonl", records(COUNT)), tmp_path / "store"
+    process = start("ingest", path, "--store", store, settings=SLOW)
+    until(lambda: stored(store) > COUNT // 10, "a tenth is stored")
+    said = end(process, *numbers).splitlines()
+    assert process.returncode == code, said
+    kept = stored(store)
+    assert COUNT // 10 < kept < COUNT
+    assert [line for line in said if "pages/s" not in line] == [
+        f"note: {kept:,} pages were accepted and are kept; run the same command again to go on from there",
+        "interrupted",
+    ]
+    check_goes_on(path, store, kept)
+
+
+def test_sigkill_while_reading(tmp_path: Path) -> None:
+    path, store = write(tmp_path / "pages.jsonl", records(COUNT)), tmp_path / "store"
+    kill_when_stored(path, store, COUNT // 10)
+    kill_when_stored(path, store, COUNT // 4)
+    kept = stored(store)
+    assert COUNT // 4 < kept < COUNT
+    check_goes_on(path, store, kept)
+
+
+def kill_when_stored(path: Path, store: Path, count: int) -> None:
+    process = start("ingest", path, "--store", store, settings=SLOW)
+    until(lambda: stored(store) > count, "a part is stored")
+    process.kill()
+    process.communicate(timeout=90)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_an_end_while_the_model_works(tmp_path: Path, number: int) -> None:
+    count = 600
+    path, store = write(tmp_path / "pages.jsonl", records(count)), tmp_path / "store"
+    process = start("ingest", path, "--store", store, settings=LARGE_BACKLOG)
+    until(lambda: stored(store) == count, "all is stored")
+    process.send_signal(number)
+    process.communicate(timeout=90)
+    assert process.returncode == (-number if number == signal.SIGKILL else ExitCode.INTERRUPTED)
+    check_goes_on(path, store, count, count)
+
+
+def check_goes_on(path: Path, store: Path, kept: int, count: int = COUNT) -> None:
+    """Run the command again: it must take what is missing, and work off everything."""
+    result = result_of("ingest", path, "--store", store)
+    assert (result["already_there"], result["accepted"], result["backlog_pages"]) == (kept, count - kept, 0)
+    assert without_ids(exported(store)) == records(count)
+    assert verify_store(store).ok

@@ -1,0 +1,236 @@
+"""Damaged files: what is damaged is reported and costs only itself; what was derived is made again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from mos_pipeline import MemoryPipeline, Page
+from mos_pipeline.errors import StoreDamagedError
+from mos_pipeline.store.codec import HEADER_BYTES, FrameKind, unpack_pages
+from mos_pipeline.store.journal import RECORD_OVERHEAD, Journal
+from mos_pipeline.store.verify import verify_store
+from tests.faults.common import (
+    PATIENCE_S,
+    check_consistent,
+    check_found,
+    check_reopened,
+    fill,
+    frames_of,
+    nothing_left,
+)
+from tests.support import all_pages, open_fake
+
+PAGES = 120
+FRAME = {"store__frame_pages": 16}
+
+
+class Made(NamedTuple):
+    """A store in two states, and its pages: all in the journal, and all worked off with the journals still there."""
+
+    journaled: Path
+    worked_off: Path
+    pages: list[Page]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """Make the store as two kills would leave it: before anything was worked off, and just before the journal went."""
+    folder = tmp_path_factory.mktemp("made")
+    journaled, worked_off = folder / "journaled", folder / "worked off"
+    with open_fake(journaled, workers=False) as memory:
+        fill(memory, PAGES)
+    shutil.copytree(journaled, worked_off)
+    with open_fake(worked_off, **FRAME) as memory:
+        memory.wait_idle(PATIENCE_S)
+        pages = all_pages(memory)
+    shutil.copytree(journaled / "journal", worked_off / "journal", dirs_exist_ok=True)
+    return Made(journaled, worked_off, pages)
+
+
+def copy_of(store: Path, tmp_path: Path, *, journal: bool = True) -> Path:
+    copy = tmp_path / "store"
+    shutil.copytree(store, copy)
+    if not journal:
+        for path in (copy / "journal").iterdir():
+            path.unlink()
+    return copy
+
+
+def the_journal(path: Path) -> Path:
+    (journal,) = (path / "journal").iterdir()
+    return journal
+
+
+def flip(path: Path, offset: int) -> None:
+    with path.open("r+b") as file:
+        file.seek(offset)
+        byte = file.read(1)[0]
+        file.seek(offset)
+        file.write(bytes([byte ^ 0x41]))
+
+
+def told(reports: list[str], path: Path, offset: int) -> bool:
+    return any(str(path) in report and f"offset {offset}:" in report for report in reports)
+
+
+def check_all_but(path: Path, made: Made, lost: set[int], *, summaries: bool = True) -> list[str]:
+    """Open the store twice; check that all pages but ``lost`` are there, in order and worked off; return the damage."""
+    kept = [page for seq, page in enumerate(made.pages) if seq not in lost]
+    damage: list[list[str]] = []
+    for opening in range(2):
+        with nothing_left(), open_fake(path) as memory:
+            assert all_pages(memory) == kept
+            added = memory.get(memory.add("ann", f"opening{opening} comes later", "yes"))
+            assert added is not None
+            kept.append(added)
+            check_worked_off(memory, kept, summaries=summaries)
+            damage.append(memory.stats().damage)
+            for seq in lost:
+                assert memory.get(made.pages[seq].page_id) is None
+            assert verify_store(path).pages == len(kept)
+    return damage[0]
+
+
+def check_worked_off(memory: MemoryPipeline, pages: list[Page], *, summaries: bool = True) -> None:
+    memory.wait_idle(PATIENCE_S)
+    assert all_pages(memory) == pages
+    stats = memory.stats()
+    assert (stats.backlog_pages, stats.backlog_bytes, stats.unwritten) == (0, 0, 0)
+    check_consistent(memory, summaries=summaries)
+    check_found(memory, pages[:: len(pages) // 9])
+
+
+def records(path: Path) -> list[tuple[int, int]]:
+    """Return offset and length of every record of a journal."""
+    journal = Journal.open(path)
+    try:
+        return [(record.offset, RECORD_OVERHEAD + len(record.body)) for record in journal.records()]
+    finally:
+        journal.close()
+
+
+@pytest.mark.parametrize("garbage", [b"\x01", b"\xff" * 40, os.urandom(300)])
+def test_garbage_behind_the_last_record_is_no_page(made: Made, tmp_path: Path, garbage: bytes) -> None:
+    path = copy_of(made.journaled, tmp_path)
+    journal = the_journal(path)
+    offset, length = records(journal)[-1]
+    with journal.open("r+b") as file:
+        file.seek(offset + length)
+        file.write(garbage)
+    report = verify_store(path)
+    assert report.ok
+    assert [(note.path, note.offset) for note in report.notes] == [(journal, offset + length)]
+    assert check_all_but(path, made, set()) == []
+    assert verify_store(path).ok
+
+
+@pytest.mark.parametrize("cut", [1, 20, "half", "header"])
+def test_a_record_that_was_broken_off_is_cut_away(made: Made, tmp_path: Path, cut: int | str) -> None:
+    path = copy_of(made.journaled, tmp_path)
+    journal = the_journal(path)
+    offset, length = records(journal)[-1]
+    left = {"half": length // 2, "header": RECORD_OVERHEAD}.get(str(cut)) or length - int(cut)
+    os.truncate(journal, offset + left)
+    report = verify_store(path)
+    assert report.ok
+    assert [(note.path, note.offset) for note in report.notes] == [(journal, offset)]
+    lost = made._replace(pages=made.pages[:-1])
+    assert check_all_but(path, lost, set()) == []
+    assert verify_store(path).ok
+
+
+@pytest.mark.parametrize("number", [0, 57])
+@pytest.mark.parametrize("at", [0, 5, RECORD_OVERHEAD + 3])
+def test_a_flipped_byte_in_the_journal_costs_one_page(made: Made, tmp_path: Path, number: int, at: int) -> None:
+    path = copy_of(made.journaled, tmp_path)
+    journal = the_journal(path)
+    offset, _ = records(journal)[number]
+    flip(journal, offset + at)
+    problems = verify_store(path).problems
+    assert (journal, offset) in [(problem.path, problem.offset) for problem in problems]
+    damage = check_all_but(path, made, {number})
+    assert told(damage, journal, offset)
+    if number:
+        assert any(f"page {number} is missing" in problem.reason for problem in verify_store(path).problems)
+
+
+@pytest.mark.parametrize("part", [1, HEADER_BYTES - 1, "half", "all but one", "two frames", "ten frames", "everything"])
+def test_a_torn_segment_tail_costs_nothing(made: Made, tmp_path: Path, part: int | str) -> None:
+    """The journal goes only when all that replaces it is safe, so a torn segment loses no page."""
+    path = copy_of(made.worked_off, tmp_path)
+    frames = sorted(
+        (frame.offset, file) for kind in FrameKind for file, frame in frames_of(path, kind)
+    )
+    size = (path / "segments" / "00000001.segment").stat().st_size
+    offset, file = frames[{"two frames": -2, "ten frames": -10, "everything": 0}.get(str(part), -1)]
+    left = {"half": (size - offset) // 2, "all but one": size - offset - 1}.get(str(part), part)
+    os.truncate(file, offset + (left if isinstance(left, int) else 7))
+    report = verify_store(path)
+    assert report.ok
+    assert [note.path for note in report.notes] == [file]
+    assert check_all_but(path, made, set()) == []
+    assert verify_store(path).ok
+
+
+@pytest.mark.parametrize("at", [5, HEADER_BYTES + 9])
+@pytest.mark.parametrize("which", [0, 3, -1])
+def test_a_damaged_frame_of_pages_is_made_up_for_by_the_journal(
+    made: Made, tmp_path: Path, which: int, at: int
+) -> None:
+    path = copy_of(made.worked_off, tmp_path)
+    file, frame = frames_of(path, FrameKind.PAGES)[which]
+    flip(file, frame.offset + at)
+    assert told(check_all_but(path, made, set()), file, frame.offset)
+
+
+@pytest.mark.parametrize("at", [5, HEADER_BYTES + 9])
+@pytest.mark.parametrize("which", [0, 3, -1])
+def test_a_damaged_frame_of_pages_costs_its_pages(made: Made, tmp_path: Path, which: int, at: int) -> None:
+    path = copy_of(made.worked_off, tmp_path, journal=False)
+    file, frame = frames_of(path, FrameKind.PAGES)[which]
+    first, bodies = unpack_pages(frame.body)
+    flip(file, frame.offset + at)
+    assert (file, frame.offset) in [(problem.path, problem.offset) for problem in verify_store(path).problems]
+    damage = check_all_but(path, made, set(range(first, first + len(bodies))), summaries=False)
+    assert told(damage, file, frame.offset)
+
+
+@pytest.mark.parametrize("at", [5, HEADER_BYTES + 9])
+@pytest.mark.parametrize("which", [0, 1, 5, -1])
+@pytest.mark.parametrize("kind", [FrameKind.VECTORS, FrameKind.BATCH, FrameKind.WORDS])
+def test_a_damaged_derived_frame_is_made_again(
+    made: Made, tmp_path: Path, kind: FrameKind, which: int, at: int
+) -> None:
+    path = copy_of(made.worked_off, tmp_path, journal=False)
+    frames = frames_of(path, kind)
+    file, frame = frames[min(which, len(frames) - 1)]
+    flip(file, frame.offset + at)
+    assert (file, frame.offset) in [(problem.path, problem.offset) for problem in verify_store(path).problems]
+    damage = check_all_but(path, made, set(), summaries=False)
+    assert told(damage, file, frame.offset)
+
+
+def test_lost_batches_are_made_again_whatever_their_size(made: Made, tmp_path: Path) -> None:
+    """Pages of two lost batches need not be neighbours: what lies between them keeps its place in its chain."""
+    path = copy_of(made.worked_off, tmp_path, journal=False)
+    for file, frame in frames_of(path, FrameKind.BATCH)[1::2]:
+        flip(file, frame.offset + HEADER_BYTES + 9)
+    with nothing_left(), open_fake(path, short_term__capacity=20) as memory:
+        check_worked_off(memory, made.pages, summaries=False)
+
+
+@pytest.mark.parametrize("offset", [0, 30, 60])
+def test_a_damaged_manifest_is_refused(made: Made, tmp_path: Path, offset: int) -> None:
+    path = copy_of(made.worked_off, tmp_path)
+    text = (path / "MANIFEST").read_bytes()
+    (path / "MANIFEST").write_bytes(text[:offset] + b"\0" + text[offset + 1 :])
+    with nothing_left(), pytest.raises(StoreDamagedError, match="MANIFEST"):
+        open_fake(path)
+    assert not verify_store(path).ok
+    (path / "MANIFEST").write_bytes(text)
+    check_reopened(path, {user: [p.page_id for p in made.pages if p.user_id == user] for user in ("ann", "ben", "cem")})
