@@ -33,7 +33,7 @@ REST_S = 0.02
 PAUSE_S = 0.002
 FRESH_PAGES = 15
 EDGE = 5
-FAKE_MS = 5.0
+FAKE_MS = 20.0
 US = 1e6
 
 T = TypeVar("T")

@@ -69,12 +69,14 @@ class Child:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._process.poll() is None:
-            try:
-                self._end()  # the end of its input is its sign to stop
-            except subprocess.TimeoutExpired:
-                self.kill()
-                raise
+        assert self._process.stdin is not None
+        if self._process.stdin.closed:
+            return  # killed
+        try:
+            self._end()  # the end of its input is its sign to stop
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
 
 
 def serve(commands: Mapping[str, Callable[..., Any]]) -> None:

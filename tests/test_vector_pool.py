@@ -149,7 +149,7 @@ def test_a_released_row_waits_for_searches_that_began_before(pool: VectorPool, m
 
 
 def test_close_waits_for_a_search_and_removes_every_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = sorted(SHM_FOLDER.iterdir())
+    before = sorted(SHM_FOLDER.glob(f"mos-{os.getpid()}-*"))
     pool = VectorPool(D, SLAB)
     fill(pool, 1, list(range(300)))
     inside, go_on = hold_the_kernel(monkeypatch)
@@ -166,7 +166,7 @@ def test_close_waits_for_a_search_and_removes_every_block(monkeypatch: pytest.Mo
     closing.join()
     pool.close()
     assert sizes == [300]
-    assert sorted(SHM_FOLDER.iterdir()) == before
+    assert sorted(SHM_FOLDER.glob(f"mos-{os.getpid()}-*")) == before
     with pytest.raises(ClosedError):
         pool.allocate(1, 1)
     with pytest.raises(ClosedError):

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mos_pipeline.cli.signals import Signals
+from mos_pipeline.cli.signals import Signals, ctrl_c_blocked
 from mos_pipeline.errors import StoreError
 
 if TYPE_CHECKING:
@@ -61,12 +61,15 @@ def opened(args: argparse.Namespace, signals: Signals, **options: Any) -> Iterat
     """
     from mos_pipeline.pipeline import MemoryPipeline
 
-    pipeline = MemoryPipeline.open(args.store, config=args.config, **options)
+    pipeline = None
     try:
+        with ctrl_c_blocked():
+            pipeline = MemoryPipeline.open(args.store, config=args.config, **options)
         yield pipeline
     finally:
-        with signals.held():
-            pipeline.close()
+        if pipeline is not None:
+            with signals.held():
+                pipeline.close()
 
 
 def stored(args: argparse.Namespace) -> dict[str, Any]:

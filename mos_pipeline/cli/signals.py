@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
-__all__ = ["Interrupted", "Signals"]
+__all__ = ["Interrupted", "Signals", "ctrl_c_blocked"]
 
 
 class Interrupted(KeyboardInterrupt):
@@ -70,3 +70,16 @@ class Signals:
             self._received = number
             if not self._holds:
                 raise Interrupted(number)
+
+
+@contextmanager
+def ctrl_c_blocked() -> Iterator[None]:
+    """Let Ctrl-C wait until the end of the ``with``; threads started inside never get it, nor do their children.
+
+    A terminal sends it to children, too, and one that is just starting Python would die of it with a traceback.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -16,6 +16,7 @@ __all__ = ["Batcher", "CostModel", "Item"]
 
 LEAST_PER_PIECE_S = 1e-9
 NEWEST = 0.1  # weight of the latest batch in the pace: some ten of them count
+LEAST_FIXED_PIECES = 64  # the fixed part of a batch, in word pieces, where a noisy fit finds less
 
 
 class Item(NamedTuple):
@@ -169,7 +170,7 @@ class Batcher:
         fixed cost would.
         """
         low, high = seed, seed + 1
-        fixed_pieces = self._cost.fixed / self._cost.per_piece
+        fixed_pieces = max(self._cost.fixed / self._cost.per_piece, LEAST_FIXED_PIECES)
         while low > 0 or high < len(items):
             count, longest = high - low, items[high - 1].length
             below = longest - items[low - 1].length if low > 0 else float("inf")

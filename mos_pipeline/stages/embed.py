@@ -45,12 +45,22 @@ class _Unit:
 
 
 class EmbedStage:
-    """Embeds units of texts in batches that mix them, and queries before everything."""
+    """Embeds units of texts in batches that mix them, and queries before everything.
 
-    def __init__(self, settings: config.Embedding, clock: Callable[[], float] = time.monotonic) -> None:
+    Args:
+        clock: seconds that never go back.
+        backend: used instead of the one that ``settings.backend`` names.
+    """
+
+    def __init__(
+        self,
+        settings: config.Embedding,
+        clock: Callable[[], float] = time.monotonic,
+        backend: Backend | None = None,
+    ) -> None:
         self._settings = settings
         self._clock = clock
-        self._backend = _backend(settings)
+        self._backend = backend or _backend(settings)
         self._cost = CostModel()
         self._batcher = Batcher(
             settings.batch_word_pieces, settings.query_window_s, settings.query_batch_ms / 1000, self._cost, clock

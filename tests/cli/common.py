@@ -19,7 +19,7 @@ from mos_pipeline.cli import main
 
 REPO = Path(mos_pipeline.__file__).parents[1]
 PATIENCE_S = 90.0  # the machine may be busy: it only keeps a hanging test from hanging for ever
-SETTINGS = {"MOS_PIPELINE_EMBEDDING__BACKEND": "fake"}
+SETTINGS = {"MOS_PIPELINE_EMBEDDING__BACKEND": "fake", "MOS_PIPELINE_LLM__PROCESSES": "1"}
 
 Record = dict[str, Any]
 

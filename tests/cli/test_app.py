@@ -12,7 +12,7 @@ import pytest
 from mos_pipeline import errors
 from mos_pipeline.cli import stats
 from mos_pipeline.cli.exits import ExitCode, exit_code
-from mos_pipeline.cli.signals import Interrupted, Signals
+from mos_pipeline.cli.signals import Interrupted, Signals, ctrl_c_blocked
 from tests.cli.common import REPO, Here, start
 
 COMMANDS = ("ingest", "query", "stats", "verify", "export")
@@ -167,3 +167,15 @@ def test_json_goes_to_stdout_alone(here: Here, sample_store: Path) -> None:
     assert here("verify", "--store", sample_store, "--json") == ExitCode.OK
     assert json.loads(here.out)["ok"] is True
     assert not here.err
+
+
+def test_ctrl_c_waits_while_children_are_started() -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with Signals() as signals:
+            with pytest.raises(Interrupted), ctrl_c_blocked():
+                signal.raise_signal(signal.SIGINT)
+                signals.check()
+            assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -53,11 +53,11 @@ def test_files_become_pages_once_in_order(tmp_path: Path, here: Here) -> None:
     assert (stats["pages"], stats["users"], stats["backlog_pages"]) == (65, 3, 0)
 
 
-def test_what_was_added_to_a_file_is_all_that_is_taken_when_it_is_read_again(tmp_path: Path) -> None:
+def test_what_was_added_to_a_file_is_all_that_is_taken_when_it_is_read_again(here: Here, tmp_path: Path) -> None:
     path, store = tmp_path / "pages.jsonl", tmp_path / "store"
     for count, fresh in ((10, 10), (10, 0), (17, 7)):
         write(path, records(count))
-        result = result_of("ingest", path, "--store", store)
+        result = here.json("ingest", path, "--store", store)
         assert (result["read"], result["accepted"], result["already_there"]) == (count, fresh, count - fresh)
     assert without_ids(exported(store)) == records(17)
 

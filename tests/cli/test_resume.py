@@ -28,9 +28,12 @@ def stored(store: Path) -> int:
 
 
 def end(process: subprocess.Popen[str], *numbers: int) -> str:
-    """Send signals to the whole group, as a terminal does; return what the command said."""
+    """Send signals, Ctrl-C to the whole group as a terminal does; return what the command said."""
     for number in numbers:
-        os.killpg(process.pid, number)
+        if number == signal.SIGINT:
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
     return process.communicate(timeout=90)[1]
 
 

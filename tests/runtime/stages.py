@@ -56,7 +56,7 @@ class Toy:
             raise RuntimeError("the toy can't be built")
         if self._at_start != "well":
             die(self._at_start)
-        return {"pid": os.getpid(), "main": "__mp_main__" in sys.modules}
+        return {"pid": os.getpid(), "unguarded": hasattr(sys.modules["__main__"], "UNGUARDED")}
 
     def accept(self, unit_id: int, kind: str, payload: Any) -> None:
         if kind == "hang in accept" and first_time(payload):

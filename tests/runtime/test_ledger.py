@@ -1,0 +1,183 @@
+"""The ledger's laws: a unit is in one place at a time, and a death is held against who caused it alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from mos_pipeline.runtime.ledger import Ledger, Unit
+
+WORKERS = ("a", "b", "c")
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """Keeps its own, simple account: the queue as a list, what each worker has, and how often each unit has killed."""
+
+    @initialize(max_deaths=st.integers(1, 3), credit=st.integers(1, 12))
+    def begin(self, max_deaths: int, credit: int) -> None:
+        self.ledger = Ledger(max_deaths, credit)
+        self.max_deaths, self.credit = max_deaths, credit
+        self.units: dict[int, Unit] = {}
+        self.waiting: list[int] = []
+        self.hands: dict[str, list[int]] = {worker: [] for worker in WORKERS}
+        self.started: set[int] = set()
+        self.deaths: dict[int, int] = {}
+        self.finished: set[int] = set()
+        self.killers: set[int] = set()
+        self.lost: set[int] = set()
+
+    def size(self, worker: str) -> int:
+        return sum(len(self.units[unit_id].message) for unit_id in self.hands[worker])
+
+    @rule(size=st.integers(1, 15), urgent=st.booleans())
+    def add(self, size: int, urgent: bool) -> None:
+        unit = Unit(len(self.units), "work", b"x" * size)
+        self.units[unit.unit_id] = unit
+        self.deaths[unit.unit_id] = 0
+        self.ledger.add(unit, urgent=urgent)
+        self.waiting.insert(0 if urgent else len(self.waiting), unit.unit_id)
+
+    @rule(worker=st.sampled_from(WORKERS))
+    def give(self, worker: str) -> None:
+        before = self.hands[worker]
+        unit = self.ledger.give(worker)
+        if unit is None:
+            first = self.waiting[0] if self.waiting else None
+            suspect = any(self.deaths[unit_id] for unit_id in before)
+            full = first is not None and self.size(worker) + len(self.units[first].message) > self.credit
+            # Nothing is held back without a reason, and never from empty hands.
+            assert first is None or (before and (suspect or full or self.deaths[first]))
+            return
+        assert unit.unit_id == self.waiting.pop(0)
+        assert not before or self.size(worker) + len(unit.message) <= self.credit
+        before.append(unit.unit_id)
+        suspects = [unit_id for unit_id in before if self.deaths[unit_id]]
+        assert not suspects or len(before) == 1
+
+    @rule(data=st.data(), worker=st.sampled_from(WORKERS))
+    def start(self, data: Any, worker: str) -> None:
+        known = st.sampled_from(sorted(self.units)) if self.units else st.just(99)
+        told = data.draw(st.lists(known, max_size=3))
+        self.ledger.started(worker, told)
+        self.started.update(set(told) & set(self.hands[worker]))
+
+    @rule(data=st.data(), worker=st.sampled_from(WORKERS))
+    def finish(self, data: Any, worker: str) -> None:
+        unit_id = data.draw(st.sampled_from(sorted(self.units)) if self.units else st.just(99))
+        unit = self.ledger.finish(worker, unit_id)
+        if unit_id in self.hands[worker]:
+            assert unit is self.units[unit_id]
+            self.hands[worker].remove(unit_id)
+            self.finished.add(unit_id)
+        else:
+            assert unit is None
+
+    @rule(worker=st.sampled_from(WORKERS))
+    def die(self, worker: str) -> None:
+        had, self.hands[worker] = self.hands[worker], []
+        for unit_id in had:
+            self.deaths[unit_id] += unit_id in self.started
+        self.started -= set(had)
+        killers = {unit.unit_id for unit in self.ledger.died(worker)}
+        assert killers == {unit_id for unit_id in had if self.deaths[unit_id] >= self.max_deaths}
+        self.killers |= killers
+        back = [unit_id for unit_id in had if unit_id not in killers]
+        innocent = [unit_id for unit_id in back if not self.deaths[unit_id]]
+        suspects = sorted((unit_id for unit_id in back if self.deaths[unit_id]), key=self.deaths.__getitem__)
+        self.waiting[:0] = innocent + suspects
+
+    @precondition(lambda self: len(self.units) > 5)
+    @rule()
+    def give_up(self) -> None:
+        lost = [unit.unit_id for unit in self.ledger.give_up()]
+        there = [*self.waiting, *(unit_id for had in self.hands.values() for unit_id in had)]
+        assert sorted(lost) == sorted(there)
+        self.lost.update(lost)
+        self.waiting, self.hands = [], {worker: [] for worker in WORKERS}
+        self.started.clear()
+
+    @invariant()
+    def every_unit_is_in_one_place(self) -> None:
+        held = [unit_id for had in self.hands.values() for unit_id in had]
+        places = [*self.waiting, *held, *self.finished, *self.killers, *self.lost]
+        assert sorted(places) == sorted(self.units)
+        assert len(self.ledger) == len(self.waiting) + len(held)
+        for worker in WORKERS:
+            assert self.ledger.busy(worker) == self.size(worker)
+        for unit_id, unit in self.units.items():
+            assert unit.deaths == self.deaths[unit_id] <= self.max_deaths
+
+    def teardown(self) -> None:
+        """Whatever happened, one worker that lives can do all that is left, one after the other."""
+        for worker in WORKERS:
+            self.die(worker)
+        left = []
+        while unit := self.ledger.give("last"):
+            self.ledger.finish("last", unit.unit_id)
+            left.append(unit.unit_id)
+        assert left == self.waiting
+        assert len(self.ledger) == 0
+
+
+TestLedger = LedgerMachine.TestCase
+TestLedger.settings = settings(
+    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+
+
+def unit(unit_id: int, size: int = 1) -> Unit:
+    return Unit(unit_id, "work", b"x" * size)
+
+
+def test_a_suspect_waits_for_empty_hands_and_then_is_alone() -> None:
+    ledger = Ledger(3, 100)
+    for i in range(4):
+        ledger.add(unit(i))
+    assert [given.unit_id for given in (ledger.give("a"), ledger.give("a")) if given] == [0, 1]
+    ledger.started("a", [0])
+    assert ledger.died("a") == []
+    assert [given.unit_id for given in iter(lambda: ledger.give("b"), None)] == [1]
+    ledger.finish("b", 1)
+    suspect = ledger.give("b")
+    assert suspect is not None and (suspect.unit_id, suspect.deaths) == (0, 1)
+    assert ledger.give("b") is None
+    ledger.finish("b", 0)
+    assert [given.unit_id for given in iter(lambda: ledger.give("b"), None)] == [2, 3]
+
+
+def test_only_what_was_begun_is_blamed() -> None:
+    ledger = Ledger(1, 100)
+    ledger.add(unit(0))
+    ledger.add(unit(1))
+    ledger.give("a"), ledger.give("a")
+    ledger.started("a", [1])
+    assert [killer.unit_id for killer in ledger.died("a")] == [1]
+    innocent = ledger.give("a")
+    assert innocent is not None and (innocent.unit_id, innocent.deaths) == (0, 0)
+
+
+def test_work_above_the_credit_is_done_alone() -> None:
+    ledger = Ledger(3, 10)
+    for i, size in enumerate((50, 4, 6, 1)):
+        ledger.add(unit(i, size))
+    given = []
+    for worker in ("a", "a", "b", "b", "b"):
+        item = ledger.give(worker)
+        given.append(None if item is None else item.unit_id)
+    assert given == [0, None, 1, 2, None]
+
+
+@pytest.mark.parametrize("worker", ["a", "never heard of"])
+def test_what_is_said_after_giving_up_is_late(worker: str) -> None:
+    ledger = Ledger(3, 10)
+    ledger.add(unit(0))
+    ledger.give("a")
+    assert [lost.unit_id for lost in ledger.give_up()] == [0]
+    ledger.started(worker, [0])
+    assert ledger.finish(worker, 0) is None
+    assert ledger.died(worker) == []
+    assert len(ledger) == ledger.busy(worker) == 0
