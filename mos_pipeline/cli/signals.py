@@ -78,6 +78,9 @@ def ctrl_c_blocked() -> Iterator[None]:
 
     A terminal sends it to children, too, and one that is just starting Python would die of it with a traceback.
     """
+    from multiprocessing import resource_tracker
+
+    resource_tracker.ensure_running()  # its start blocks and unblocks the signal, and would end the blocking here
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

@@ -17,7 +17,7 @@ from mos_pipeline.engine.indexing import Indexing
 from mos_pipeline.engine.intake import Intake
 from mos_pipeline.engine.persistence import WRITER, Persistence
 from mos_pipeline.engine.processing import EMBEDDER, LLM, Processing
-from mos_pipeline.engine.restore import Restore
+from mos_pipeline.engine.restore import PagesOutOfOrder, Restore
 from mos_pipeline.engine.retrieval import Retrieval
 from mos_pipeline.errors import ModelMismatchError, ModelNotFoundError, WorkerError
 from mos_pipeline.memory.state import MemoryState
@@ -63,8 +63,7 @@ class Engine:
         try:
             self.model = self.store.manifest.embedding or {}
             self._check_model(self.store.manifest.embedding)
-            self._assemble()
-            self._restore.pages()
+            self._read_pages()
         except BaseException:
             self.store.close()
             raise
@@ -76,6 +75,14 @@ class Engine:
         self.coordinator.start(self._derive)
         if self.supervisor is not None:
             self.supervisor.start()
+
+    def _read_pages(self) -> None:
+        self._assemble()
+        try:
+            self._restore.pages()
+        except PagesOutOfOrder:
+            self._assemble()
+            self._restore.pages(sort=True)
 
     def _assemble(self) -> None:
         config, store = self.config, self.store
@@ -184,12 +191,12 @@ class Engine:
     def close(self) -> None:
         """Make everything safe and stop; pages not worked off yet wait for the next opening."""
         deadline = time.monotonic() + self.config.runtime.close_timeout_s
-        journals = self.intake.close()  # first: a page accepted after the last look at the journal would be lost
+        self.intake.close()  # first: a page accepted after the last look at the journal would be lost
         self.coordinator.stop()
         if self.supervisor is not None:
             self.supervisor.close(deadline)
             self.coordinator.settle()
-        for journal in journals:
+        for journal in self.store.journals():
             if self.persistence.idle:
                 self.store.retire(journal)
             else:

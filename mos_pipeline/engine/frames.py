@@ -10,7 +10,7 @@ import numpy.typing as npt
 from mos_pipeline.memory.state import BatchOutcome, Placed, Scope
 from mos_pipeline.memory.words import analyser_id
 from mos_pipeline.messages import decode, encode
-from mos_pipeline.store.codec import pack_vectors, unpack_vectors
+from mos_pipeline.store.codec import FrameKind, pack_vectors, unpack_vectors
 
 __all__ = [
     "BatchFrame",
@@ -24,6 +24,7 @@ __all__ = [
     "encode_batch",
     "encode_vectors",
     "encode_words",
+    "highest_page",
 ]
 
 
@@ -119,3 +120,18 @@ def decode_aside(body: bytes) -> tuple[int, str]:
     """Return what ``encode_aside`` was given."""
     seq, reason = decode(body)
     return seq, reason
+
+
+def highest_page(kind: FrameKind, body: bytes) -> int:
+    """Return the highest page number that a derived frame speaks of; -1 where it speaks of none."""
+    match kind:
+        case FrameKind.VECTORS:
+            return int(decode_vectors(body).seqs.max(initial=-1))
+        case FrameKind.WORDS:
+            words = decode_words(body)
+            return -1 if words is None else int(words.seqs.max(initial=-1))
+        case FrameKind.BATCH:
+            return max(decode_batch(body).seqs, default=-1)
+        case FrameKind.ASIDE:
+            return decode_aside(body)[0]
+    return -1

@@ -139,6 +139,10 @@ class Intake:
         with self.lock:
             return dict(self._sources)
 
+    def skip(self) -> None:
+        """Leave the next sequence number empty: its page can't be read any more."""
+        self._next_seq += 1
+
     def add_backlog(self, size: int) -> None:
         """Count ``size`` bytes of restored pages that have no vector."""
         with self.lock:

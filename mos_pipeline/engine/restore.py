@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from mos_pipeline.engine.frames import decode_aside, decode_batch, decode_vectors
+from mos_pipeline.engine.frames import decode_aside, decode_batch, decode_vectors, highest_page
 from mos_pipeline.engine.indexing import Indexing
 from mos_pipeline.engine.intake import Accepted, Intake
 from mos_pipeline.engine.persistence import Persistence
@@ -17,14 +18,28 @@ from mos_pipeline.memory.state import MemoryState, Placed, Scope
 from mos_pipeline.messages import decode_record
 from mos_pipeline.runtime.vector_pool import VectorPool
 from mos_pipeline.store.codec import FrameKind, unpack_pages
+from mos_pipeline.store.journal import Journal
 from mos_pipeline.store.reading import PageFrame, PageReader
 from mos_pipeline.store.recovery import OpenStore, fresh_pages
 from mos_pipeline.store.segments import FrameAddress
 from mos_pipeline.store.seqs import SeqRanges
 
-__all__ = ["Restore"]
+__all__ = ["PagesOutOfOrder", "Restore"]
 
 WORD_FRAMES_AT_ONCE = 16  # sorted together: some 4,000 pages, some milliseconds
+
+
+class PagesOutOfOrder(Exception):
+    """Pages don't come in the order of their numbers."""
+
+
+class _Found(NamedTuple):
+    """A page's record, and the journal it lies in where no segment has it."""
+
+    seq: int
+    record: bytes
+    journal: Journal | None = None
+    offset: int = 0
 
 
 class Restore:
@@ -49,30 +64,64 @@ class Restore:
         self._derived: list[FrameAddress] = []
         self._sizes = array("I")
 
-    def pages(self) -> None:
-        """Enter every page of segments and journals; note where derived data lies."""
+    def pages(self, *, sort: bool = False) -> None:
+        """Enter every page of segments and journals; note where derived data lies.
+
+        Args:
+            sort: hold all pages in memory and enter them in order. Needed only where a damaged frame's pages are still
+                in a journal.
+
+        Raises:
+            PagesOutOfOrder: a page came after one with a higher number; begin anew, with ``sort``.
+        """
+        found = self._found()
+        for page in sorted(found, key=lambda page: page.seq) if sort else found:
+            if page.seq < len(self._state.pages):
+                raise PagesOutOfOrder
+            scope = self._page(page.seq, page.record)
+            if page.journal is not None:
+                self._persistence.page(page.seq, Accepted(scope, page.journal, page.offset, len(page.record)))
+        if self._store.damage:
+            self._keep_lost_numbers()
+
+    def _found(self) -> Iterator[_Found]:
+        """Yield each page once, where it is met first: segments before journals."""
         for kind, body, address in self._store.frames():
             if kind == FrameKind.PAGES:
                 first, records = unpack_pages(body)
                 for seq, record in fresh_pages(self._known, first, records):
-                    self._page(seq, record)
+                    yield _Found(seq, record)
                 self._reader.persisted([PageFrame(first, len(records), address)])
             else:
                 self._derived.append(address)
-        left = set(self._store.journals())
+        needless = set(self._store.journals())
         for seq, body, journal, offset in self._store.journaled_pages():
             if fresh_pages(self._known, seq, [body]):
-                self._persistence.page(seq, Accepted(self._page(seq, body), journal, offset, len(body)))
-                left.discard(journal)
-        for journal in left:
+                needless.discard(journal)
+                yield _Found(seq, body, journal, offset)
+        for journal in needless:
             self._store.retire(journal)
+
+    def _keep_lost_numbers(self) -> None:
+        """Leave the numbers empty that derived data knows of: a new page must not inherit a lost one's vector."""
+        last = -1
+        for address in self._derived:
+            kind, body = self._store.segments.read_frame(address)
+            last = max(last, highest_page(kind, body))
+        while len(self._state.pages) <= last:
+            self._lost_page()
+
+    def _lost_page(self) -> None:
+        self._state.ids.register(None, len(self._state.pages))
+        self._state.pages.append_lost()
+        self._sizes.append(0)
+        self._intake.skip()
 
     def _page(self, seq: int, record: bytes) -> Scope:
         fields = decode_record(record)
         scope = self._state.scope(fields.user_id, fields.assistant_id)
         while len(self._state.pages) < seq:  # damaged, and reported as such: its number stays empty
-            self._state.pages.append_lost()
-            self._sizes.append(0)
+            self._lost_page()
         self._state.pages.append(seq, scope.number)
         self._sizes.append(len(record))
         self._intake.restore(scope, seq, fields)

@@ -78,7 +78,8 @@ class RowMap:
             if not self._grow(owner, owned, count - owned.free):
                 return None
         taken, missing = [], count
-        for extent in reversed(owned.extents):
+        # The oldest first: the last was added because the others did not suffice, so none stays unused.
+        for extent in owned.extents:
             if not missing:
                 break
             if extent.free:
@@ -125,7 +126,7 @@ class RowMap:
     def spans(self, owner: int) -> list[tuple[int, int]]:
         """Return the stretches of rows that hold all of an owner's: first row and how many."""
         owned = self._owned.get(owner)
-        return [(e.start, e.high) for e in owned.extents] if owned else []
+        return [(e.start, e.high) for e in owned.extents if e.high] if owned else []
 
     def _take_from(self, extent: _Extent, most: int) -> Rows:
         tags = self.tags[extent.start : extent.start + extent.rows]

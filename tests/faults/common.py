@@ -136,7 +136,7 @@ def check_order(memory: MemoryPipeline, accepted: Accepted, *, unnoted: int = 0)
     assert sum(counts.values()) == sum(map(len, accepted.values())) + extra
 
 
-def check_consistent(memory: MemoryPipeline, *, summaries: bool = True) -> None:
+def check_consistent(memory: MemoryPipeline) -> None:
     """Check sessions and chains: each page in one session at most, neighbours of one user, no session without summary.
 
     To be called when everything is worked off.
@@ -148,7 +148,7 @@ def check_consistent(memory: MemoryPipeline, *, summaries: bool = True) -> None:
         assert sorted(placed) == sorted(set(placed)), "a page is in two sessions"
         assert set(placed) == set(seqs[: scope.given]) - set(scope.aside)
         for session in scope.mid_term.sessions:
-            assert not summaries or (session.summary and session.row >= 0), "a session without summary or vector"
+            assert session.summary and session.row >= 0, "a session without summary or vector"
         for seq in seqs:
             chain = state.chains.pages_of(state.chains.chain_of(seq))
             assert seq in chain

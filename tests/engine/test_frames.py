@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+
+from mos_pipeline.config import Config
+from mos_pipeline.engine.frames import (
+    WordFrame,
+    decode_aside,
+    decode_batch,
+    decode_vectors,
+    decode_words,
+    encode_aside,
+    encode_batch,
+    encode_vectors,
+    encode_words,
+)
+from mos_pipeline.memory.state import BatchOutcome, MemoryState, Placed, Scope
+from mos_pipeline.messages import encode
+
+seqs = st.integers(0, (1 << 62) - 1)
+texts = st.text(st.characters(codec=None, exclude_categories=[]), max_size=12)  # lone surrogates too
+float16s = npst.from_dtype(np.dtype(np.float16))  # NaN and infinity too: a frame judges nothing
+
+
+def vectors(rows: int, dimension: int = 3) -> st.SearchStrategy[Any]:
+    return npst.arrays(np.float16, (rows, dimension), elements=float16s)
+
+
+def scope() -> Scope:
+    return MemoryState("0" * 16, Config()).scope("user\ud800", "assistant")
+
+
+@given(st.data(), st.lists(seqs, max_size=6), st.integers(1, 5))
+def test_vectors_come_back_as_they_were(data: st.DataObject, numbers: list[int], dimension: int) -> None:
+    rows = data.draw(vectors(len(numbers), dimension))
+    found = decode_vectors(encode_vectors(np.array(numbers, np.int64), rows))
+    assert found.seqs.tolist() == numbers
+    assert found.seqs.dtype == np.int64
+    assert (found.vectors.shape, found.vectors.dtype) == ((len(numbers), dimension), np.float16)
+    assert found.vectors.tobytes() == rows.tobytes()
+
+
+@given(st.lists(st.tuples(seqs, st.lists(st.tuples(st.integers(0, (1 << 32) - 1), st.integers(1, 255))))))
+@example([(0, [(1, 1)] * 70_000)])  # more distinct words in a page than 16 bits count
+def test_words_come_back_as_they_were(pages: list[tuple[int, list[tuple[int, int]]]]) -> None:
+    words = [word for _, page in pages for word in page]
+    frame = WordFrame(
+        np.array([seq for seq, _ in pages], np.int64),
+        np.array([len(page) for _, page in pages], np.uint32),
+        np.array([value for value, _ in words], np.uint32),
+        np.array([count for _, count in words], np.uint8),
+    )
+    found = decode_words(encode_words(frame))
+    for was, column in zip(frame, found, strict=True):
+        assert was.dtype == column.dtype
+        assert was.tolist() == column.tolist()
+
+
+placed = st.builds(
+    Placed,
+    seqs,
+    st.booleans(),
+    texts,
+    st.lists(texts, max_size=3),
+    texts,
+    st.lists(seqs, max_size=3),
+    st.integers(-1, 1 << 40),
+)
+outcomes = st.builds(
+    BatchOutcome,
+    st.lists(seqs, max_size=5),
+    st.lists(st.integers(-1, 1 << 40), max_size=5),
+    st.lists(st.tuples(seqs, texts).map(list), max_size=3),
+    st.lists(placed, max_size=3),
+)
+
+
+@given(st.data(), st.lists(seqs, max_size=5), outcomes)
+def test_a_batch_comes_back_as_it_was_but_for_its_rows(
+    data: st.DataObject, numbers: list[int], outcome: BatchOutcome
+) -> None:
+    rows = data.draw(vectors(sum(each.founded for each in outcome.placed)))
+    found = decode_batch(encode_batch(scope(), tuple(numbers), outcome, rows))
+    assert (found.user_id, found.assistant_id, found.seqs) == ("user\ud800", "assistant", numbers)
+    assert found.outcome == outcome._replace(placed=[each._replace(row=-1) for each in outcome.placed])
+    assert found.vectors.shape == rows.shape
+    assert found.vectors.tobytes() == rows.tobytes()
+
+
+@given(seqs, texts)
+def test_a_page_set_aside_comes_back_with_its_reason(seq: int, reason: str) -> None:
+    assert decode_aside(encode_aside(seq, reason)) == (seq, reason)
+
+
+BODIES: dict[str, tuple[Callable[[bytes], object], bytes]] = {
+    "vectors": (decode_vectors, encode_vectors(np.arange(2), np.ones((2, 3), np.float16))),
+    "words": (
+        decode_words,
+        encode_words(WordFrame(*(np.ones(n, t) for n, t in ((1, np.int64), (1, "<u4"), (1, "<u4"), (1, "u1"))))),
+    ),
+    "batch": (
+        decode_batch,
+        encode_batch(scope(), (0,), BatchOutcome([0], [-1], [[0, "x"]], []), np.ones((0, 3), np.float16)),
+    ),
+    "aside": (decode_aside, encode_aside(7, "because")),
+}
+
+
+@pytest.mark.parametrize("kind", BODIES)
+def test_what_is_not_a_whole_body_is_refused(kind: str) -> None:
+    decode_body, body = BODIES[kind]
+    decode_body(body)
+    wrong = [body[:stop] for stop in range(len(body))]
+    wrong += [body + b"\0", body[1:], encode(None), encode([]), encode([1] * 9), encode([None] * 6)]
+    for data in wrong:
+        with pytest.raises((ValueError, TypeError)):
+            decode_body(data)
+
+
+def test_vectors_that_are_no_whole_rows_are_refused() -> None:
+    with pytest.raises(ValueError, match="whole number"):
+        decode_vectors(encode([b"", 3, b"\0" * 8]))
