@@ -17,7 +17,7 @@ from mos_pipeline.engine.indexing import Indexing
 from mos_pipeline.engine.intake import Intake
 from mos_pipeline.engine.persistence import WRITER, Persistence
 from mos_pipeline.engine.processing import EMBEDDER, LLM, Processing
-from mos_pipeline.engine.restore import PagesOutOfOrder, Restore
+from mos_pipeline.engine.restore import PagesOutOfOrderError, Restore
 from mos_pipeline.engine.retrieval import Retrieval
 from mos_pipeline.errors import ModelMismatchError, ModelNotFoundError, WorkerError
 from mos_pipeline.memory.state import MemoryState
@@ -80,7 +80,7 @@ class Engine:
         self._assemble()
         try:
             self._restore.pages()
-        except PagesOutOfOrder:
+        except PagesOutOfOrderError:
             self._assemble()
             self._restore.pages(sort=True)
 

@@ -70,7 +70,7 @@ def encode_words(frame: WordFrame) -> bytes:
 
 
 def decode_words(body: bytes) -> WordFrame | None:
-    """Return what ``encode_words`` was given; None where another analyser found the words (another stemmer's version)."""
+    """Return what ``encode_words`` was given; None where another analyser (another stemmer's version) found them."""
     analyser, seqs, sizes, hashes, counts = decode(body)
     if analyser != analyser_id():
         return None

@@ -24,12 +24,12 @@ from mos_pipeline.store.recovery import OpenStore, fresh_pages
 from mos_pipeline.store.segments import FrameAddress
 from mos_pipeline.store.seqs import SeqRanges
 
-__all__ = ["PagesOutOfOrder", "Restore"]
+__all__ = ["PagesOutOfOrderError", "Restore"]
 
 WORD_FRAMES_AT_ONCE = 16  # sorted together: some 4,000 pages, some milliseconds
 
 
-class PagesOutOfOrder(Exception):
+class PagesOutOfOrderError(Exception):
     """Pages don't come in the order of their numbers."""
 
 
@@ -72,12 +72,12 @@ class Restore:
                 in a journal.
 
         Raises:
-            PagesOutOfOrder: a page came after one with a higher number; begin anew, with ``sort``.
+            PagesOutOfOrderError: a page came after one with a higher number; begin anew, with ``sort``.
         """
         found = self._found()
         for page in sorted(found, key=lambda page: page.seq) if sort else found:
             if page.seq < len(self._state.pages):
-                raise PagesOutOfOrder
+                raise PagesOutOfOrderError
             scope = self._page(page.seq, page.record)
             if page.journal is not None:
                 self._persistence.page(page.seq, Accepted(scope, page.journal, page.offset, len(page.record)))
