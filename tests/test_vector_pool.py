@@ -329,4 +329,4 @@ class PoolLaws(RuleBasedStateMachine):
 
 
 TestPoolLaws = PoolLaws.TestCase
-TestPoolLaws.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestPoolLaws.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)

@@ -201,7 +201,7 @@ class _Ingestion:
         backlog = stats.backlog_pages if stats.restored else None
         self._work = max(self._work, accepted, backlog or 0)
         share = 1 - (self._work if backlog is None else backlog) / max(1, self._work)
-        left = backlog / rate if backlog is not None and rate and not reading else None
+        left = backlog / rate if backlog is not None and rate and self._phase == "processing" else None
         phase = "loading" if loading else self._phase
         return Moment(phase, accepted, self._summary.already_there, rate, backlog, share, left)
 

@@ -151,7 +151,7 @@ class Engine:
         if self._restore.derive(self.processing.pool, self.coordinator.breathe):
             for scope in self.state.scopes:
                 self.indexing.page_came(scope)
-                self.processing.page_came(scope)
+                self.processing.resume(scope, self._restore.without_vector.pop(scope.number, []))
             self.restored.set()
 
     def _new_pool(self, dimension: int) -> VectorPool:

@@ -250,7 +250,7 @@ class Intake:
 def _sync(journal: Journal) -> None:
     try:
         journal.sync()
-    except StoreError:
+    except (StoreError, ValueError):  # the latter for a descriptor of -1
         if journal.size:
             raise
         # Closed meanwhile: that happens only after its pages were written to a segment and flushed there.

@@ -14,7 +14,7 @@ from mos_pipeline.engine.indexing import Indexing
 from mos_pipeline.engine.intake import Accepted, Intake
 from mos_pipeline.engine.persistence import Persistence
 from mos_pipeline.memory.pages import LOST
-from mos_pipeline.memory.state import MemoryState, Placed, Scope
+from mos_pipeline.memory.state import BatchOutcome, MemoryState, Placed, Scope
 from mos_pipeline.messages import decode_record
 from mos_pipeline.runtime.vector_pool import VectorPool
 from mos_pipeline.store.codec import FrameKind, unpack_pages
@@ -43,7 +43,11 @@ class _Found(NamedTuple):
 
 
 class Restore:
-    """Reads a store into memory: ``pages`` first, then, when pages can be accepted already, ``derive``."""
+    """Reads a store into memory: ``pages`` first, then, when pages can be accepted already, ``derive``.
+
+    Attributes:
+        without_vector: by scope number, pages whose batch was applied and whose vectors were lost with a damaged frame.
+    """
 
     def __init__(
         self,
@@ -62,7 +66,9 @@ class Restore:
         self._indexing = indexing
         self._known = SeqRanges()
         self._derived: list[FrameAddress] = []
+        self._highest = -1
         self._sizes = array("I")
+        self.without_vector: dict[int, list[int]] = {}
 
     def pages(self, *, sort: bool = False) -> None:
         """Enter every page of segments and journals; note where derived data lies.
@@ -81,8 +87,8 @@ class Restore:
             scope = self._page(page.seq, page.record)
             if page.journal is not None:
                 self._persistence.page(page.seq, Accepted(scope, page.journal, page.offset, len(page.record)))
-        if self._store.damage:
-            self._keep_lost_numbers()
+        while len(self._state.pages) <= self._highest:  # a new page must not inherit a lost one's vector
+            self._lost_page()
 
     def _found(self) -> Iterator[_Found]:
         """Yield each page once, where it is met first: segments before journals."""
@@ -94,6 +100,10 @@ class Restore:
                 self._reader.persisted([PageFrame(first, len(records), address)])
             else:
                 self._derived.append(address)
+                # Pages can be lost without a trace: a power cut may take a journal's end, and leave what came of it.
+                # Batches need no look, as their pages have vectors.
+                if kind != FrameKind.BATCH:
+                    self._highest = max(self._highest, highest_page(kind, body))
         needless = set(self._store.journals())
         for seq, body, journal, offset in self._store.journaled_pages():
             if fresh_pages(self._known, seq, [body]):
@@ -101,15 +111,6 @@ class Restore:
                 yield _Found(seq, body, journal, offset)
         for journal in needless:
             self._store.retire(journal)
-
-    def _keep_lost_numbers(self) -> None:
-        """Leave the numbers empty that derived data knows of: a new page must not inherit a lost one's vector."""
-        last = -1
-        for address in self._derived:
-            kind, body = self._store.segments.read_frame(address)
-            last = max(last, highest_page(kind, body))
-        while len(self._state.pages) <= last:
-            self._lost_page()
 
     def _lost_page(self) -> None:
         self._state.ids.register(None, len(self._state.pages))
@@ -154,39 +155,57 @@ class Restore:
         self._set_cursors(batched)
         return True
 
+    def _kept(self, seq: int) -> bool:
+        return 0 <= seq < len(self._sizes) and self._state.pages.scope(seq) != LOST
+
     def _set_aside(self, seq: int, reason: str) -> None:
-        number = self._state.pages.scope(seq)
-        if number != LOST:
-            self._state.scopes[number].aside[seq] = reason
+        if self._kept(seq):
+            self._state.scopes[self._state.pages.scope(seq)].aside[seq] = reason
 
     def _vectors(self, body: bytes, pool: VectorPool) -> None:
         frame = decode_vectors(body)
+        # A page has a vector already where its frame was written twice: the writer was killed before it acknowledged.
         seqs = frame.seqs.tolist()
-        if any(self._state.pages.row(seq) >= 0 for seq in seqs):
-            return  # written twice: its writer was killed before it could acknowledge the first
-        # Pages of one frame are of one scope; a whole frame of lost pages has no owner any more.
-        number = self._state.pages.scope(seqs[0])
-        if number == LOST:
+        wanted = [i for i, seq in enumerate(seqs) if self._kept(seq) and self._state.pages.row(seq) < 0]
+        if not wanted:
             return
-        scope = self._state.scopes[number]
-        rows = pool.allocate(scope.page_rows, len(seqs))
-        pool.write(rows, frame.vectors)
-        pool.commit(rows, frame.seqs)
-        for seq, row in zip(seqs, rows.tolist(), strict=True):
-            self._state.pages.set_row(seq, row)
+        scope = self._state.scopes[self._state.pages.scope(seqs[wanted[0]])]  # pages of one frame are of one scope
+        rows = pool.allocate(scope.page_rows, len(wanted))
+        pool.write(rows, frame.vectors[wanted])
+        pool.commit(rows, frame.seqs[wanted])
+        for i, row in zip(wanted, rows.tolist(), strict=True):
+            self._state.pages.set_row(seqs[i], row)
 
     def _batch(self, body: bytes, pool: VectorPool, batched: npt.NDArray[np.bool_]) -> None:
         frame = decode_batch(body)
-        if batched[frame.seqs].any():
-            return  # written twice
-        batched[frame.seqs] = True
-        vectors = iter(frame.vectors)
+        seqs = [seq for seq in frame.seqs if self._kept(seq)]
+        if not seqs or batched[seqs].any():  # all lost, or written twice
+            return
         scope = self._state.scope(frame.user_id, frame.assistant_id)
+        if not _joins_known(scope, frame.outcome.placed):
+            return  # the session it joined was lost with a damaged frame: its pages are placed again
+        batched[seqs] = True
+        vectors = iter(frame.vectors)
         placed = [
             self._founded(scope, entry, next(vectors), pool) if entry.founded else entry
             for entry in frame.outcome.placed
         ]
-        self._state.apply(scope, frame.outcome._replace(placed=placed))
+        self._state.apply(scope, self._without_lost(frame.outcome._replace(placed=placed)))
+
+    def _without_lost(self, outcome: BatchOutcome) -> BatchOutcome:
+        if not self._state.pages.count_of(LOST):
+            return outcome
+        links = [
+            (seq, before if self._kept(before) else -1)
+            for seq, before in zip(outcome.seqs, outcome.links, strict=True)
+            if self._kept(seq)
+        ]
+        return BatchOutcome(
+            [seq for seq, _ in links],
+            [before for _, before in links],
+            [[seq, text] for seq, text in outcome.overviews if self._kept(seq)],
+            [entry._replace(seqs=list(filter(self._kept, entry.seqs))) for entry in outcome.placed],
+        )
 
     def _founded(self, scope: Scope, entry: Placed, vector: npt.NDArray[np.float16], pool: VectorPool) -> Placed:
         row = pool.allocate(scope.session_rows, 1)
@@ -195,7 +214,7 @@ class Restore:
         return entry._replace(row=int(row[0]))
 
     def _set_cursors(self, batched: npt.NDArray[np.bool_]) -> None:
-        """Set where each scope's batches go on, what lies before that and lost its batch, and the backlog."""
+        """Set where each scope's batches go on, what lies before that and lost its batch or vector, and the backlog."""
         backlog = 0
         for scope in self._state.scopes:
             seqs = np.array(self._state.pages.seqs_of(scope.number), np.int64)
@@ -203,7 +222,19 @@ class Restore:
             done = np.flatnonzero(batched[seqs])
             scope.given = int(done[-1]) + 1 if len(done) else 0
             scope.gaps = seqs[: scope.given][~batched[seqs[: scope.given]]].tolist()
-            backlog += sum(
-                self._sizes[seq] for seq in seqs.tolist() if self._state.pages.row(seq) < 0 and seq not in scope.aside
-            )
+            bare = [seq for seq in seqs.tolist() if self._state.pages.row(seq) < 0 and seq not in scope.aside]
+            backlog += sum(self._sizes[seq] for seq in bare)
+            if lost := [seq for seq in bare if batched[seq]]:
+                self.without_vector[scope.number] = lost
         self._intake.add_backlog(backlog)
+
+
+def _joins_known(scope: Scope, placed: list[Placed]) -> bool:
+    """Whether every session that pages are placed in is founded here, or was before."""
+    founded = set[int]()
+    for entry in placed:
+        if entry.founded:
+            founded.add(entry.session_id)
+        elif entry.session_id not in founded and scope.mid_term.get(entry.session_id) is None:
+            return False
+    return True

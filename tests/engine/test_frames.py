@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from mos_pipeline.config import Config
+from mos_pipeline.engine import frames
 from mos_pipeline.engine.frames import (
     WordFrame,
     decode_aside,
@@ -20,9 +21,11 @@ from mos_pipeline.engine.frames import (
     encode_batch,
     encode_vectors,
     encode_words,
+    highest_page,
 )
 from mos_pipeline.memory.state import BatchOutcome, MemoryState, Placed, Scope
 from mos_pipeline.messages import encode
+from mos_pipeline.store.codec import FrameKind
 
 seqs = st.integers(0, (1 << 62) - 1)
 texts = st.text(st.characters(codec=None, exclude_categories=[]), max_size=12)  # lone surrogates too
@@ -43,7 +46,8 @@ def test_vectors_come_back_as_they_were(data: st.DataObject, numbers: list[int],
     found = decode_vectors(encode_vectors(np.array(numbers, np.int64), rows))
     assert found.seqs.tolist() == numbers
     assert found.seqs.dtype == np.int64
-    assert (found.vectors.shape, found.vectors.dtype) == ((len(numbers), dimension), np.float16)
+    assert found.vectors.shape == (len(numbers), dimension)
+    assert found.vectors.dtype == np.float16
     assert found.vectors.tobytes() == rows.tobytes()
 
 
@@ -58,7 +62,9 @@ def test_words_come_back_as_they_were(pages: list[tuple[int, list[tuple[int, int
         np.array([count for _, count in words], np.uint8),
     )
     found = decode_words(encode_words(frame))
-    for was, column in zip(frame, found, strict=True):
+    assert found is not None
+    for name in WordFrame._fields:
+        was, column = getattr(frame, name), getattr(found, name)
         assert was.dtype == column.dtype
         assert was.tolist() == column.tolist()
 
@@ -122,6 +128,24 @@ def test_what_is_not_a_whole_body_is_refused(kind: str) -> None:
     for data in wrong:
         with pytest.raises((ValueError, TypeError)):
             decode_body(data)
+
+
+def test_words_of_another_analyser_are_not_mixed_with_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    decode_body, body = BODIES["words"]
+    monkeypatch.setattr(frames, "analyser_id", lambda: 1)
+    assert decode_body(body) is None
+
+
+def test_the_highest_page_of_each_kind_of_frame() -> None:
+    numbers = np.array([3, 9, 4])
+    words = encode_words(WordFrame(numbers, np.ones(3, np.uint32), np.ones(3, np.uint32), np.ones(3, np.uint8)))
+    batch = encode_batch(scope(), (3, 9, 4), BatchOutcome([], [], [], []), np.ones((0, 3), np.float16))
+    assert highest_page(FrameKind.VECTORS, encode_vectors(numbers, np.ones((3, 2), np.float16))) == 9
+    assert highest_page(FrameKind.WORDS, words) == 9
+    assert highest_page(FrameKind.BATCH, batch) == 9
+    assert highest_page(FrameKind.ASIDE, encode_aside(9, "")) == 9
+    assert highest_page(FrameKind.VECTORS, encode_vectors(numbers[:0], np.ones((0, 2), np.float16))) == -1
+    assert highest_page(FrameKind.PAGES, b"") == -1
 
 
 def test_vectors_that_are_no_whole_rows_are_refused() -> None:

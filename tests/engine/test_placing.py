@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -74,7 +75,7 @@ def test_a_topic_can_join_what_the_one_before_it_has_founded(state: MemoryState,
 def test_rows_of_founded_sessions_stay_and_the_others_are_given_back(state: MemoryState, pool: VectorPool) -> None:
     scope = state.scope("user", "assistant")
     for i in range(5):
-        done(state, scope, batch(scope, pool, (i,), (NORTH if i % 2 else EAST, "word", [0])), pool)
+        done(state, scope, batch(scope, pool, (i,), (NORTH if i % 2 else EAST, f"word{i % 2}", [0])), pool)
     assert pool.usage.used == len(scope.mid_term) == 2
     sessions, cosines = pool.scores(scope.session_rows, NORTH)
     assert dict(zip(sessions.tolist(), cosines.tolist(), strict=True)) == {0: 0.0, 1: 1.0}
@@ -111,6 +112,6 @@ def test_links_and_overviews_follow_the_chains(continues: list[bool], before: in
             chains[-1].append(seq)
         else:
             chains.append([seq])
-    links = {later: earlier for chain in chains for earlier, later in zip(chain, chain[1:], strict=False)}
+    links = {later: earlier for chain in chains for earlier, later in pairwise(chain)}
     assert outcome.links == [links.get(seq, -1) for seq in live]
     assert outcome.overviews == [[chain[-1], f"up to {chain[-1]}"] for chain in chains if chain[-1] in live]

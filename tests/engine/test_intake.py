@@ -1,0 +1,491 @@
+"""Accepting pages: each is in the journal once, in the order of acceptance, whatever else happens."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mos_pipeline.config import Backlog, Config, Store
+from mos_pipeline.engine.intake import Intake
+from mos_pipeline.errors import BackpressureError, ClosedError, InputError, StoreError, StoreFullError
+from mos_pipeline.memory.state import MemoryState
+from mos_pipeline.messages import PageRecord, SourceMark, decode_record
+from mos_pipeline.store import recovery
+from mos_pipeline.store.journal import RECORD_OVERHEAD, Journal
+from mos_pipeline.store.recovery import OpenStore, open_store
+
+JOURNAL_BYTES = 65536
+PATIENCE_S = 60.0
+CONFIG = Config()
+
+
+class Desk:
+    """An intake with a store under it."""
+
+    def __init__(self, path: Path, *, power: bool = False, **backlog: Any) -> None:
+        self.path = path
+        self.store: OpenStore = open_store(path, Store(journal_bytes=JOURNAL_BYTES))
+        self.state = MemoryState(self.store.manifest.store, CONFIG)
+        self.made: list[Journal] = []
+        self.wakes = 0
+        self.intake = Intake(self.state, Backlog(**backlog), self.new_journal, self.wake, power=power)
+
+    def new_journal(self, min_bytes: int) -> Journal:
+        self.made.append(self.store.new_journal(min_bytes))
+        return self.made[-1]
+
+    def wake(self) -> None:
+        self.wakes += 1
+
+    def add(self, text: str = "hello", **fields: Any) -> str:
+        page_id, new = self.intake.add(record(text, **fields))
+        assert new
+        return page_id
+
+
+@contextmanager
+def desk(path: Path, **settings: Any) -> Iterator[Desk]:
+    opened = Desk(path, **settings)
+    try:
+        yield opened
+    finally:
+        opened.intake.close()
+        opened.store.close()
+
+
+def record(text: str = "hello", user: str = "user", **fields: Any) -> PageRecord:
+    blank = PageRecord(user, "assistant", text, "", "2024-01-01 00:00:00", None, None, None)
+    return blank._replace(**fields)
+
+
+def journaled(path: Path) -> list[tuple[int, PageRecord]]:
+    """What the next opening finds, in its order."""
+    with open_store(path, Store(journal_bytes=JOURNAL_BYTES)) as store:
+        found = [(page.seq, decode_record(page.body)) for page in store.journaled_pages()]
+        assert not store.damage and not store.torn
+    return found
+
+
+def texts(path: Path) -> list[str]:
+    found = journaled(path)
+    assert [seq for seq, _ in found] == list(range(len(found)))
+    return [record.user_input for _, record in found]
+
+
+def test_an_accepted_page_is_in_the_journal_the_ring_and_the_coordinators_queue(tmp_path: Path) -> None:
+    source = SourceMark(b"digest", 4)
+    with desk(tmp_path) as d:
+        first = d.add("one", metadata={"k": [1, None, "\ud800"]}, source=source)
+        second = d.add("two", page_id="mine")
+        assert (first, second) == (d.state.ids.id_of(0, None), "mine")
+        assert (d.intake.next_seq, d.state.ids.resolve(first), d.state.ids.resolve("mine")) == (2, 0, 1)
+        scope = d.state.find("user", "assistant")
+        assert scope is not None
+        assert scope.ring.latest() == [0, 1]
+        for seq, item in enumerate(d.intake.accepted):
+            found, body = item.journal.read(item.offset)
+            assert (found, len(body), item.scope) == (seq, item.size, scope)
+        assert d.intake.backlog_bytes == sum(item.size for item in d.intake.accepted)
+        assert d.intake.sources() == {b"digest": 5}
+    assert journaled(tmp_path) == [
+        (0, record("one", metadata={"k": [1, None, "\ud800"]}, source=source)),
+        (1, record("two", page_id="mine")),
+    ]
+
+
+def test_an_id_that_is_known_is_one_page(tmp_path: Path) -> None:
+    with desk(tmp_path) as d:
+        automatic = d.add("first")
+        d.add("second", page_id="mine")
+        assert d.intake.add(record("again", page_id="mine")) == ("mine", False)
+        assert d.intake.add(record("again", page_id=automatic)) == (automatic, False)
+        assert (d.intake.next_seq, len(d.intake.accepted)) == (2, 2)
+        d.add("third", page_id="another")
+    assert texts(tmp_path) == ["first", "second", "third"]
+
+
+def test_metadata_that_can_not_be_stored_is_refused_and_leaves_no_trace(tmp_path: Path) -> None:
+    deep: list[Any] = []
+    for _ in range(2000):
+        deep = [deep]
+    with desk(tmp_path) as d:
+        for wrong in (object(), 1 << 64, {1, 2}, deep):
+            with pytest.raises(InputError, match=r"'user'.*can't be stored"):
+                d.add(metadata={"x" * 1000: "y" * 1000, "wrong": wrong}, page_id="mine")
+        assert (d.intake.next_seq, d.intake.backlog_bytes, len(d.intake.accepted)) == (0, 0, 0)
+        assert d.state.find("user", "assistant") is None
+        d.add("fine", page_id="mine")
+    assert texts(tmp_path) == ["fine"]
+
+
+def test_full_journals_are_followed_by_others(tmp_path: Path) -> None:
+    sent = [f"{i} " + "x" * 3000 for i in range(100)]
+    with desk(tmp_path) as d:
+        for text in sent:
+            d.add(text)
+        assert len(d.made) == 5
+        assert {journal.size for journal in d.made} == {JOURNAL_BYTES}
+        for item, text in zip(d.intake.accepted, sent, strict=True):
+            assert decode_record(item.journal.read(item.offset)[1]).user_input == text
+    assert texts(tmp_path) == sent
+
+
+def test_a_spare_journal_is_made_ahead_of_need_and_taken(tmp_path: Path) -> None:
+    with desk(tmp_path) as d:
+        d.intake.provide_spare()  # for the first page
+        d.intake.provide_spare()
+        assert len(d.made) == 1
+        d.add("x" * 20_000)
+        d.intake.provide_spare()  # too early
+        assert len(d.made) == 1
+        d.add("x" * 20_000)
+        d.intake.provide_spare()
+        d.intake.provide_spare()
+        assert len(d.made) == 2
+        d.add("x" * 40_000)
+        assert d.intake.journal is d.made[1]
+        assert len(d.made) == 2
+        assert d.intake.close() == [d.made[1]]
+
+
+def test_a_page_larger_than_a_journal_gets_one_of_its_size(tmp_path: Path) -> None:
+    sent = ["small", "x" * 200_000, "small", "y" * JOURNAL_BYTES]
+    with desk(tmp_path) as d:
+        for text in sent:
+            d.add(text)
+        assert [journal.size == JOURNAL_BYTES for journal in d.made] == [True, False, True, False]
+        assert d.made[1].end == d.made[1].size  # and not a byte more
+    assert texts(tmp_path) == sent
+
+
+def test_a_spare_journal_never_holds_younger_pages_than_a_later_one(tmp_path: Path) -> None:
+    """Journals are read in the order in which they were made."""
+    sent = ["x" * 40_000, "too large for the spare" * 10_000, *(f"{i}" + "x" * 9000 for i in range(20))]
+    with desk(tmp_path) as d:
+        d.add(sent[0])
+        d.intake.provide_spare()
+        for text in sent[1:]:
+            d.add(text)
+    assert texts(tmp_path) == sent
+
+
+def test_a_caller_that_needs_a_journal_while_the_spare_is_made_waits_for_it(tmp_path: Path) -> None:
+    making, go_on = threading.Event(), threading.Event()
+    sent = [f"{i}" + "x" * 20_000 for i in range(9)]
+    with desk(tmp_path) as d:
+        for text in sent[:2]:
+            d.add(text)
+        real = d.store.new_journal
+
+        def slow(min_bytes: int = 0) -> Journal:
+            journal = real(min_bytes)
+            if not making.is_set():
+                making.set()
+                assert go_on.wait(PATIENCE_S)
+            return journal
+
+        d.store.new_journal = slow  # type: ignore[method-assign]
+        background = threading.Thread(target=d.intake.provide_spare)
+        background.start()
+        assert making.wait(PATIENCE_S)
+        caller = threading.Thread(target=lambda: [d.add(text) for text in sent[2:]])
+        caller.start()
+        caller.join(0.3)
+        go_on.set()
+        caller.join()
+        background.join()
+        for text in sent:
+            d.add(text)
+    assert texts(tmp_path) == sent * 2
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("add"), st.sampled_from([0, 100, 9000, 30_000, 65_000, 65_536, 90_000])),
+            st.tuples(st.just("known"), st.integers(0, 9)),
+            st.tuples(st.just("spare"), st.just(0)),
+        ),
+        max_size=25,
+    )
+)
+def test_what_was_accepted_is_found_once_and_in_order(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int]]
+) -> None:
+    path = tmp_path_factory.mktemp("store")
+    sent: list[str] = []
+    with desk(path) as d:
+        for step, number in steps:
+            if step == "add":
+                sent.append(f"{len(sent)}:" + "x" * number)
+                d.add(sent[-1], page_id=f"id{len(sent) - 1}")
+            elif step == "known" and number < len(sent):
+                assert d.intake.add(record("again", page_id=f"id{number}")) == (f"id{number}", False)
+            elif step == "spare":
+                d.intake.provide_spare()
+    assert texts(path) == sent
+
+
+def test_eight_threads_lose_nothing_and_keep_their_order(tmp_path: Path) -> None:
+    def add(d: Desk, user: str) -> None:
+        for i in range(300):
+            d.add(f"{i}", user=user, metadata={"padding": "x" * (i % 7) * 300})
+
+    with desk(tmp_path) as d:
+        threads = [threading.Thread(target=add, args=(d, f"user{i}")) for i in range(8)]
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads):
+            d.intake.provide_spare()
+            time.sleep(0.001)
+        queued = [item.scope.user_id for item in d.intake.accepted]
+    found = journaled(tmp_path)
+    assert [seq for seq, _ in found] == list(range(2400))
+    assert [record.user_id for _, record in found] == queued
+    for i in range(8):
+        mine = [record.user_input for _, record in found if record.user_id == f"user{i}"]
+        assert mine == [f"{n}" for n in range(300)]
+
+
+def test_a_full_disk_refuses_the_page_and_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with desk(tmp_path) as d:
+        d.add("x" * 60_000)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "posix_fallocate", full)
+            with pytest.raises(StoreFullError):
+                d.add("y" * 60_000, page_id="mine")
+        assert (d.intake.next_seq, len(d.intake.accepted)) == (1, 1)
+        d.add("x")
+        d.add("z" * 60_000, page_id="mine")
+    assert [text[0] for text in texts(tmp_path)] == ["x", "x", "z"]
+
+
+def test_the_coordinator_is_woken_for_the_first_page_and_for_full_batches(tmp_path: Path) -> None:
+    with desk(tmp_path) as d:
+        d.add()
+        assert d.wakes == 1
+        for _ in range(7):
+            d.add()
+        assert d.wakes == 1
+        d.add()  # the ninth
+        assert d.wakes == 2
+        d.intake.armed = False
+        d.add()
+        assert d.wakes == 3
+
+
+def test_above_the_mark_pages_are_refused_under_policy_raise(tmp_path: Path) -> None:
+    with desk(tmp_path, max_bytes=1000, policy="raise") as d:
+        d.add("x" * 900)
+        d.add("x" * 900)  # below the mark when it came
+        backlog = d.intake.backlog_bytes
+        with pytest.raises(BackpressureError, match="1000 bytes"):
+            d.add("too much")
+        d.intake.worked_off(backlog - 1000)
+        with pytest.raises(BackpressureError):
+            d.add("at the mark is too much, too")
+        d.intake.worked_off(1)
+        d.add("fits again")
+        d.intake.add_backlog(2000)
+        with pytest.raises(BackpressureError):
+            d.add("too much")
+        assert d.intake.next_seq == 3
+
+
+def test_above_the_mark_callers_wait_until_there_is_room(tmp_path: Path) -> None:
+    with desk(tmp_path, max_bytes=1000, timeout_s=PATIENCE_S) as d:
+        d.add("x" * 1000)
+        threads = [threading.Thread(target=d.add, args=(f"{i}",)) for i in range(4)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.1)
+        d.intake.worked_off(1)  # not enough
+        time.sleep(0.1)
+        assert all(thread.is_alive() for thread in threads)
+        assert d.intake.next_seq == 1
+        d.intake.worked_off(500)
+        for thread in threads:
+            thread.join(PATIENCE_S)
+        assert d.intake.next_seq == 5
+
+
+def test_who_waits_too_long_is_told(tmp_path: Path) -> None:
+    with desk(tmp_path, max_bytes=10, timeout_s=0.05) as d:
+        d.add("x" * 1000)
+        with pytest.raises(BackpressureError, match=r"0\.05 s"):
+            d.add()
+
+
+def test_after_the_close_nothing_is_accepted_and_nobody_waits(tmp_path: Path) -> None:
+    errors: list[Exception] = []
+
+    def wait() -> None:
+        try:
+            d.add("waits")
+        except ClosedError as error:
+            errors.append(error)
+
+    with desk(tmp_path, max_bytes=10, timeout_s=PATIENCE_S) as d:
+        d.add("x" * 1000)
+        thread = threading.Thread(target=wait)
+        thread.start()
+        time.sleep(0.1)
+        d.intake.close()
+        thread.join(PATIENCE_S / 2)
+        assert len(errors) == 1
+        d.intake.worked_off(d.intake.backlog_bytes)
+        with pytest.raises(ClosedError):
+            d.add()
+        d.intake.provide_spare()
+        assert len(d.made) == 1
+    assert len(texts(tmp_path)) == 1
+
+
+def test_restored_pages_are_known_and_the_numbers_go_on(tmp_path: Path) -> None:
+    with desk(tmp_path) as d:
+        scope = d.state.scope("user", "assistant")
+        d.intake.restore(scope, 0, record(page_id="mine", source=SourceMark(b"one", 7)))
+        d.intake.restore(scope, 2, record(source=SourceMark(b"one", 3)))
+        assert d.intake.add(record(page_id="mine")) == ("mine", False)
+        assert d.intake.sources() == {b"one": 8}
+        assert d.add() == d.state.ids.id_of(3, None)
+        assert scope.ring.latest() == [0, 2, 3]
+
+
+class SlowDisk(Journal):
+    """Knows how far it was flushed; a flush takes a moment, and waits for ``gate`` where one is set."""
+
+    flushed_to = 0
+    flushes = 0
+    fail = False
+    gate: threading.Event | None = None
+
+    def sync(self) -> None:
+        end, fail = self.end, SlowDisk.fail
+        if SlowDisk.gate is not None:
+            assert SlowDisk.gate.wait(PATIENCE_S)
+        time.sleep(0.001)
+        if fail:
+            raise StoreError("the disk failed")
+        super().sync()
+        self.flushed_to = max(self.flushed_to, end)
+        SlowDisk.flushes += 1
+
+
+@pytest.fixture
+def slow_disk(monkeypatch: pytest.MonkeyPatch) -> type[SlowDisk]:
+    monkeypatch.setattr(recovery, "Journal", SlowDisk)
+    for name, value in (("flushes", 0), ("fail", False), ("gate", None)):
+        monkeypatch.setattr(SlowDisk, name, value)
+    return SlowDisk
+
+
+def unflushed(d: Desk, seqs: range) -> list[int]:
+    """Which of these pages would not survive a power cut."""
+    items = list(d.intake.accepted)
+    ends = {seq: items[seq].offset + items[seq].size + RECORD_OVERHEAD for seq in seqs}
+    return [seq for seq, end in ends.items() if getattr(items[seq].journal, "flushed_to", 0) < end]
+
+
+def test_with_durability_power_a_page_is_flushed_before_add_returns(tmp_path: Path, slow_disk: type[SlowDisk]) -> None:
+    unsafe: list[int] = []
+
+    def add(d: Desk, thread: int) -> None:
+        for i in range(25):
+            seq = d.state.ids.resolve(d.add("x" * 1000, page_id=f"{thread}-{i}"))
+            assert seq is not None
+            unsafe.extend(unflushed(d, range(seq + 1)))
+
+    with desk(tmp_path, power=True) as d:
+        threads = [threading.Thread(target=add, args=(d, i)) for i in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(d.made) > 2
+        assert not unsafe
+        assert slow_disk.flushes < 200  # one flush for many
+        assert len(d.intake.accepted) == 200
+
+
+def test_with_durability_power_a_page_that_is_known_is_flushed_too(tmp_path: Path, slow_disk: type[SlowDisk]) -> None:
+    with desk(tmp_path, power=True) as d:
+        slow_disk.gate = threading.Event()
+        threads = [threading.Thread(target=d.intake.add, args=(record(page_id="mine"),)) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        threads[0].join(0.2)
+        assert all(thread.is_alive() for thread in threads)
+        slow_disk.gate.set()
+        for thread in threads:
+            thread.join(PATIENCE_S)
+        assert d.intake.next_seq == 1
+        assert unflushed(d, range(1)) == []
+
+
+def test_with_durability_process_nothing_is_flushed_until_someone_asks(
+    tmp_path: Path, slow_disk: type[SlowDisk]
+) -> None:
+    with desk(tmp_path) as d:
+        for _ in range(10):
+            d.add("x" * 20_000)
+        assert slow_disk.flushes == 0
+        d.intake.sync()
+        assert unflushed(d, range(10)) == []  # those in full journals as well
+        flushes = slow_disk.flushes
+        d.intake.sync()
+        assert slow_disk.flushes == flushes
+
+
+def test_a_journal_that_was_closed_meanwhile_needs_no_flush(tmp_path: Path, slow_disk: type[SlowDisk]) -> None:
+    """It is closed once its pages are in a segment, and flushed there."""
+    with desk(tmp_path) as d:
+        for _ in range(10):
+            d.add("x" * 20_000)
+        d.store.retire(d.made[0])
+        d.intake.sync()
+        assert unflushed(d, range(3, 10)) == []
+
+
+def test_a_page_that_could_not_be_flushed_is_not_confirmed(tmp_path: Path, slow_disk: type[SlowDisk]) -> None:
+    with desk(tmp_path, power=True) as d:
+        d.add("x" * 40_000)
+        slow_disk.fail = True
+        for text in ("stays in its journal", "y" * 40_000):
+            with pytest.raises(StoreError, match="the disk failed"):
+                d.add(text)
+        slow_disk.fail = False
+        d.add("works again")
+        assert unflushed(d, range(4)) == []  # those that failed are flushed with it
+    assert len(texts(tmp_path)) == 4
+
+
+def test_closing_flushes_for_those_who_still_wait(tmp_path: Path, slow_disk: type[SlowDisk]) -> None:
+    with desk(tmp_path, power=True) as d:
+        slow_disk.gate = threading.Event()
+        caller = threading.Thread(target=d.add)
+        caller.start()
+        while not d.intake.next_seq:
+            time.sleep(0.001)
+        closer = threading.Thread(target=d.intake.close)
+        closer.start()
+        closer.join(0.2)
+        assert closer.is_alive()
+        slow_disk.gate.set()
+        closer.join()
+        caller.join()
+        assert unflushed(d, range(1)) == []

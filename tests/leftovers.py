@@ -1,0 +1,54 @@
+"""A fixture that proves that a test cleaned up: no child, no block of shared memory, no open file is left."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+from collections.abc import Iterator
+from multiprocessing import resource_tracker
+from pathlib import Path
+
+import pytest
+
+from tests.support import children, own_blocks
+
+__all__ = ["nothing_left"]
+
+GRACE_S = 10.0
+
+
+def open_files() -> dict[str, str]:
+    """Return this process's descriptors and what they are."""
+    found = {}
+    for entry in Path("/proc/self/fd").iterdir():
+        try:
+            found[entry.name] = str(entry.readlink())
+        except OSError:
+            continue  # the descriptor of this very listing
+    return found
+
+
+def leftovers(before: dict[str, str]) -> list[str]:
+    """Return what is there now and was not before."""
+    gc.collect()
+    new = {name: target for name, target in open_files().items() if before.get(name) != target}
+    threads = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
+    return [
+        *(f"file {name} -> {target}" for name, target in new.items()),
+        *(f"child {pid} {command}" for pid, command in children().items()),
+        *(f"block {name}" for name in own_blocks()),
+        *(f"thread {thread.name}" for thread in threads),
+    ]
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    """Fail a test that leaves a child, a block, an open file or a thread."""
+    resource_tracker.ensure_running()  # it lives as long as the test run, and holds one pipe
+    before = open_files()
+    yield
+    deadline = time.monotonic() + GRACE_S
+    while (left := leftovers(before)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not left, "left behind: " + "; ".join(left)
