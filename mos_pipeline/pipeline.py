@@ -15,7 +15,7 @@ from typing import Any
 from mos_pipeline.config import Config, load_config
 from mos_pipeline.engine.engine import Engine
 from mos_pipeline.engine.snapshot import snapshot
-from mos_pipeline.errors import ClosedError, DeadlineError, InputError
+from mos_pipeline.errors import ClosedError, DeadlineError, InputError, StoreError
 from mos_pipeline.memory.state import Scope
 from mos_pipeline.messages import Page, PageRecord, Retrieved, SourceMark
 from mos_pipeline.metrics import Stats
@@ -157,6 +157,7 @@ class MemoryPipeline:
         Raises:
             InputError: an argument can't be taken.
             DeadlineError: a large store is still being read from disk when the time is up.
+            StoreError: it could not be read.
             ClosedError: the pipeline is closed.
         """
         engine = self._open_engine()
@@ -292,11 +293,11 @@ class MemoryPipeline:
 
     def _wait_restored(self, engine: Engine, timeout: float) -> None:
         if not engine.restored.wait(timeout):
-            if engine.coordinator.error is not None:
-                raise engine.coordinator.error
             raise DeadlineError(
                 f"{self!r}: the store is still being read after {timeout} s; give retrieve a longer timeout"
             )
+        if engine.restore_error is not None:
+            raise StoreError(f"{self!r}: the store could not be read; run verify() on it") from engine.restore_error
 
     def _raise_unfinished(self, engine: Engine, message: str) -> None:
         if engine.coordinator.error is not None:

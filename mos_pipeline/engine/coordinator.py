@@ -36,9 +36,10 @@ Call = Callable[[], None]
 
 @dataclass(slots=True, eq=False)
 class _Waiter:
-    """Someone who waits: for everything to be worked off (``drains``), or only to be written."""
+    """Someone who waits: for all work to be done (``drains``), or for the pages below ``upto`` to be written."""
 
     drains: bool
+    upto: int = 0
     event: threading.Event = field(default_factory=threading.Event)
     done: bool = False
 
@@ -99,8 +100,8 @@ class Coordinator:
         return self._wait(_Waiter(drains=True), timeout)
 
     def wait_written(self, timeout: float | None) -> bool:
-        """Wait until every page accepted, and every result that came, is in a flushed segment."""
-        return self._wait(_Waiter(drains=False), timeout)
+        """Wait until every page accepted before the call is in a flushed segment; return whether it came to that."""
+        return self._wait(_Waiter(drains=False, upto=self._intake.next_seq), timeout)
 
     def breathe(self) -> bool:
         """Let others have ``lock`` for a moment; return False where the work at hand should be given up."""
@@ -164,6 +165,7 @@ class Coordinator:
                 more |= self._processing.dispatch()
             self._hand_over()
             more |= bool(self._intake.accepted)
+            self._serve_waiters(calm=not more)
             if not more:
                 self._rest()
         if not self._hurry:
@@ -172,24 +174,32 @@ class Coordinator:
 
     def _hand_over(self) -> None:
         """Give the writer its share: what is due, or everything where somebody waits for it."""
-        if self._waiters or self._stopping:
+        calm = self._processing.idle and not self._intake.accepted
+        if self._stopping or any(calm or not waiter.drains for waiter in self._waiters):
             self._persistence.hand_over(everything=not self._intake.accepted)
             self._indexing.flush()
         elif self._persistence.hand_over_due():
             self._indexing.flush()
 
     def _rest(self) -> None:
-        """Nothing is left to do now: let the next page wake this thread, and tell those who wait."""
+        """Nothing is left to do now: let the next page wake this thread."""
         if self._persistence.due() is None:
             with self._intake.lock:
                 self._intake.armed = bool(self._intake.accepted)
-        if self._waiters and self._persistence.idle and not self._intake.accepted:
-            served = [waiter for waiter in self._waiters if not waiter.drains or self._processing.idle]
+
+    def _serve_waiters(self, *, calm: bool) -> None:
+        served = [waiter for waiter in self._waiters if self._came_true(waiter, calm=calm)]
+        if served:
             self._waiters = [waiter for waiter in self._waiters if waiter not in served]
             self._processing.draining = any(waiter.drains for waiter in self._waiters)
             for waiter in served:
                 waiter.done = True
                 waiter.event.set()
+
+    def _came_true(self, waiter: _Waiter, *, calm: bool) -> bool:
+        if waiter.drains:
+            return calm and self._persistence.idle and self._processing.idle and not self._intake.accepted
+        return len(self._state.pages) >= waiter.upto and self._persistence.written(waiter.upto)
 
     def _wait(self, waiter: _Waiter, timeout: float | None) -> bool:
         def begin() -> None:

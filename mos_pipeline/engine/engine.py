@@ -58,6 +58,7 @@ class Engine:
         """
         self.config = config
         self.restored = threading.Event()
+        self.restore_error: Exception | None = None
         self.model: dict[str, Any] = {}
         self.store = open_store(Path(path), config.store)
         try:
@@ -125,7 +126,7 @@ class Engine:
             InheritedFd(self.store.lock.fileno()),
         )
         return [
-            Role(WRITER, build_writer, writer_args, credit=WRITER_CREDIT, stateful=True),
+            Role(WRITER, build_writer, writer_args, credit=WRITER_CREDIT, blames=False, stateful=True),
             Role(EMBEDDER, EmbedStage, (config.embedding,), credit=EMBEDDER_CREDIT),
             Role(LLM, TaskStage, (config.llm,), workers=config.llm.processes, credit=LLM_CREDIT),
         ]
@@ -145,6 +146,15 @@ class Engine:
             )
 
     def _derive(self) -> None:
+        try:
+            self._derive_all()
+        except Exception as error:  # told to whoever waits for the memory, then passed on
+            self.restore_error = error
+            raise
+        finally:
+            self.restored.set()
+
+    def _derive_all(self) -> None:
         identity = self.store.manifest.embedding
         if identity is not None:
             self.processing.pool = self._new_pool(identity["dimension"])
@@ -152,7 +162,6 @@ class Engine:
             for scope in self.state.scopes:
                 self.indexing.page_came(scope)
                 self.processing.resume(scope, self._restore.without_vector.pop(scope.number, []))
-            self.restored.set()
 
     def _new_pool(self, dimension: int) -> VectorPool:
         return VectorPool(dimension, self.config.embedding.slab_bytes, self.store.folder.root)

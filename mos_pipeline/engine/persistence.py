@@ -36,7 +36,8 @@ class _Range:
     journal: Journal
     start: int
     stop: int
-    pages: int
+    first_seq: int
+    pages: int = 0
 
 
 class Persistence:
@@ -49,6 +50,7 @@ class Persistence:
         self._desk = desk
         self._retire = retire
         self._ranges: list[_Range] = []
+        self._writing: list[_Range] = []
         self._since: float | None = None
         self._left: dict[Journal, int] = {}
         self._current: Journal | None = None
@@ -59,6 +61,10 @@ class Persistence:
     def idle(self) -> bool:
         """Whether everything is in flushed segments."""
         return not self._ranges and not self.outstanding
+
+    def written(self, seq: int) -> bool:
+        """Whether every page below ``seq`` that has been entered is in a flushed segment."""
+        return all(part.first_seq >= seq for part in (*self._writing, *self._ranges))
 
     def page(self, seq: int, accepted: Accepted) -> None:
         """Note an accepted page."""
@@ -72,7 +78,7 @@ class Persistence:
         self._left[journal] = self._left.get(journal, 0) + 1
         last = self._ranges[-1] if self._ranges else None
         if last is None or last.journal is not journal or last.pages >= self._config.frame_pages:
-            last = _Range(journal, accepted.offset, stop, 0)
+            last = _Range(journal, accepted.offset, stop, seq)
             self._ranges.append(last)
             if self._since is None:
                 self._since = time.monotonic()
@@ -95,6 +101,7 @@ class Persistence:
             everything or self._ranges[0].pages >= self._config.frame_pages or len(self._ranges) > 1
         ):
             part = self._ranges.pop(0)
+            self._writing.append(part)
             self.outstanding += 1
             payload = [str(part.journal.path), part.start, part.stop, self._config.frame_pages]
             self._desk.submit(WRITER, "pages", payload, partial(self._pages_written, part))
@@ -137,6 +144,7 @@ class Persistence:
             logger.error("pages of %s could not be written to a segment: %s", part.journal.path, outcome.error)
             return
         self.outstanding -= 1
+        self._writing.remove(part)
         self._reader.persisted(
             [PageFrame(first, count, FrameAddress(segment, at)) for segment, at, first, count in outcome.result]
         )

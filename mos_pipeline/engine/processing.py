@@ -13,6 +13,7 @@ from mos_pipeline.config import Config
 from mos_pipeline.engine.desk import Desk
 from mos_pipeline.engine.flow import Batch, ScopeFlow, Step
 from mos_pipeline.engine.frames import encode_aside, encode_batch, encode_vectors
+from mos_pipeline.engine.holes import Holes
 from mos_pipeline.engine.persistence import Persistence
 from mos_pipeline.engine.placing import decide
 from mos_pipeline.memory.scheduling import FairQueue
@@ -58,7 +59,7 @@ class Processing:
         self._queued: set[int] = set()
         self._loose: set[int] = set()
         self._embedding: set[int] = set()
-        self._bare: dict[int, list[int]] = {}
+        self._holes = Holes(state.pages, self._capacity)
         self.texts_in_flight = 0
         self.draining = False
         self.ready = False
@@ -81,8 +82,7 @@ class Processing:
 
     def resume(self, scope: Scope, bare: list[int]) -> None:
         """Take up a restored scope; its pages ``bare`` have their places in sessions, but lost their vectors."""
-        if bare:
-            self._bare[scope.number] = bare
+        self._holes.restore(scope, bare)
         self.page_came(scope)
 
     def drain(self) -> None:
@@ -107,18 +107,17 @@ class Processing:
         return len(self._state.pages.seqs_of(scope.number)) - scope.given
 
     def _enqueue(self, scope: Scope) -> None:
-        wanted = self._has_holes(scope) or self._waiting(scope) >= self._capacity
+        wanted = self._holes.of(scope) or self._waiting(scope) >= self._capacity
         wanted = wanted or (self.draining and scope.number in self._loose)
         if wanted and scope.number not in self._queued:
             self._queued.add(scope.number)
             self._queue.push(scope.number, self._waiting(scope))
 
     def _give(self, scope: Scope) -> None:
-        if scope.gaps:
-            seqs = self._take_gap(scope)
-            self._begin(scope, seqs)
-        elif scope.number in self._bare:
-            seqs = self._take_bare(scope)
+        if self._holes.of(scope):
+            seqs, as_batch = self._holes.take(scope)
+            if as_batch:
+                self._begin(scope, seqs)
         else:
             seqs = list(map(int, self._state.pages.seqs_of(scope.number)[scope.given : scope.given + self._capacity]))
             if len(seqs) == self._capacity:
@@ -130,31 +129,12 @@ class Processing:
         self._enqueue(scope)
         self._advance(scope)
 
-    def _take_gap(self, scope: Scope) -> list[int]:
-        """Return a batch of neighbouring pages: what lies between two gaps has its place in its chain already."""
-        seqs = self._state.pages.seqs_of(scope.number)
-        at, run = int(np.searchsorted(seqs, scope.gaps[0])), 1
-        while run < min(self._capacity, len(scope.gaps)) and seqs[at + run] == scope.gaps[run]:
-            run += 1
-        gap, scope.gaps = scope.gaps[:run], scope.gaps[run:]
-        return gap
-
-    def _take_bare(self, scope: Scope) -> list[int]:
-        bare = self._bare.pop(scope.number)
-        if rest := bare[self._capacity :]:
-            self._bare[scope.number] = rest
-        return bare[: self._capacity]
-
-    def _has_holes(self, scope: Scope) -> bool:
-        """Whether what was derived from pages before the last batch was lost, and has to be made again."""
-        return bool(scope.gaps) or scope.number in self._bare
-
     def _begin(self, scope: Scope, seqs: list[int]) -> None:
         self._flows.setdefault(scope.number, ScopeFlow()).batches.append(Batch(tuple(seqs)))
 
     def _has_loose(self, scope: Scope) -> bool:
         """Whether pages of ``scope`` are neither embedded nor on their way to be."""
-        if self._has_holes(scope) or self._waiting(scope) >= self._capacity:
+        if self._holes.of(scope) or self._waiting(scope) >= self._capacity:
             return True
         tail = map(int, self._state.pages.seqs_of(scope.number)[scope.given :])
         return any(not self._settled(scope, seq) and seq not in self._embedding for seq in tail)

@@ -26,6 +26,7 @@ class Role:
     Attributes:
         build: a module-level class or function that makes the stage in the child.
         credit: bytes of work that one worker may have in its hands.
+        blames: may a worker's death be its work's fault; work that can't be blamed is given out again for ever.
         stateful: at shutdown it is told to finish what it accepted; others are ended at once.
     """
 
@@ -34,6 +35,7 @@ class Role:
     args: tuple[Any, ...]
     workers: int = 1
     credit: int = 1 << 20
+    blames: bool = True
     stateful: bool = False
 
 

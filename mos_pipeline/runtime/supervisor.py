@@ -168,7 +168,7 @@ class Supervisor:
         try:
             reports = worker.channel.receive()
         except EOFError:
-            worker.eof = True
+            worker.eof, worker.heard = True, time.monotonic()
             return
         for report in reports:
             self._take(pool, worker, report)
@@ -178,7 +178,7 @@ class Supervisor:
         match report:
             case ["done", unit_id, result]:
                 self._finish(pool, worker, Outcome(unit_id, "done", result))
-            case ["started", unit_ids]:
+            case ["started", unit_ids] if pool.role.blames:
                 with self._lock:
                     pool.ledger.started(worker, unit_ids)
             case ["failed", unit_id, message]:

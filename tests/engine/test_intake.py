@@ -307,9 +307,9 @@ def test_above_the_mark_pages_are_refused_under_policy_raise(tmp_path: Path) -> 
 
 
 def test_above_the_mark_callers_wait_until_there_is_room(tmp_path: Path) -> None:
-    with desk(tmp_path, max_bytes=1000, timeout_s=PATIENCE_S) as d:
+    with desk(tmp_path, max_bytes=1000, timeout_s=10 * PATIENCE_S) as d:
         d.add("x" * 1000)
-        threads = [threading.Thread(target=d.add, args=(f"{i}",)) for i in range(4)]
+        threads = [threading.Thread(target=d.add, args=(f"{i}",), daemon=True) for i in range(4)]
         for thread in threads:
             thread.start()
         time.sleep(0.1)
@@ -339,13 +339,13 @@ def test_after_the_close_nothing_is_accepted_and_nobody_waits(tmp_path: Path) ->
         except ClosedError as error:
             errors.append(error)
 
-    with desk(tmp_path, max_bytes=10, timeout_s=PATIENCE_S) as d:
+    with desk(tmp_path, max_bytes=10, timeout_s=10 * PATIENCE_S) as d:
         d.add("x" * 1000)
-        thread = threading.Thread(target=wait)
+        thread = threading.Thread(target=wait, daemon=True)
         thread.start()
         time.sleep(0.1)
         d.intake.close()
-        thread.join(PATIENCE_S / 2)
+        thread.join(PATIENCE_S)
         assert len(errors) == 1
         d.intake.worked_off(d.intake.backlog_bytes)
         with pytest.raises(ClosedError):

@@ -200,5 +200,3 @@ def frames_of(path: Path, kind: FrameKind) -> list[tuple[Path, Frame]]:
     ]
     reader.close()
     return found
-
-

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 import signal
 import threading
 import time
+from multiprocessing.connection import wait
 from pathlib import Path
 
 import pytest
@@ -119,20 +119,30 @@ def test_a_worker_that_dies_at_every_start_is_given_up(how: str, caplog: pytest.
         assert "the toy can't be built" in caplog.text  # the reason is in the log, not only on stderr
 
 
-def test_restarts_wait_longer_with_each_death_in_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    starts = []
-    real = ChildProcess.start
+def test_restarts_wait_longer_with_each_death_in_a_row_up_to_a_limit() -> None:
+    office = Office(max_restarts=8, restart_backoff_s=0.1)
+    pool = office.supervisor._pools["toy"]
+    for pause in (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0):
+        before = time.monotonic()
+        office.supervisor._count_death(pool, "died")
+        assert before + pause <= pool.start_at[-1] <= time.monotonic() + pause
+    with office:
+        assert office.ask("echo").fate == "done"
+        assert pool.deaths_in_a_row == 0  # work was done
 
-    def start(process: ChildProcess) -> None:
-        starts.append(time.monotonic())
-        real(process)
 
-    monkeypatch.setattr(ChildProcess, "start", start)
-    with Office(toy("exit 0"), max_restarts=3, restart_backoff_s=0.1) as office:
-        office.wait("failed")
-    gaps = [after - before for before, after in itertools.pairwise(starts)]
-    assert len(gaps) == 3
-    assert all(gap >= pause for gap, pause in zip(gaps, (0.1, 0.2, 0.4), strict=True))
+def test_what_a_worker_said_last_counts_though_only_its_death_was_noticed() -> None:
+    office = Office()
+    pool = office.supervisor._pools["toy"]
+    office.supervisor._start_worker(pool)
+    (worker,) = pool.workers
+    worker.ready = True
+    unit = office.submit("die after done", "result")
+    assert wait([worker.process.sentinel], PATIENCE_S)
+    office.supervisor._bury(pool, worker)
+    assert office.outcome(unit).result == "result"
+    with office:
+        office.close()
 
 
 def test_a_worker_that_can_not_be_started_fails_the_pool_or_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
