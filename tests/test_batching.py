@@ -94,6 +94,22 @@ def test_queries_overtake_and_go_together() -> None:
     assert {item.unit for item in batcher.next()} == {1}
 
 
+def test_pages_get_a_turn_however_many_queries_come() -> None:
+    clock = Clock()
+    batcher = make(clock=clock)
+    batcher.add(1, [50] * 8)
+    kinds = []
+    for query in range(100, 160):
+        batcher.add_query(query, 12)
+        batcher.query_came()
+        clock.now += 0.25
+        batch = batcher.next()
+        kinds.append(batch[0].unit >= 100)
+        assert padded(batch) <= 200
+    assert kinds[:10] == [True] * 4 + [False] + [True] * 4 + [False]
+    assert len(batcher) == 0
+
+
 def test_batches_stay_short_while_queries_come() -> None:
     clock = Clock()
     batcher = make(600, clock=clock)
@@ -146,13 +162,14 @@ def test_noise_never_makes_a_part_negative(seconds: list[float], limit: float) -
     cost.fit([(64 * (i + 1), s) for i, s in enumerate(seconds)])
     assert cost.fixed >= 0
     assert cost.per_piece > 0
-    assert cost.pieces_within(limit) >= 1
+    assert cost.pieces_within(limit) >= cost.fixed_pieces - 1 > 0  # a batch takes at most twice its fixed part
 
 
 def test_the_pace_follows_the_machine() -> None:
     cost = CostModel()
     cost.fit([(100, 0.02), (500, 0.06)])
     before = cost.pieces_within(0.04)
+    assert before == 300
     for _ in range(60):
         cost.observe(300, 0.08)  # twice as slow as measured
     assert cost.seconds(300) == pytest.approx(0.08, rel=0.01)

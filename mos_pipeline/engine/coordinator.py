@@ -66,6 +66,7 @@ class Coordinator:
         self._waiters: list[_Waiter] = []
         self._stopping = False
         self._hurry = False
+        self._breathed = 0.0
         self.error: MosError | None = None
         self._thread = threading.Thread(target=self._run, name="mos-coordinator", daemon=True)
 
@@ -104,10 +105,12 @@ class Coordinator:
         return self._wait(_Waiter(drains=False, upto=self._intake.next_seq), timeout)
 
     def breathe(self) -> bool:
-        """Let others have ``lock`` for a moment; return False where the work at hand should be given up."""
-        self.lock.release()
-        time.sleep(PAUSE_S)
-        self.lock.acquire()
+        """Let others have ``lock`` once in a while; return False where the work at hand should be given up."""
+        if time.perf_counter() - self._breathed > BUSY_S:
+            self.lock.release()
+            time.sleep(PAUSE_S)
+            self.lock.acquire()
+            self._breathed = time.perf_counter()
         return not self._hurry
 
     def absorb(self, limit: int | None = None) -> None:

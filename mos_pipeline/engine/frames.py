@@ -126,7 +126,7 @@ def highest_page(kind: FrameKind, body: bytes) -> int:
     """Return the highest page number that a derived frame speaks of; -1 where it speaks of none."""
     match kind:
         case FrameKind.VECTORS:
-            return int(decode_vectors(body).seqs.max(initial=-1))
+            return int(np.frombuffer(decode(body)[0], "<i8").max(initial=-1))  # without unpacking the vectors
         case FrameKind.WORDS:
             words = decode_words(body)
             return -1 if words is None else int(words.seqs.max(initial=-1))

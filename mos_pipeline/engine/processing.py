@@ -83,7 +83,8 @@ class Processing:
     def resume(self, scope: Scope, bare: list[int]) -> None:
         """Take up a restored scope; its pages ``bare`` have their places in sessions, but lost their vectors."""
         self._holes.restore(scope, bare)
-        self.page_came(scope)
+        if self._has_loose(scope):
+            self.page_came(scope)
 
     def drain(self) -> None:
         """From now on embed the pages of rings that are not full, too."""

@@ -2,7 +2,8 @@
 
 Texts of like length go together, since each is padded to the longest of its batch; each batch holds a text of the unit
 that has waited longest, so that nobody starves. Queries go before everything, and while queries come, batches of pages
-are kept short, so that a query finds the model free soon.
+are kept short, so that a query finds the model free soon. However many queries come, pages get a short batch once in
+the query window.
 """
 
 from __future__ import annotations
@@ -58,9 +59,18 @@ class CostModel:
         """Return how long a batch of so many word pieces will take."""
         return self._pace * (self.fixed + self.per_piece * pieces)
 
+    @property
+    def fixed_pieces(self) -> float:
+        """How many word pieces cost as much as a batch's fixed part."""
+        return max(self.fixed / self.per_piece, LEAST_FIXED_PIECES)
+
     def pieces_within(self, seconds: float) -> int:
-        """Return how many word pieces, padding included, can be computed in that time; at least 1."""
-        return max(1, int((seconds / self._pace - self.fixed) / self.per_piece))
+        """Return how many word pieces, padding included, can be computed in that time.
+
+        Never fewer than cost as much as the fixed part: where the machine is so busy that every batch takes too long,
+        tiny ones would make it busier still.
+        """
+        return int(max((seconds / self._pace - self.fixed) / self.per_piece, self.fixed_pieces))
 
 
 @dataclass(slots=True)
@@ -92,7 +102,7 @@ class Batcher:
         self._query_batch_s = query_batch_s
         self._cost = cost
         self._clock = clock
-        self._last_query = float("-inf")
+        self._last_query = self._last_pages = float("-inf")
         self._queries: list[Item] = []
         self._units: dict[int, _Waiting] = {}  # in their order of arrival
         self._items: list[Item] = []  # of units that may be mixed, by length
@@ -116,6 +126,8 @@ class Batcher:
 
     def add(self, unit: int, lengths: Sequence[int], *, alone: bool = False) -> None:
         """Let a unit's texts wait; ``alone``: in batches without any other unit's texts."""
+        if not self._units:
+            self._last_pages = self._clock()
         items = [Item(length, unit, text) for text, length in enumerate(lengths)]
         self._units[unit] = _Waiting(len(items), sorted(items) if alone else None)
         if not alone:
@@ -130,14 +142,16 @@ class Batcher:
 
     def next(self) -> list[Item]:
         """Take the next batch out: texts that should be computed together now; empty where nothing waits."""
-        if self._queries:
+        now = self._clock()
+        if self._queries and not (self._units and now - self._last_pages > self._query_window_s):
             return self._take_queries()
         if not self._units:
             return []
+        self._last_pages = now
         oldest, waiting = next(iter(self._units.items()))
         items = self._items if waiting.alone is None else waiting.alone
         seed = max(place for place, item in enumerate(items) if item.unit == oldest)
-        low, high = self._around(items, seed, self._limit())
+        low, high = self._around(items, seed, self._limit(now))
         batch = items[low:high]
         del items[low:high]
         for item in batch:
@@ -158,8 +172,8 @@ class Batcher:
         batch, self._queries = self._queries[:count], self._queries[count:]
         return batch
 
-    def _limit(self) -> int:
-        if self._clock() - self._last_query > self._query_window_s:
+    def _limit(self, now: float) -> int:
+        if now - self._last_query > self._query_window_s:
             return self._batch_pieces
         return min(self._batch_pieces, self._cost.pieces_within(self._query_batch_s))
 
@@ -170,7 +184,6 @@ class Batcher:
         fixed cost would.
         """
         low, high = seed, seed + 1
-        fixed_pieces = max(self._cost.fixed / self._cost.per_piece, LEAST_FIXED_PIECES)
         while low > 0 or high < len(items):
             count, longest = high - low, items[high - 1].length
             below = longest - items[low - 1].length if low > 0 else float("inf")
@@ -178,7 +191,7 @@ class Batcher:
             if high < len(items) and items[high].length * (count + 1) > limit:
                 above = float("inf")
             sharing = max(1, min(len(items) - count, limit // longest))
-            if longest * (count + 1) > limit or min(below, above) * sharing > fixed_pieces:
+            if longest * (count + 1) > limit or min(below, above) * sharing > self._cost.fixed_pieces:
                 break
             if below <= above:
                 low -= 1

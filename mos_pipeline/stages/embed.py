@@ -28,9 +28,9 @@ __all__ = ["EmbedStage"]
 
 logger = logging.getLogger(__name__)
 
-LOOKAHEAD = 256  # texts split into word pieces before their turn; more would make queries wait
+LOOKAHEAD = 256  # texts split into word pieces before their turn; many more would make queries wait
 WARM_UP_SHAPES = ((1, 8), (1, 64), (4, 64), (8, 64), (4, 128))  # texts, words of one piece each
-WARM_UP_ROUNDS = 2
+WARM_UP_ROUNDS = 3
 
 
 @dataclass(slots=True)
@@ -83,13 +83,15 @@ class EmbedStage:
         """
         info = self._backend.load()
         self._dimension = info["dimension"]
-        samples = []
-        for count, words in WARM_UP_SHAPES:
-            items = self._backend.prepare([" ".join(["the"] * words)] * count)
-            # The quickest of a few: the first runs pay for memory and code that later ones find ready.
-            samples.append((_pieces(items), min(self._timed(items)[1] for _ in range(WARM_UP_ROUNDS))))
-        self._cost.fit(samples)
+        self._cost.fit(self._measured())
         return {**info, "ms_per_batch": round(self._cost.seconds(self._settings.batch_word_pieces) * 1000, 1)}
+
+    def _measured(self) -> list[tuple[int, float]]:
+        """Return what batches of a few sizes take: word pieces, padding included, and seconds."""
+        shapes = [self._backend.prepare([" ".join(["the"] * words)] * count) for count, words in WARM_UP_SHAPES]
+        rounds = [[self._timed(items)[1] for items in shapes] for _ in range(WARM_UP_ROUNDS)]
+        # The quickest of a few: the first runs pay for memory and code that later ones find ready.
+        return [(_pieces(items), min(times)) for items, times in zip(shapes, zip(*rounds, strict=True), strict=True)]
 
     def accept(self, unit_id: int, kind: str, payload: Any) -> None:
         """Take one unit."""
@@ -111,7 +113,8 @@ class EmbedStage:
         """Compute one batch, of queries where there are any."""
         while self._queries:
             self._split(self._queries.popleft(), report)
-        while self._fresh and not self._batcher.queries and len(self._batcher) < LOOKAHEAD:
+        ahead = 1 if self._batcher.queries else LOOKAHEAD
+        while self._fresh and len(self._batcher) < ahead:
             self._split(self._fresh.popleft(), report)
         batch = self._batcher.next()
         if batch:
