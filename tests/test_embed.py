@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -119,19 +120,17 @@ texts_of_units = st.lists(st.lists(st.text(max_size=30), max_size=10), max_size=
 @settings(max_examples=25, deadline=None)
 @given(texts_of_units, st.integers(64, 2048), st.data())
 def test_every_vector_lands_in_its_row(units: list[list[str]], pieces: int, data: st.DataObject) -> None:
-    bench = Bench(batch_word_pieces=pieces)
-    for unit_id, texts in enumerate(units):
-        bench.embed(unit_id, texts, data.draw(st.booleans()))
-        if data.draw(st.booleans()) and bench.stage.pending:
-            bench.stage.step(bench.report)
-    report = bench.run()
-    assert report.failures == {}
-    assert report.results == {unit_id: len(texts) for unit_id, texts in enumerate(units)}
-    for unit_id, texts in enumerate(units):
-        if texts:
-            cleaned = [text.encode("utf-8", "replace").decode() for text in texts]
-            assert np.array_equal(bench.vectors(unit_id), expected(cleaned))
-    bench.close()
+    order = data.draw(st.permutations(range(2 * len(units)))) if units else []
+    with contextlib.closing(Bench(batch_word_pieces=pieces)) as bench:
+        for unit_id, texts in enumerate(units):
+            bench.embed(unit_id, texts, bool(order[unit_id] % 2))
+            if order[-1 - unit_id] % 2:
+                bench.stage.step(bench.report)
+        report = bench.run()
+        assert report.failures == {}
+        assert report.results == {unit_id: len(texts) for unit_id, texts in enumerate(units)}
+        for unit_id, texts in enumerate(units):
+            assert not texts or np.array_equal(bench.vectors(unit_id), expected(texts))
 
 
 def test_prepare_tells_the_identity_and_measures(bench: Bench) -> None:

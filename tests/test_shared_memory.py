@@ -81,6 +81,16 @@ def test_close_with_a_living_view_says_so_and_closes_later(kind: str, tmp_path: 
     slab.close()
 
 
+def test_a_block_that_was_forgotten_is_unmapped_with_its_last_view() -> None:
+    ran = run_python(
+        "from mos_pipeline.runtime.shared_memory import Slab\n"
+        "slab = Slab.create(65536); view = slab.data[3:5]; memory = slab._mapping\n"
+        "del slab; del memory; print(view.tolist()); del view"
+    )
+    assert ran.stdout == "[0, 0]\n"
+    assert "Exception ignored" not in ran.stderr
+
+
 @pytest.mark.parametrize("kind", ["shm", "file"])
 def test_a_process_that_attached_does_not_destroy_the_block_by_ending(kind: str, tmp_path: Path) -> None:
     slab = make(kind, tmp_path)

@@ -97,6 +97,7 @@ class Engine:
             self.state,
             config.backlog,
             store.new_journal,
+            store.retire,
             lambda: self.inbox.put(None),
             power=config.store.durability == "power",
         )

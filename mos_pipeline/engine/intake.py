@@ -43,17 +43,22 @@ class Intake:
         state: MemoryState,
         backlog: Backlog,
         new_journal: Callable[[int], Journal],
+        discard: Callable[[Journal], None],
         wake: Callable[[], None],
         *,
         power: bool,
     ) -> None:
-        """Accept into ``state``; ``new_journal(min_bytes)`` makes journals, ``wake()`` wakes the coordinator."""
+        """Accept into ``state``; ``wake()`` wakes the coordinator.
+
+        ``new_journal(min_bytes)`` makes a journal, ``discard(journal)`` removes one that was not used.
+        """
         self.lock = threading.Lock()
         self.accepted: deque[Accepted] = deque()
         self.armed = False
         self._state = state
         self._config = backlog
         self._new_journal = new_journal
+        self._discard = discard
         self._wake = wake
         self._power = power
         self._next_seq = 0
@@ -222,7 +227,9 @@ class Intake:
         with self._making:
             spare, self._spare = self._spare, None
             if spare is not None and spare.size < min_bytes:
-                _discard(spare)  # used after the larger one, it would hold younger pages under a lower number
+                # Used after the larger one, it would hold younger pages under a lower number.
+                with contextlib.suppress(StoreError):  # it stays, empty, and the next opening removes it
+                    self._discard(spare)
                 spare = None
             journal = self._new_journal(min_bytes) if spare is None else spare
         self._left = [each for each in self._left if each.size]
@@ -254,10 +261,3 @@ def _sync(journal: Journal) -> None:
         if journal.size:
             raise
         # Closed meanwhile: that happens only after its pages were written to a segment and flushed there.
-
-
-def _discard(journal: Journal) -> None:
-    """Remove a journal that nothing was written to."""
-    journal.close()
-    with contextlib.suppress(OSError):  # then it stays, empty, and the next opening removes it
-        journal.path.unlink()

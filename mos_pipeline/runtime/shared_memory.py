@@ -10,6 +10,7 @@ mapped, so that ``sweep`` can tell leftovers of dead owners from living blocks, 
 from __future__ import annotations
 
 import _posixshmem  # type: ignore[import-not-found]
+import contextlib
 import errno
 import fcntl
 import mmap
@@ -30,6 +31,13 @@ SHM_FOLDER = Path("/dev/shm")  # noqa: S108  (the kernel's folder, not a tempora
 PREFIX = "mos-"
 
 Bytes = npt.NDArray[np.uint8]
+
+
+class _Memory(SharedMemory):
+    def __del__(self) -> None:
+        # Dropped without close(), beside a view that lives a moment longer: the mapping ends with that view.
+        with contextlib.suppress(BufferError):
+            super().__del__()
 
 
 class Slab:
@@ -55,7 +63,7 @@ class Slab:
             StoreFullError: /dev/shm is missing or too small.
         """
         try:
-            memory = SharedMemory(_new_name(), create=True, size=size)
+            memory = _Memory(_new_name(), create=True, size=size)
         except OSError as error:
             raise _full(str(SHM_FOLDER), size, error) from None
         try:

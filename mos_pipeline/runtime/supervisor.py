@@ -190,7 +190,7 @@ class Supervisor:
                     pool.info = info
                     worker.ready = True
                     pool.hand_out()
-                self._on_change(pool.role.name)
+                self._tell(self._on_change, pool.role.name)
             case ["refused", kind, message]:
                 self._fail(pool, f"{kind}: {message}")
 
@@ -200,7 +200,7 @@ class Supervisor:
             pool.deaths_in_a_row = 0
             pool.hand_out()
         if unit is not None:
-            self._on_outcome(pool.role.name, outcome)
+            self._tell(self._on_outcome, pool.role.name, outcome)
 
     def _bury(self, pool: Pool, worker: Worker) -> None:
         while not worker.eof and worker.channel.pipe.poll():
@@ -213,7 +213,7 @@ class Supervisor:
         if self._deadline is None and pool.error is None:
             logger.warning("%s: a worker died (%s); its work is given out again", pool.role.name, cause)
             for unit in killers:
-                self._on_outcome(pool.role.name, Outcome(unit.unit_id, "killed", error=cause))
+                self._tell(self._on_outcome, pool.role.name, Outcome(unit.unit_id, "killed", error=cause))
             if killers:  # the cause is found and out of the way
                 pool.deaths_in_a_row = 0
             self._count_death(pool, f"died again and again, last by {cause}")
@@ -238,9 +238,15 @@ class Supervisor:
             for worker in pool.workers:
                 worker.process.kill()
             lost = pool.ledger.give_up()
-        self._on_change(pool.role.name)
+        self._tell(self._on_change, pool.role.name)
         for unit in lost:
-            self._on_outcome(pool.role.name, Outcome(unit.unit_id, "down", error=error))
+            self._tell(self._on_outcome, pool.role.name, Outcome(unit.unit_id, "down", error=error))
+
+    def _tell(self, callback: Callable[..., None], *news: object) -> None:
+        try:
+            callback(*news)
+        except Exception:  # the thread's edge: whoever is told must not end it, and all other work with it
+            logger.exception("the receiver of %s failed; going on", news)
 
     def _check_deadlines(self) -> None:
         now = time.monotonic()

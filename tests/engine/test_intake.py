@@ -38,7 +38,9 @@ class Desk:
         self.state = MemoryState(self.store.manifest.store, CONFIG)
         self.made: list[Journal] = []
         self.wakes = 0
-        self.intake = Intake(self.state, Backlog(**backlog), self.new_journal, self.wake, power=power)
+        self.intake = Intake(
+            self.state, Backlog(**backlog), self.new_journal, self.store.retire, self.wake, power=power
+        )
 
     def new_journal(self, min_bytes: int) -> Journal:
         self.made.append(self.store.new_journal(min_bytes))
@@ -176,6 +178,8 @@ def test_a_spare_journal_never_holds_younger_pages_than_a_later_one(tmp_path: Pa
         d.intake.provide_spare()
         for text in sent[1:]:
             d.add(text)
+        assert d.made[1] not in d.store.journals()
+        assert not d.made[1].path.exists()
     assert texts(tmp_path) == sent
 
 

@@ -1,6 +1,7 @@
-"""A program that adds pages until it is killed: ``python -m tests.faults.driver STORE NOTES SEED``.
+"""A program that adds pages until it is killed: ``python -m tests.faults.driver STORE NOTES SEED [rest]``.
 
-It opens the store, adds bursts for a random time, closes it, and begins anew, so that it can be killed at any of these.
+With ``rest`` it adds one burst and keeps the store open. Otherwise it opens the store, adds bursts for a random time,
+closes it, and begins anew, so that it can be killed at any of these.
 Whatever ``add`` has returned stands in the file NOTES at once, a line ``user page_id`` each.
 """
 
@@ -19,22 +20,22 @@ __all__ = ["main"]
 USERS = 5
 
 
-def main(store: Path, notes: Path, seed: int) -> None:
+def main(store: Path, notes: Path, seed: int, *, rest: bool) -> None:
     """Add pages until somebody ends this process."""
     rng = random.Random(seed)
     number = seed * 1_000_000
     out = os.open(notes, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     while True:
         with open_fake(store, llm__processes=1, store__journal_bytes=65536, store__flush_interval_s=0.1) as memory:
-            stop = time.monotonic() + rng.choice((0.1, 0.4, 1.5))
+            stop = time.monotonic() + rng.choice((0.1, 0.4, 1.5, 1.5))
             while time.monotonic() < stop:
-                for _ in range(rng.choice((1, 3, 30, 100))):
+                for _ in range(rng.choice((1, 3, 9, 40))):
                     user = f"user{rng.randrange(USERS)}"
                     page_id = memory.add(user, *page_text(number))
                     os.write(out, f"{user} {page_id}\n".encode())
                     number += 1
-                time.sleep(rng.random() * 0.1)
+                time.sleep(3600 if rest else rng.random() * 0.1)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), rest=sys.argv[4:] == ["rest"])

@@ -81,7 +81,7 @@ def told(reports: list[str], path: Path, offset: int) -> bool:
 def check_all_but(path: Path, made: Made, lost: set[int], *, workers: bool = False) -> list[str]:
     """Open the store twice, add a page each time, and check that all pages but ``lost`` are there and in order.
 
-    With workers everything is worked off at the first opening, and checked at both. Returns the damage told of at first.
+    With workers everything is worked off at the first opening, and checked. Returns the damage told of at first.
     """
     kept = [page for seq, page in enumerate(made.pages) if seq not in lost]
     damage: list[list[str]] = []

@@ -1,4 +1,4 @@
-"""A worker is killed again and again under load: it is restarted in place, and nothing is lost, doubled or reordered."""
+"""A worker is killed again and again under load: it is restarted in place; nothing is lost, doubled or reordered."""
 
 from __future__ import annotations
 

@@ -63,6 +63,8 @@ class Office:
         with self._news:
             self.changes.append(role)
             self._news.notify_all()
+        if self.broken_callback:
+            raise RuntimeError("the callback broke")
 
     def submit(self, kind: str, payload: Any = None, role: str = "toy", *, urgent: bool = False) -> int:
         unit_id = self.supervisor.reserve_id()

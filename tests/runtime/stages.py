@@ -17,7 +17,7 @@ from mos_pipeline.runtime.worker import Report
 
 __all__ = ["WAYS_TO_DIE", "Toy"]
 
-WAYS_TO_DIE = ("SIGKILL", "SIGSEGV", "SIGTERM", "exit 0", "exit 1", "exception")
+WAYS_TO_DIE = ("SIGKILL", "SIGSEGV", "exit 0", "exit 1", "exception")
 FOREVER_S = 3600.0
 
 

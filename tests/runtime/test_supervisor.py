@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from mos_pipeline.config import Runtime
 from mos_pipeline.errors import WorkerError
 from mos_pipeline.runtime.channel import Channel
 from mos_pipeline.runtime.start import ChildProcess
@@ -73,11 +74,17 @@ def test_a_unit_that_kills_three_workers_is_told_apart_and_the_others_are_done()
 
 
 def test_several_poisonous_units_take_no_other_work_with_them() -> None:
-    with Office(max_attempts=2, max_restarts=5) as office:
-        poison = [office.submit("die", how) for how in ("SIGSEGV", "exit 1", "exception")]
+    with Office(max_attempts=2, max_restarts=4) as office:
+        poison = [office.submit("die", how) for how in ("SIGSEGV", "exit 1")]
         innocent = [office.submit("echo", i) for i in range(5)]
-        assert [office.outcome(unit).error for unit in poison] == ["signal 11", "exit code 1", "exit code 1"]
+        assert [office.outcome(unit).error for unit in poison] == ["signal 11", "exit code 1"]
         assert {office.outcome(unit).fate for unit in innocent} == {"done"}
+
+
+def test_work_that_can_not_be_to_blame_is_given_out_for_ever(tmp_path: Path) -> None:
+    with Office(toy(blames=False), max_attempts=1) as office:
+        units = [office.submit("die once", ["SIGKILL", str(tmp_path / str(i))]) for i in range(3)]
+        assert [office.outcome(unit).fate for unit in units] == ["done"] * 3
 
 
 def test_urgent_work_overtakes_what_waits() -> None:
@@ -185,45 +192,46 @@ def _touched(path: Path) -> Path:
     return path
 
 
-def test_a_hanging_worker_is_killed_and_its_work_done_by_the_next(tmp_path: Path) -> None:
-    with Office(work_timeout_s=1.0) as office:
-        units = [office.submit("echo"), office.submit("hang", str(tmp_path / "hang")), office.submit("echo")]
+def test_silent_workers_are_replaced_and_their_work_is_done(tmp_path: Path) -> None:
+    names = ("hangs in work", "hangs before it begins", "stopped in work", "stopped while idle")
+    with Office(*(toy(name=name) for name in names), work_timeout_s=1.0, max_attempts=10) as office:
+        for name in names:
+            office.wait("ready", name)
+        office.signal(signal.SIGSTOP, names[3])
+        units = [
+            office.submit("hang", str(tmp_path / "work"), role=names[0]),
+            office.submit("hang in accept", str(tmp_path / "accept"), role=names[1]),
+            office.submit("die once", ["SIGSTOP", str(tmp_path / "stopped")], role=names[2]),
+            *(office.submit("echo", role=name) for name in names),
+        ]
         assert {office.outcome(unit).fate for unit in units} == {"done"}
-        assert office.supervisor.state("toy").restarts == 1
-
-
-def test_a_worker_that_hangs_before_it_begins_is_killed_too(tmp_path: Path) -> None:
-    with Office(work_timeout_s=1.0) as office:
-        assert office.ask("hang in accept", str(tmp_path / "hang")).fate == "done"
-        assert office.supervisor.state("toy").restarts == 1
+        # On a machine that is very busy one that did nothing wrong may be late, too.
+        assert all(office.supervisor.state(name).restarts >= 1 for name in names)
 
 
 def test_a_unit_that_always_hangs_is_told_apart(tmp_path: Path) -> None:
-    with Office(work_timeout_s=0.3, max_attempts=2) as office:
+    with Office(work_timeout_s=0.7, max_attempts=2) as office:
         unit, after = office.submit("sleep", PATIENCE_S), office.submit("echo")
         assert office.outcome(unit)[1:] == ("killed", None, "signal 9")
         assert office.outcome(after).fate == "done"
 
 
-def test_long_silence_without_work_is_no_offence() -> None:
-    with Office(work_timeout_s=0.3) as office:
-        office.wait("ready")
-        time.sleep(1.5)
-        assert office.ask("sleep", 0.01).fate == "done"
-        assert office.supervisor.state("toy").restarts == 0
-
-
-@pytest.mark.parametrize("in_work", [True, False], ids=["in work", "idle"])
-def test_a_stopped_worker_is_replaced(tmp_path: Path, *, in_work: bool) -> None:
-    with Office(work_timeout_s=1.0) as office:
-        office.wait("ready")
-        if in_work:
-            unit = office.submit("die once", ["SIGSTOP", str(tmp_path / "stopped")])
-        else:
-            office.signal(signal.SIGSTOP)
-            unit = office.submit("echo")
-        assert office.outcome(unit).fate == "done"
-        assert office.supervisor.state("toy").restarts == 1
+def test_silence_counts_from_the_moment_when_there_is_work() -> None:
+    office = Office()
+    pool, config = office.supervisor._pools["toy"], Runtime(work_timeout_s=10.0, start_timeout_s=20.0)
+    office.supervisor._start_worker(pool)
+    (worker,) = pool.workers
+    now = worker.born
+    assert pool.overdue(config, now + 20.0) == []
+    assert pool.overdue(config, now + 20.1) == [worker]  # not ready yet
+    worker.ready, worker.heard = True, now - 1000.0
+    assert pool.overdue(config, now + 1000.0) == []  # nothing to do
+    office.submit("sleep", 0)
+    assert worker.heard >= now
+    assert pool.overdue(config, worker.heard + 10.0) == []
+    assert pool.overdue(config, worker.heard + 10.1) == [worker]
+    with office:
+        office.close()
 
 
 def test_a_worker_that_never_gets_ready_is_replaced_and_given_up() -> None:
@@ -231,17 +239,15 @@ def test_a_worker_that_never_gets_ready_is_replaced_and_given_up() -> None:
         assert office.outcome(office.submit("echo")).fate == "down"
 
 
-@pytest.mark.parametrize("size", [100, 100_000], ids=["small", "larger than the pipe"])
-def test_half_a_report_holds_nobody_up(tmp_path: Path, size: int) -> None:
+def test_half_a_report_holds_nobody_up(tmp_path: Path) -> None:
     """Its writer is killed, or stopped, in the midst of it; another pool goes on meanwhile."""
     with Office(toy(), toy(name="other"), work_timeout_s=1.0) as office:
-        for how in ("SIGKILL", "SIGSTOP"):
+        for how, size in (("SIGKILL", 100), ("SIGSTOP", 100_000)):  # the latter is larger than the pipe
             marker = tmp_path / how
             unit = office.submit("half a report", [how, size, str(marker)])
             while not marker.exists():
                 time.sleep(0.01)
             assert {office.ask("echo", i, role="other").fate for i in range(20)} == {"done"}
-            assert not office.outcomes[unit]
             assert office.outcome(unit).result == [how, size, str(marker)]
 
 
@@ -273,13 +279,13 @@ def test_many_threads_submit_while_workers_die(tmp_path: Path) -> None:
 
         def add(thread: int) -> None:
             for i in range(100):
-                if i % 50 == 25:
+                if i == 25:
                     units.append(office.submit("die once", ["SIGKILL", str(tmp_path / f"{thread}-{i}")]))
                 units.append(office.submit("echo", [thread, i]))
                 office.supervisor.state("toy")
 
         def kill() -> None:
-            while not stop.wait(0.1):
+            while not stop.wait(0.3):
                 for pid in office.pids()[:1]:
                     os.kill(pid, signal.SIGKILL)
 
@@ -293,7 +299,7 @@ def test_many_threads_submit_while_workers_die(tmp_path: Path) -> None:
         time.sleep(0.5)
         stop.set()
         killer.join()
-        assert len(units) == 4 * 102
+        assert len(units) == 4 * 101
         assert {office.outcome(unit).fate for unit in units} == {"done"}
         assert office.supervisor.state("toy").waiting == 0
 
@@ -315,6 +321,14 @@ def test_callers_may_come_while_a_dead_worker_is_buried(monkeypatch: pytest.Monk
         assert office.supervisor.state("toy").waiting == 2
         go_on.set()
         assert {office.outcome(unit).fate for unit in units} == {"done"}
+
+
+def test_a_receiver_that_fails_does_not_stop_the_others_work(caplog: pytest.LogCaptureFixture) -> None:
+    office = Office()
+    office.broken_callback = True
+    with office:
+        assert [office.ask("echo", i).result for i in range(3)] == [0, 1, 2]
+    assert caplog.text.count("the callback broke") >= 3
 
 
 def test_deaths_are_noticed_where_the_caller_ignores_them(tmp_path: Path) -> None:

@@ -1,0 +1,68 @@
+"""Stages that die of a certain word, in the place of the real ones: children import them by this module's name."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mos_pipeline.runtime.worker import Report
+from mos_pipeline.stages.embed import EmbedStage
+from mos_pipeline.stages.tasks import TaskStage
+
+__all__ = ["POISON", "PoisonedEmbedStage", "PoisonedTaskStage"]
+
+POISON = "belladonna"
+
+
+class _DeadlyReport:
+    """Passes reports on; kills this process once it has begun work that ``deadly`` tells of."""
+
+    def __init__(self, report: Report, deadly: Callable[[int], bool]) -> None:
+        self._report = report
+        self._deadly = deadly
+
+    def started(self, unit_ids: Sequence[int]) -> None:
+        self._report.started(unit_ids)
+        if any(map(self._deadly, unit_ids)):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def done(self, unit_id: int, result: Any) -> None:
+        self._report.done(unit_id, result)
+
+    def failed(self, unit_id: int, message: str) -> None:
+        self._report.failed(unit_id, message)
+
+
+class PoisonedEmbedStage(EmbedStage):
+    """An embedder that dies of a text with the poison in it."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._deadly: set[int] = set()
+
+    def accept(self, unit_id: int, kind: str, payload: Any) -> None:
+        texts = payload if kind == "query" else payload[0]
+        if any(POISON in text for text in texts):
+            self._deadly.add(unit_id)
+        super().accept(unit_id, kind, payload)
+
+    def step(self, report: Report) -> None:
+        super().step(_DeadlyReport(report, self._deadly.__contains__))
+
+
+class PoisonedTaskStage(TaskStage):
+    """An LLM worker that dies of a page with the poison in it."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._deadly: set[int] = set()
+
+    def accept(self, unit_id: int, kind: str, payload: Any) -> None:
+        if any(POISON in text for page in payload["pages"] for text in page):
+            self._deadly.add(unit_id)
+        super().accept(unit_id, kind, payload)
+
+    def step(self, report: Report) -> None:
+        super().step(_DeadlyReport(report, self._deadly.__contains__))
