@@ -14,7 +14,7 @@ from mos_pipeline import config
 from mos_pipeline.runtime.vector_pool import VectorPool
 from mos_pipeline.stages.backend import Prepared, Vectors
 from mos_pipeline.stages.embed import EmbedStage
-from mos_pipeline.testing.fake_embedder import FakeBackend
+from mos_pipeline.stages.fake_backend import FakeBackend
 
 FAKE = config.Embedding(backend="fake")
 

@@ -14,8 +14,8 @@ import pytest
 from mos_pipeline import config
 from mos_pipeline.errors import ModelNotFoundError, WorkerError
 from mos_pipeline.stages.backend import Backend, Vectors
+from mos_pipeline.stages.fake_backend import FakeBackend
 from mos_pipeline.stages.sentence_transformer import SentenceTransformerBackend, set_environment
-from mos_pipeline.testing.fake_embedder import FakeBackend
 
 TEXTS = [
     "User: The red bicycle is in the garden. Assistant: I shall fetch the red bicycle from the garden.",
@@ -87,7 +87,7 @@ class TestFake(BackendLaws):
         assert np.array_equal(one, other)
 
     def test_the_table_of_words_stays_bounded(self, backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("mos_pipeline.testing.fake_embedder.MAX_WORDS", 50)
+        monkeypatch.setattr("mos_pipeline.stages.fake_backend.MAX_WORDS", 50)
         before = embed(backend, TEXTS)
         for i in range(40):
             embed(backend, [" ".join(f"word{i}x{j}" for j in range(100))])

@@ -199,7 +199,7 @@ class EmbedStage:
 
 def _backend(settings: config.Embedding) -> Backend:
     if settings.backend == "fake":
-        from mos_pipeline.testing.fake_embedder import FakeBackend
+        from mos_pipeline.stages.fake_backend import FakeBackend
 
         return FakeBackend(settings)
     from mos_pipeline.stages.sentence_transformer import SentenceTransformerBackend

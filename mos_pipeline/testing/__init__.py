@@ -1,1 +1,0 @@
-"""Support for tests of this library and of programs that use it."""
