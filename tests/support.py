@@ -13,40 +13,11 @@ from mos_pipeline import MemoryPipeline, Page
 __all__ = ["all_pages", "children", "open_fake", "own_blocks", "page_text"]
 
 FAKE: dict[str, Any] = {"embedding__backend": "fake", "runtime__restart_backoff_s": 0.01}
-WORDS = tuple(
-    [
-        "beagle",
-        "harbour",
-        "violin",
-        "tomato",
-        "ladder",
-        "winter",
-        "passport",
-        "engine",
-        "garden",
-        "museum",
-        "bicycle",
-        "lantern",
-        "recipe",
-        "allergy",
-        "mountain",
-        "station",
-        "pepper",
-        "blanket",
-        "teacher",
-        "concert",
-        "island",
-        "window",
-        "letter",
-        "orchard",
-        "puzzle",
-        "salary",
-        "tunnel",
-        "uncle",
-        "velvet",
-        "whistle",
-    ]
-)
+WORD_LIST = """
+beagle harbour violin tomato ladder winter passport engine garden museum bicycle lantern recipe allergy mountain
+station pepper blanket teacher concert island window letter orchard puzzle salary tunnel uncle velvet whistle
+"""
+WORDS = WORD_LIST.split()
 
 
 def open_fake(path: Path, **settings: Any) -> MemoryPipeline:

@@ -30,6 +30,7 @@ ABSORB_AT_ONCE = 64
 INDEX_AT_ONCE = 16
 BUSY_S = 0.001
 PAUSE_S = 0.00005
+SPARE_PAUSE_S = 5.0
 
 Call = Callable[[], None]
 
@@ -67,6 +68,7 @@ class Coordinator:
         self._stopping = False
         self._hurry = False
         self._breathed = 0.0
+        self._no_spare_before = 0.0
         self.error: MosError | None = None
         self._thread = threading.Thread(target=self._run, name="mos-coordinator", daemon=True)
 
@@ -224,10 +226,14 @@ class Coordinator:
         return waiter.done
 
     def _provide_spare(self) -> None:
+        if time.monotonic() < self._no_spare_before:
+            return
         try:
             self._intake.provide_spare()
         except StoreError as error:
-            # Not fatal here: add makes its own journal when it needs one, and raises where that fails too.
+            # Not fatal here: add makes its own journal when it needs one, and raises where that fails too. A full disk
+            # stays so for a while: an attempt at every slice would flood the log.
+            self._no_spare_before = time.monotonic() + SPARE_PAUSE_S
             logger.warning("the next journal can't be made ahead of need: %s", error)
 
     def _stop(self) -> None:

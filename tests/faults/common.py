@@ -158,13 +158,15 @@ def check_consistent(memory: MemoryPipeline) -> None:
 
 def check_found(memory: MemoryPipeline, pages: Sequence[Page], *, dense: bool = True) -> None:
     """Check that each page is the best answer to its own text: by its words, and by its vector."""
+    until(lambda: memory.stats().restored, "everything is read")
+    timeout = PATIENCE_S if dense else 0.1
     for page in pages:
-        hit = memory.retrieve(page.user_id, page.user_input.split()[0], k=1, timeout=PATIENCE_S).pages[0]
+        hit = memory.retrieve(page.user_id, page.user_input.split()[0], k=1, timeout=timeout).pages[0]
         assert hit.page == page, "not found by its words"
         assert hit.words > 0
         if dense:
             text = embedded_text(page.user_input, page.agent_response)
-            hit = memory.retrieve(page.user_id, text, k=1, timeout=PATIENCE_S).pages[0]
+            hit = memory.retrieve(page.user_id, text, k=1, timeout=timeout).pages[0]
             assert hit.page == page
             assert hit.dense is not None
             assert hit.dense > 0.98, "not found by its vector"
