@@ -21,26 +21,30 @@ What is where:
     config.py     every setting                            errors.py  every error
 """
 
-from mos_pipeline.config import Config
-from mos_pipeline.errors import (
-    BackpressureError,
-    ClosedError,
-    ConfigError,
-    DeadlineError,
-    InputError,
-    ModelMismatchError,
-    ModelNotFoundError,
-    MosError,
-    StoreDamagedError,
-    StoreError,
-    StoreFullError,
-    StoreLockedError,
-    StoreVersionError,
-    WorkerError,
-)
-from mos_pipeline.messages import Hit, Page, Retrieved
-from mos_pipeline.metrics import Stats
-from mos_pipeline.pipeline import MemoryPipeline
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mos_pipeline.config import Config
+    from mos_pipeline.errors import (
+        BackpressureError,
+        ClosedError,
+        ConfigError,
+        DeadlineError,
+        InputError,
+        ModelMismatchError,
+        ModelNotFoundError,
+        MosError,
+        StoreDamagedError,
+        StoreError,
+        StoreFullError,
+        StoreLockedError,
+        StoreVersionError,
+        WorkerError,
+    )
+    from mos_pipeline.messages import Hit, Page, Retrieved
+    from mos_pipeline.metrics import Stats
+    from mos_pipeline.pipeline import MemoryPipeline
 
 __all__ = [
     "BackpressureError",
@@ -66,3 +70,35 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+# Loaded when they are first asked for: every child process passes through this module on its way to its stage, and
+# most need neither numpy nor the engine.
+_HOMES = {
+    "Config": "config",
+    "BackpressureError": "errors",
+    "ClosedError": "errors",
+    "ConfigError": "errors",
+    "DeadlineError": "errors",
+    "InputError": "errors",
+    "ModelMismatchError": "errors",
+    "ModelNotFoundError": "errors",
+    "MosError": "errors",
+    "StoreDamagedError": "errors",
+    "StoreError": "errors",
+    "StoreFullError": "errors",
+    "StoreLockedError": "errors",
+    "StoreVersionError": "errors",
+    "WorkerError": "errors",
+    "Hit": "messages",
+    "Page": "messages",
+    "Retrieved": "messages",
+    "Stats": "metrics",
+    "MemoryPipeline": "pipeline",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{home}"), name)

@@ -90,9 +90,11 @@ class Bench:
         self.stage.accept(unit_id, "embed", [texts, addresses, *alone])
 
     def run(self) -> Report:
-        while self.stage.pending:
+        for _ in range(1000):
+            if not self.stage.pending:
+                return self.report
             self.stage.step(self.report)
-        return self.report
+        raise AssertionError("work is left that no step does")
 
     def vectors(self, unit_id: int) -> Vectors:
         return self.pool.read(self.rows[unit_id])

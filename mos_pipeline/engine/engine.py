@@ -206,11 +206,13 @@ class Engine:
         if self.supervisor is not None:
             self.supervisor.close(deadline)
             self.coordinator.settle()
-        for journal in self.store.journals():
-            if self.persistence.idle:
-                self.store.retire(journal)
-            else:
-                journal.sync()
-        if self.processing.pool is not None:
-            self.processing.pool.close()
-        self.store.close()
+        try:
+            for journal in self.store.journals():
+                if self.persistence.idle:
+                    self.store.retire(journal)
+                else:
+                    journal.sync()
+        finally:
+            if self.processing.pool is not None:
+                self.processing.pool.close()
+            self.store.close()

@@ -177,13 +177,13 @@ class Journal:
 
     def close(self) -> None:
         """Let go of mapping and file; the file stays."""
+        self.size = 0  # first: an append after this finds no room, and a flush knows that it came too late
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
         if self._map is not None:
             self._map.close()
             self._map = None
-        self.size = 0  # an append after this finds no room
 
 
 def _crc_in_pieces(body: bytes, checksum: int) -> int:

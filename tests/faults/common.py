@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mos_pipeline import MemoryPipeline, Page
+from mos_pipeline.errors import ClosedError
 from mos_pipeline.messages import embedded_text
 from mos_pipeline.store.codec import FrameKind
 from mos_pipeline.store.folder import StoreFolder
@@ -85,10 +86,13 @@ class Load:
     Each thread has users of its own, so that their order of acceptance is known.
     """
 
-    def __init__(self, memory: MemoryPipeline, seed: int, *, threads: int = 2, pause_s: float = 0.3) -> None:
+    def __init__(
+        self, memory: MemoryPipeline, seed: int, *, threads: int = 2, pause_s: float = 0.3, until_closed: bool = False
+    ) -> None:
         self.accepted: dict[str, list[str]] = {}
         self._memory = memory
         self._pause_s = pause_s
+        self._until_closed = until_closed
         self._stop = threading.Event()
         self._errors: list[BaseException] = []
         self._threads = [threading.Thread(target=self._run, args=(seed, number)) for number in range(threads)]
@@ -106,15 +110,18 @@ class Load:
 
     def _run(self, seed: int, thread: int) -> None:
         rng = random.Random(f"{seed} {thread}")
-        number = thread * 1_000_000
+        number = (10 * seed + thread) * 1_000_000  # texts that no other load has
         try:
             while not self._stop.is_set():
-                for _ in range(rng.choice((1, 2, 9, 40))):
+                for _ in range(rng.choice((1, 2, 9, 20))):
                     user = f"user {thread} {rng.randrange(4)}"
                     page_id = self._memory.add(user, *page_text(number))
                     self.accepted.setdefault(user, []).append(page_id)
                     number += 1
                 self._stop.wait(rng.random() * self._pause_s)
+        except ClosedError as error:
+            if not self._until_closed:
+                self._errors.append(error)
         except BaseException as error:
             self._errors.append(error)
             raise

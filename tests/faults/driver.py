@@ -18,6 +18,7 @@ from tests.support import open_fake, page_text
 __all__ = ["main"]
 
 USERS = 5
+LENGTHS = [1] * 100 + [1000]  # now and then a page that is longer than a journal
 
 
 def main(store: Path, notes: Path, seed: int, *, rest: bool) -> None:
@@ -31,7 +32,9 @@ def main(store: Path, notes: Path, seed: int, *, rest: bool) -> None:
             while time.monotonic() < stop:
                 for _ in range(rng.choice((1, 3, 9, 40))):
                     user = f"user{rng.randrange(USERS)}"
-                    page_id = memory.add(user, *page_text(number))
+                    said, answer = page_text(number)
+                    own_id = f"own{number}" if rng.random() < 0.3 else None
+                    page_id = memory.add(user, said, answer * rng.choice(LENGTHS), page_id=own_id)
                     os.write(out, f"{user} {page_id}\n".encode())
                     number += 1
                 time.sleep(3600 if rest else rng.random() * 0.1)

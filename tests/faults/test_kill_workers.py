@@ -35,6 +35,14 @@ def kill_one(memory: MemoryPipeline, role: str, rng: random.Random) -> None:
         until(lambda: supervisor.state(role).restarts > state.restarts, "its death was noticed")
 
 
+def kill_all(memory: MemoryPipeline, rng: random.Random) -> None:
+    """Kill every worker at once."""
+    workers = memory.stats().workers.values()
+    for pid in [pid for worker in workers for pid in worker.pids]:
+        os.kill(pid, signal.SIGKILL)
+    time.sleep(rng.random())
+
+
 @pytest.mark.parametrize("role", ["embedder", "llm", "writer"])
 def test_a_killed_worker_costs_nothing(tmp_path: Path, role: str) -> None:
     rng = random.Random(f"kill {role}")
@@ -50,3 +58,31 @@ def test_a_killed_worker_costs_nothing(tmp_path: Path, role: str) -> None:
         check_order(memory, load.accepted)
         check_consistent(memory)
     check_reopened(tmp_path / "store", load.accepted)
+
+
+def test_workers_killed_all_at_once_cost_nothing(tmp_path: Path) -> None:
+    rng = random.Random("kill all")
+    with nothing_left(), open_fake(tmp_path / "store", **EAGER) as memory:
+        with Load(memory, seed=1) as load:
+            for _ in range(10):
+                kill_all(memory, rng)
+        memory.wait_idle(PATIENCE_S)
+        assert not memory.stats().set_aside
+        check_order(memory, load.accepted)
+        check_consistent(memory)
+    check_reopened(tmp_path / "store", load.accepted)
+
+
+@pytest.mark.parametrize("workers", [True, False])
+def test_whatever_is_accepted_while_the_store_is_closed_is_kept(tmp_path: Path, *, workers: bool) -> None:
+    rng = random.Random("close")
+    accepted: dict[str, list[str]] = {}
+    for round_ in range(8):
+        with nothing_left():
+            memory = open_fake(tmp_path / "store", workers=workers, llm__processes=1, **EAGER)
+            with Load(memory, seed=round_, pause_s=0.1, until_closed=True) as load:
+                time.sleep(rng.random() * 0.5)
+                memory.close()
+        for user, page_ids in load.accepted.items():
+            accepted.setdefault(user, []).extend(page_ids)
+    check_reopened(tmp_path / "store", accepted)

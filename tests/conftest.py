@@ -1,3 +1,5 @@
+"""Every test proves that it cleaned up."""
+
 from tests.leftovers import nothing_left
 
 __all__ = ["nothing_left"]
