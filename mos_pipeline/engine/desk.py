@@ -1,7 +1,8 @@
 """Where work goes out to the pools and answers come back to whoever asked.
 
 Answers for the coordinator are put into its inbox; answers that a caller waits for (a query's vector) are given at
-once, on the supervisor's thread.
+once, on the supervisor's thread: but only when the coordinator has learned that the embedder is ready, and with which
+model. Until then they follow that news through the inbox, or they would be taken for vectors of an unknown model.
 """
 
 from __future__ import annotations
@@ -19,13 +20,18 @@ Answer = Callable[[Outcome], None]
 
 
 class Desk:
-    """Matches outcomes with the callbacks of those who submitted the units."""
+    """Matches outcomes with the callbacks of those who submitted the units.
+
+    Attributes:
+        prompt: whether direct answers are given at once.
+    """
 
     def __init__(self, post: Callable[[Callable[[], None]], None]) -> None:
         """``post`` puts a call into the coordinator's inbox."""
         self._post = post
         self._open: dict[int, tuple[Answer, bool]] = {}
         self.supervisor: Supervisor | None = None
+        self.prompt = False
 
     def submit(
         self, role: str, kind: str, payload: Any, answer: Answer, *, urgent: bool = False, direct: bool = False
@@ -47,7 +53,7 @@ class Desk:
         answer, direct = self._open.pop(outcome.unit_id, (None, False))
         if answer is None:
             return
-        if direct:
+        if direct and self.prompt:
             answer(outcome)
         else:
             self._post(partial(answer, outcome))

@@ -196,7 +196,7 @@ class Engine:
         if self.processing.pool is None:
             self.processing.pool = self._new_pool(identity["dimension"])
         self.model = identity
-        self.processing.ready = True
+        self.processing.ready = self.desk.prompt = True
 
     def close(self) -> None:
         """Make everything safe and stop; pages not worked off yet wait for the next opening."""
