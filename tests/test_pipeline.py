@@ -266,6 +266,14 @@ def test_a_missing_model_is_told_and_pages_are_kept(tmp_path: Path) -> None:
         assert memory.stats().workers["embedder"].state == "failed"
 
 
+def test_questions_that_nobody_waits_for_any_more_are_withdrawn(tmp_path: Path) -> None:
+    with MemoryPipeline.open(tmp_path) as memory:  # the real model, which takes seconds to load
+        memory.add("tom", "velvet violin", "")
+        for _ in range(20):
+            assert memory.retrieve("tom", "velvet", timeout=0.001).degraded
+        assert memory.stats().workers["embedder"].waiting == 0
+
+
 def test_nothing_works_after_close_and_closing_twice_is_fine(tmp_path: Path) -> None:
     memory = open_fake(tmp_path, workers=False)
     memory.close()

@@ -48,6 +48,11 @@ class Desk:
             self.deliver(role, Outcome(unit_id, "down", error=str(error)))
         return unit_id
 
+    def withdraw(self, role: str, unit_id: int) -> None:
+        """Forget a unit that nobody waits for any more."""
+        if self._open.pop(unit_id, None) is not None and self.supervisor is not None:
+            self.supervisor.withdraw(role, unit_id)
+
     def deliver(self, _role: str, outcome: Outcome) -> None:
         """Pass an outcome on; the supervisor's callback."""
         answer, direct = self._open.pop(outcome.unit_id, (None, False))

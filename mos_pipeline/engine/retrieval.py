@@ -29,8 +29,8 @@ class _QueryVector:
     def __init__(self, desk: Desk, query: str) -> None:
         self._came = threading.Event()
         self._vector: npt.NDArray[np.float16] | None = None
-        if desk.supervisor is not None:
-            desk.submit(EMBEDDER, "query", [query], self._take, urgent=True, direct=True)
+        self._desk = desk
+        self._unit_id = desk.submit(EMBEDDER, "query", [query], self._take, urgent=True, direct=True)
 
     def _take(self, outcome: Outcome) -> None:
         if outcome.fate == "done":
@@ -38,7 +38,8 @@ class _QueryVector:
         self._came.set()
 
     def wait(self, deadline: float) -> npt.NDArray[np.float16] | None:
-        self._came.wait(max(0.0, deadline - time.monotonic()))
+        if not self._came.wait(max(0.0, deadline - time.monotonic())):
+            self._desk.withdraw(EMBEDDER, self._unit_id)  # or a model that loads slowly would begin with old questions
         return self._vector
 
 

@@ -54,6 +54,14 @@ class Ledger:
         else:
             self._waiting.append(unit)
 
+    def withdraw(self, unit_id: int) -> bool:
+        """Take back a unit that still waits; return False where a worker has it already, or it is not known."""
+        for unit in self._waiting:
+            if unit.unit_id == unit_id:
+                self._waiting.remove(unit)
+                return True
+        return False
+
     def give(self, worker: Hashable) -> Unit | None:
         """Return the next unit that ``worker`` may have now, entered as being in its hands; None if there is none."""
         hands = self._hands.setdefault(worker, _Hands())

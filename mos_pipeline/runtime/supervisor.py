@@ -78,6 +78,11 @@ class Supervisor:
             pool.ledger.add(unit, urgent=urgent)
             pool.hand_out()
 
+    def withdraw(self, role: str, unit_id: int) -> None:
+        """Take back a unit that no worker has begun to work on; its outcome, if there comes one, is unwanted."""
+        with self._lock:
+            self._pools[role].ledger.withdraw(unit_id)
+
     def state(self, role: str) -> PoolState:
         """Return a snapshot of a pool."""
         pool = self._pools[role]

@@ -41,6 +41,14 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ledger.add(unit, urgent=urgent)
         self.waiting.insert(0 if urgent else len(self.waiting), unit.unit_id)
 
+    @rule(data=st.data())
+    def withdraw(self, data: st.DataObject) -> None:
+        unit_id = data.draw(st.integers(0, len(self.units)))
+        assert self.ledger.withdraw(unit_id) == (unit_id in self.waiting)
+        if unit_id in self.waiting:
+            self.waiting.remove(unit_id)
+            self.finished.add(unit_id)
+
     @rule(worker=st.sampled_from(WORKERS))
     def give(self, worker: str) -> None:
         before = self.hands[worker]
