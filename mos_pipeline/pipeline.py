@@ -16,6 +16,7 @@ from mos_pipeline.config import Config, load_config
 from mos_pipeline.engine.engine import Engine
 from mos_pipeline.engine.snapshot import snapshot
 from mos_pipeline.errors import ClosedError, DeadlineError, InputError, StoreError
+from mos_pipeline.memory.pages import LOST
 from mos_pipeline.memory.state import Scope
 from mos_pipeline.messages import Page, PageRecord, Retrieved, SourceMark
 from mos_pipeline.metrics import Stats
@@ -174,13 +175,15 @@ class MemoryPipeline:
         return engine.retrieval.retrieve(scope, query, k, max(0.0, deadline - time.monotonic()))
 
     def get(self, page_id: str) -> Page | None:
-        """Return the page with this id, or None where there is none."""
+        """Return the page with this id, or None where there is none (or it was lost with damaged bytes)."""
         engine = self._open_engine()
         seq = engine.state.ids.resolve(_id("page_id", page_id))
         if seq is None or seq >= engine.intake.next_seq:
             return None
         with engine.coordinator.lock:
             engine.coordinator.absorb()
+            if engine.state.pages.scope(seq) == LOST:
+                return None
         return engine.retrieval.pages([seq])[0]
 
     def pages(

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 from mos_pipeline import MemoryPipeline, Page
@@ -18,7 +19,8 @@ from mos_pipeline.store.folder import StoreFolder
 from mos_pipeline.store.manifest import Manifest
 from mos_pipeline.store.scanning import Frame
 from mos_pipeline.store.segments import SegmentReader
-from tests.support import all_pages, children, open_fake, own_blocks, page_text
+from tests.leftovers import leftovers, open_files
+from tests.support import all_pages, open_fake, page_text
 
 __all__ = [
     "PATIENCE_S",
@@ -48,30 +50,11 @@ def until(condition: Callable[[], object], what: str, *, pause_s: float = 0.01) 
 
 @contextmanager
 def nothing_left() -> Iterator[None]:
-    """Check that the block leaves no child, no block of shared memory and no open file."""
-    before = _open_files()
+    """Check that the block leaves no child, no block of shared memory, no open file and no thread."""
+    resource_tracker.ensure_running()  # it lives as long as this process, and holds one pipe
+    before = open_files()
     yield
-    until(lambda: not children(), "every child is gone")
-    assert not list(own_blocks())
-    until(lambda: len(_open_files()) <= len(before) + _tracker_fds(before), f"no open file is left of {before}")
-
-
-def _open_files() -> dict[str, str]:
-    files = {}
-    for entry in Path("/proc/self/fd").iterdir():
-        try:
-            files[entry.name] = str(entry.readlink())
-        except OSError:
-            continue  # the listing's own descriptor
-    return files
-
-
-def _tracker_fds(before: Mapping[str, str]) -> int:
-    """Return how many pipes to the resource tracker were opened meanwhile: it stays for the interpreter's life."""
-    from multiprocessing import resource_tracker
-
-    fd = resource_tracker._resource_tracker._fd  # type: ignore[attr-defined]
-    return int(fd is not None and str(fd) not in before)
+    until(lambda: not leftovers(before), f"nothing is left that was not among {before}")
 
 
 def fill(memory: MemoryPipeline, pages: int, users: Sequence[str] = ("ann", "ben", "cem"), first: int = 0) -> None:

@@ -32,7 +32,7 @@ def test_whoever_is_killed_whenever_nothing_is_lost(tmp_path: Path, *, everyone:
         with driver(store, notes, kill) as process:
             if rng.random() < 0.8:  # most are killed at work, some while they start
                 until(notes.exists, "it is at work")
-            time.sleep(rng.random() ** 2 * 1.5)
+            time.sleep(rng.random() ** 2)
             os.killpg(process.pid, signal.SIGKILL) if everyone else process.kill()
             process.wait()
             if kill % 2:  # else the next owner comes while the children are still on their way out

@@ -14,7 +14,12 @@ from tests.support import all_pages, open_fake
 
 pytestmark = pytest.mark.slow
 
-SETTINGS: dict[str, Any] = {"runtime__restart_backoff_s": 0.001, "llm__processes": 1, "short_term__capacity": 4}
+SETTINGS: dict[str, Any] = {
+    "runtime__restart_backoff_s": 0.001,
+    "llm__processes": 1,
+    "short_term__capacity": 4,
+    "runtime__max_attempts": 2,
+}
 
 
 @pytest.mark.parametrize(
