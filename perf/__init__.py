@@ -6,7 +6,9 @@
     timing.py     percentiles, a clock      retrieve.py   what a search takes beside encoding the question
     machine.py    what it was measured on   recover.py    reopening after SIGKILL; memory for a page
     texts.py      pages to measure with     owner.py, encode.py, children.py   processes that are measured or killed
+    pipelines.py, processes.py   looking into a pipeline, and at processes from outside
 
 Every figure has a median and a 99th percentile; what is compared is compared within one run, turn by turn. The table
-names each figure's aim and whether it is met.
+names each figure's aim and whether it is met; with a question mark where other processes had a share of the machine,
+since texts a second, and their ratios, then tell more about those than about the pipeline.
 """

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 from perf.machine import commit, machine
 from perf.options import Options
+from perf.processes import CpuShare
 from perf.result import BenchResult, table
 
 __all__ = ["main"]
@@ -34,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results = []
     for name in BENCHES if "all" in given.bench else dict.fromkeys(given.bench):
         print(f"{name} …", file=sys.stderr, flush=True)
-        results.append(_bench(name)(options))
+        share = CpuShare()
+        results.append(replace(_bench(name)(options), others=share.others()))
     print(table(results))
     if given.json is not None:
         benches = {result.bench: result.as_dict() for result in results}

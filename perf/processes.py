@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
-__all__ = ["cpu_seconds", "disk_bytes", "family", "pss_bytes"]
+__all__ = ["CpuShare", "cpu_seconds", "disk_bytes", "family", "pss_bytes"]
 
 _PPID, _UTIME, _STIME = 1, 11, 12  # places in /proc/<pid>/stat after the name in brackets
 _BLOCK = 512  # st_blocks is in these, whatever the file system's block is
@@ -38,6 +39,37 @@ def disk_bytes(folder: Path) -> tuple[int, int]:
     """Return the bytes of all blocks of the files in ``folder``, and the sum of their lengths."""
     stats = [path.stat() for path in folder.rglob("*") if path.is_file()]
     return sum(_BLOCK * stat.st_blocks for stat in stats), sum(stat.st_size for stat in stats)
+
+
+class CpuShare:
+    """How many cores other processes have used since this was made.
+
+    Ours are this process and its descendants that have ended and been waited for. Orphans of a killed child count as
+    others, so where a bench kills, the share is an upper bound.
+    """
+
+    def __init__(self) -> None:
+        self._begun, self._all, self._ours = time.monotonic(), _busy_seconds(), _own_seconds()
+
+    def others(self) -> float:
+        """Return the cores that others have used on the average."""
+        everyone, ours = _busy_seconds() - self._all, _own_seconds() - self._ours
+        return max(0.0, everyone - ours) / max(time.monotonic() - self._begun, 1e-9)
+
+
+def _busy_seconds() -> float:
+    """Return the processor time of the whole machine that was neither idle nor waiting for a disk."""
+    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, _first_line("/proc/stat").split()[1:9])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def _first_line(path: str) -> str:
+    return Path(path).read_text(encoding="utf-8").partition("\n")[0]
+
+
+def _own_seconds() -> float:
+    used = os.times()
+    return used.user + used.system + used.children_user + used.children_system
 
 
 def _stat(pid: int) -> list[str]:

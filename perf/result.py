@@ -11,6 +11,7 @@ from perf.timing import median, percentile
 __all__ = ["Aim", "BenchResult", "Figure", "at_least", "at_most", "table"]
 
 P99 = 0.99
+QUIET_CORES = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,15 +94,32 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class BenchResult:
-    """What a bench measured, and the configuration of the pipeline it measured."""
+    """What a bench measured.
+
+    Attributes:
+        configuration: that of the pipeline measured.
+        others: cores that other processes used meanwhile; above ``QUIET_CORES`` the figures are not to be trusted, and
+            ratios least of all: OpenMP threads that wait for one another suffer out of all proportion.
+    """
 
     bench: str
     configuration: dict[str, Any]
     figures: list[Figure] = field(default_factory=list)
+    others: float = 0.0
+
+    @property
+    def quiet(self) -> bool:
+        """Whether the machine was the bench's alone."""
+        return self.others <= QUIET_CORES
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result for JSON."""
-        return {"configuration": self.configuration, "figures": [figure.as_dict() for figure in self.figures]}
+        return {
+            "configuration": self.configuration,
+            "others_cores": self.others,
+            "quiet": self.quiet,
+            "figures": [figure.as_dict() for figure in self.figures],
+        }
 
 
 _HEAD = ("bench", "figure", "unit", "n", "median", "p99", "max", "aim", "met")
@@ -109,12 +127,14 @@ _NUMBERS = range(3, 7)
 
 
 def table(results: Iterable[BenchResult]) -> str:
-    """Return all figures as lines of aligned columns, with the notes below."""
+    """Return all figures as lines of aligned columns, with the notes below; ``?`` where the machine was not quiet."""
     rows: list[tuple[str, ...]] = [_HEAD]
     notes = []
     for result in results:
+        if not result.quiet:
+            notes.append(f"{result.bench}: ROUGH, other processes used {result.others:.2f} cores meanwhile")
         for figure in result.figures:
-            rows.append(_row(result.bench, figure))
+            rows.append(_row(result, figure))
             if figure.note:
                 notes.append(f"{result.bench}, {figure.name}: {figure.note}")
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD))]
@@ -127,9 +147,9 @@ def _aligned(cell: str, width: int, column: int) -> str:
     return cell.rjust(width) if column in _NUMBERS else cell.ljust(width)
 
 
-def _row(bench: str, figure: Figure) -> tuple[str, ...]:
+def _row(result: BenchResult, figure: Figure) -> tuple[str, ...]:
     return (
-        bench,
+        result.bench,
         figure.name,
         figure.unit,
         str(figure.samples),
@@ -137,7 +157,7 @@ def _row(bench: str, figure: Figure) -> tuple[str, ...]:
         _number(figure.p99),
         _number(figure.max),
         ", ".join(map(str, figure.aims)),
-        {True: "yes", False: "no", None: ""}[figure.met],
+        {True: "yes", False: "no", None: ""}[figure.met] + ("?" if figure.aims and not result.quiet else ""),
     )
 
 

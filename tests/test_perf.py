@@ -9,6 +9,7 @@ import subprocess
 import sys
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -16,10 +17,11 @@ from hypothesis import strategies as st
 
 from mos_pipeline.messages import encode
 from perf import __main__ as harness
+from perf import processes
 from perf.children import Child
 from perf.machine import PACKAGES, ROOT, commit, machine
 from perf.options import Options
-from perf.processes import cpu_seconds, disk_bytes, family, pss_bytes
+from perf.processes import CpuShare, cpu_seconds, disk_bytes, family, pss_bytes
 from perf.result import Aim, BenchResult, Figure, at_least, at_most, table
 from perf.texts import dataset_pages, question, synthetic_pages
 from perf.timing import median, percentile, seconds
@@ -100,10 +102,20 @@ def test_the_table_shows_each_figure_with_its_aim_and_whether_it_is_met() -> Non
     assert len(set(columns)) == 1
 
 
+def test_the_table_doubts_what_was_measured_beside_other_work() -> None:
+    figures = [Figure.of("ingest / plain encode", "", [1.97], at_least(0.95)), Figure.of("a query", "ms", [1.0])]
+    lines = table([BenchResult("ingest", {}, figures, others=1.25)]).splitlines()
+    assert lines[2].endswith("yes?")
+    assert not lines[3].endswith("?")
+    assert lines[-1] == "ingest: ROUGH, other processes used 1.25 cores meanwhile"
+    assert table([BenchResult("ingest", {}, figures, others=0.05)]).splitlines()[2].endswith("yes")
+
+
 def test_a_result_can_be_written_as_json() -> None:
     figure = Figure.of("ingest", "texts/s", [80.0], at_least(0.95), note="real")
     written = json.loads(json.dumps(BenchResult("ingest", {"store": {}}, [figure]).as_dict()))
     assert written["configuration"] == {"store": {}}
+    assert (written["others_cores"], written["quiet"]) == (0.0, True)
     assert written["figures"] == [
         {
             "name": "ingest",
@@ -221,6 +233,25 @@ def test_a_family_is_a_process_with_its_descendants() -> None:
         child.communicate(b"\n")
     assert family(child.pid) == [child.pid]
     assert (pss_bytes(child.pid), cpu_seconds((child.pid,))) == (0, 0)
+
+
+@pytest.mark.parametrize(("everyone", "ours", "others"), [(6.0, 2.0, 2.0), (2.0, 2.0, 0.0), (2.0, 2.02, 0.0)])
+def test_the_cores_of_others_are_the_machine_s_less_ours(
+    monkeypatch: pytest.MonkeyPatch, everyone: float, ours: float, others: float
+) -> None:
+    readings = {"_busy_seconds": [100.0, 100.0 + everyone], "_own_seconds": [10.0, 10.0 + ours]}
+    for name, values in readings.items():
+        monkeypatch.setattr(processes, name, iter(values).__next__)
+    monkeypatch.setattr(processes, "time", SimpleNamespace(monotonic=iter([50.0, 52.0]).__next__))
+    assert CpuShare().others() == others
+
+
+def test_work_of_children_that_have_ended_is_ours() -> None:
+    burn = "import time\nwhile time.process_time() < 0.3: pass"
+    ours, everyone = processes._own_seconds(), processes._busy_seconds()
+    subprocess.run([sys.executable, "-c", burn], check=True)
+    assert processes._own_seconds() - ours >= 0.3
+    assert processes._busy_seconds() - everyone >= 0.25  # in ticks
 
 
 def test_disk_space_is_that_of_blocks_and_of_lengths(tmp_path: Path) -> None:
