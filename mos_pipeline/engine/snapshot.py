@@ -22,7 +22,7 @@ def snapshot(engine: Engine) -> Stats:
             pages=state.pages.kept,
             users=len({scope.user_id for scope in scopes}),
             sessions=sum(len(scope.mid_term) for scope in scopes),
-            backlog_pages=state.pages.kept - state.pages.embedded - len(aside),
+            backlog_pages=state.pages.kept - state.pages.embedded - sum(state.pages.row(seq) < 0 for seq in aside),
             backlog_bytes=engine.intake.backlog_bytes,
             in_flight_texts=engine.processing.texts_in_flight,
             unwritten=engine.persistence.outstanding,

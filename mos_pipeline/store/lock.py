@@ -21,6 +21,10 @@ __all__ = ["StoreLock", "live_owner"]
 POLL_S = 0.02
 DEAD_STATES = ("Z", "X")
 
+# The text keeps its length, blank where nobody owns the store: emptied, it would need a block of a disk that may have
+# become full.
+OWNER_BYTES = 64
+
 
 class _Owner(NamedTuple):
     """A process: its id, and its start in clock ticks after the machine's (0 where that is not known)."""
@@ -76,7 +80,7 @@ class StoreLock:
             return
         try:
             if os.getpid() == self._pid:
-                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, b" " * OWNER_BYTES, 0)
                 # Not by closing alone: a child that the caller forked may hold a copy for as long as it lives.
                 fcntl.flock(descriptor, fcntl.LOCK_UN)
         finally:
@@ -120,7 +124,7 @@ def _check_owner(path: Path, owner: _Owner | None, late: bool) -> None:
 
 def _read_owner(descriptor: int) -> _Owner | None:
     """Return the owner; None for an empty or unreadable text, as it is for a moment after the lock was taken."""
-    fields = os.pread(descriptor, 64, 0).split()
+    fields = os.pread(descriptor, OWNER_BYTES, 0).split()
     if len(fields) != 2 or not all(field.isdigit() for field in fields):
         return None
     return _Owner(int(fields[0]), int(fields[1]))
@@ -130,8 +134,7 @@ def _write_owner(path: Path, descriptor: int) -> None:
     pid = os.getpid()
     state = _process_state(pid)
     with disk_errors(path, "the owner could not be written"):
-        os.ftruncate(descriptor, 0)
-        write_all(descriptor, b"%d %d\n" % (pid, state[1] if state else 0), 0)
+        write_all(descriptor, (b"%d %d" % (pid, state[1] if state else 0)).ljust(OWNER_BYTES), 0)
 
 
 def _alive(owner: _Owner) -> bool:
