@@ -16,15 +16,18 @@ ROOT = Path(__file__).parents[2]
 
 
 @contextmanager
-def driver(store: Path, notes: Path, seed: int, *, rest: bool = False) -> Iterator[subprocess.Popen[bytes]]:
+def driver(
+    store: Path, notes: Path, seed: int, *, rest: bool = False, **environment: str
+) -> Iterator[subprocess.Popen[bytes]]:
     """Run the driver in a session of its own, so that all its processes can be told and killed by it.
 
-    With ``rest`` it adds a few pages and then keeps the store open.
+    With ``rest`` it adds a few pages and then keeps the store open; ``environment`` is added to this process's own.
     """
     with (notes.with_suffix(".log")).open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.faults.driver", store, notes, str(seed), *["rest"] * rest],
             cwd=ROOT,
+            env={**os.environ, **environment},
             start_new_session=True,
             stdout=log,
             stderr=log,

@@ -232,6 +232,24 @@ def test_damaged_derived_frames_are_made_again(made: Made, tmp_path: Path, kind:
     assert all_told(check_all_but(path, made, set(), workers=True), places)
 
 
+def test_frames_written_twice_count_once(made: Made, tmp_path: Path) -> None:
+    """A writer may be killed when its frames are safe, and before it can say so: the next one writes them again."""
+    path = copy_of(made.worked_off, tmp_path)
+    segment = path / "segments" / "00000001.segment"
+    sizes = []
+    for times in (1, 2):
+        segment.write_bytes(segment.read_bytes() * times)
+        with open_fake(path) as memory:
+            check_worked_off(memory, made.pages, settled=PAGES)
+            stats = memory.stats()
+            sizes.append((stats.sessions, stats.vectors))
+    assert sizes[0] == sizes[1]
+    report = verify_store(path)
+    assert report.ok
+    assert report.repeated == PAGES
+    assert check_all_but(path, made, set(), workers=True) == []
+
+
 def test_lost_batches_are_made_again_whatever_their_size(made: Made, tmp_path: Path) -> None:
     """Pages of two lost batches need not be neighbours: what lies between them keeps its place in its chain."""
     path = copy_of(made.worked_off, tmp_path, journal=False)

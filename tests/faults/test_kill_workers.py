@@ -71,18 +71,3 @@ def test_workers_killed_all_at_once_cost_nothing(tmp_path: Path) -> None:
         check_order(memory, load.accepted)
         check_consistent(memory)
     check_reopened(tmp_path / "store", load.accepted)
-
-
-@pytest.mark.parametrize("workers", [True, False])
-def test_whatever_is_accepted_while_the_store_is_closed_is_kept(tmp_path: Path, *, workers: bool) -> None:
-    rng = random.Random("close")
-    accepted: dict[str, list[str]] = {}
-    for round_ in range(8):
-        with nothing_left():
-            memory = open_fake(tmp_path / "store", workers=workers, llm__processes=1, **EAGER)
-            with Load(memory, seed=round_, pause_s=0.1, until_closed=True) as load:
-                time.sleep(rng.random() * 0.5)
-                memory.close()
-        for user, page_ids in load.accepted.items():
-            accepted.setdefault(user, []).extend(page_ids)
-    check_reopened(tmp_path / "store", accepted)

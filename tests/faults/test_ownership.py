@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -63,7 +64,9 @@ def test_an_orphaned_writer_is_waited_for(tmp_path: Path) -> None:
     store, notes = tmp_path / "store", tmp_path / "notes"
     with driver(store, notes, seed=1, rest=True) as process:
         until(notes.exists, "it is at work")
-        until(lambda: holders(store / "LOCK", process.pid), "the writer has the lock")
+        # Between fork and exec any child has every file of its parent; the writer alone keeps the lock.
+        until(lambda: len(session(process.pid)) == 5, "all its children are there, the resource tracker among them")
+        until(lambda: len(holders(store / "LOCK", process.pid)) == 1, "the writer alone has the lock")
         (writer,) = holders(store / "LOCK", process.pid)
         os.kill(writer, signal.SIGSTOP)
         process.kill()
@@ -80,4 +83,15 @@ def test_an_orphaned_writer_is_waited_for(tmp_path: Path) -> None:
         waiting.join()
         with opened[0] as memory:
             check_order(memory, noted(notes, {}), unnoted=1)
+        until(lambda: not session(process.pid), "its children are gone by themselves")
+
+
+def test_a_worker_deep_in_its_work_goes_with_its_parent(tmp_path: Path) -> None:
+    store, notes = tmp_path / "store", tmp_path / "notes"
+    with driver(store, notes, 2, rest=True, MOS_PIPELINE_EMBEDDING__FAKE_MS_PER_TEXT="100000") as process:
+        until(notes.exists, "it is at work")
+        until(lambda: len(session(process.pid)) == 5, "all its children are there, the resource tracker among them")
+        time.sleep(1.0)  # the embedder measures its model by now, and would do so for hours
+        process.kill()
+        process.wait()
         until(lambda: not session(process.pid), "its children are gone by themselves")
