@@ -12,12 +12,19 @@ import random
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from tests.support import open_fake, page_text
 
 __all__ = ["main"]
 
 USERS = 5
+SMALL: dict[str, Any] = {  # so that files are begun and finished often
+    "llm__processes": 1,
+    "store__journal_bytes": 65536,
+    "store__segment_bytes": 65536,
+    "store__flush_interval_s": 0.1,
+}
 LENGTHS = [1] * 100 + [1000]  # now and then a page that is longer than a journal
 
 
@@ -27,7 +34,8 @@ def main(store: Path, notes: Path, seed: int, *, rest: bool) -> None:
     number = seed * 1_000_000
     out = os.open(notes, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     while True:
-        with open_fake(store, llm__processes=1, store__journal_bytes=65536, store__flush_interval_s=0.1) as memory:
+        durability = rng.choice(("process", "process", "power"))
+        with open_fake(store, store__durability=durability, **SMALL) as memory:
             stop = time.monotonic() + rng.choice((0.1, 0.4, 1.5, 1.5))
             while time.monotonic() < stop:
                 for _ in range(rng.choice((1, 3, 9, 40))):

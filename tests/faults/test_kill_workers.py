@@ -11,8 +11,18 @@ from pathlib import Path
 import pytest
 
 from mos_pipeline import MemoryPipeline
-from tests.faults.common import PATIENCE_S, Load, check_consistent, check_order, check_reopened, nothing_left, until
-from tests.support import open_fake
+from mos_pipeline.errors import WorkerError
+from tests.faults.common import (
+    PATIENCE_S,
+    Load,
+    check_consistent,
+    check_found,
+    check_order,
+    check_reopened,
+    nothing_left,
+    until,
+)
+from tests.support import all_pages, open_fake
 
 pytestmark = pytest.mark.slow
 
@@ -70,4 +80,24 @@ def test_workers_killed_all_at_once_cost_nothing(tmp_path: Path) -> None:
         assert not memory.stats().set_aside
         check_order(memory, load.accepted)
         check_consistent(memory)
+    check_reopened(tmp_path / "store", load.accepted)
+
+
+@pytest.mark.parametrize("role", ["embedder", "llm", "writer"])
+def test_a_worker_that_stays_down_costs_nothing_but_its_work(tmp_path: Path, role: str) -> None:
+    settings = {"runtime__max_restarts": 2, "llm__processes": 1, **EAGER}
+    with nothing_left(), open_fake(tmp_path / "store", **settings) as memory:
+        until(lambda: memory.stats().workers[role].state == "ready", f"the {role} is ready")
+        with Load(memory, seed=2) as load:
+            until(lambda: memory.stats().vectors, "it is at work")
+            while memory.stats().workers[role].state != "failed":
+                for pid in memory.stats().workers[role].pids:
+                    os.kill(pid, signal.SIGKILL)
+                time.sleep(0.01)
+            time.sleep(0.3)
+        with pytest.raises(WorkerError, match=f"the {role} died again and again"):
+            memory.wait_idle(PATIENCE_S)
+        check_order(memory, load.accepted)
+        check_found(memory, all_pages(memory)[::50], dense=False)
+        assert memory.verify().ok
     check_reopened(tmp_path / "store", load.accepted)
