@@ -80,12 +80,12 @@ class Embedding:
     model: str = setting("all-MiniLM-L6-v2", "a folder, or the name of a sentence-transformers model")
     download: bool = setting(False, "may the model be fetched from the hub where it is not installed")
     threads: int = setting(0, "threads of the model; 0 is one for each core", unit="threads", low=0)
-    batch_word_pieces: int = setting(2048, "word pieces, padding included, in one batch", unit="word pieces", low=64)
+    batch_word_pieces: int = setting(1024, "word pieces, padding included, in one batch", unit="word pieces", low=64)
     query_window_s: float = setting(1.0, "for so long after a query batches stay short", unit="seconds", low=0.0)
     query_batch_ms: float = setting(35.0, "how long a batch may take within that window", unit="milliseconds", low=1.0)
     max_chars: int = setting(8192, "a text is cut to so many characters before it is split", unit="characters", low=64)
     in_flight_texts: int = setting(
-        96, "texts handed to the embedder ahead of its work; more sorts better, fewer is fairer", unit="texts", low=1
+        128, "texts handed to the embedder ahead of its work; more sorts better, fewer is fairer", unit="texts", low=1
     )
     slab_bytes: int = setting(4 * MIB, "size of one block of shared memory", unit="bytes", low=65536)
     fake_ms_per_text: float = setting(0.0, "time the fake backend takes for a text", unit="milliseconds", low=0.0)

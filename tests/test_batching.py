@@ -102,11 +102,11 @@ def test_pages_get_a_turn_however_many_queries_come() -> None:
     for query in range(100, 160):
         batcher.add_query(query, 12)
         batcher.query_came()
-        clock.now += 0.25
+        clock.now += 0.033
         batch = batcher.next()
         kinds.append(batch[0].unit >= 100)
         assert padded(batch) <= 200
-    assert kinds[:10] == [True] * 4 + [False] + [True] * 4 + [False]
+    assert kinds[:8] == [True] * 3 + [False] + [True] * 3 + [False]
     assert len(batcher) == 0
 
 

@@ -15,6 +15,7 @@ from mos_pipeline import config
 from mos_pipeline.errors import ModelNotFoundError, WorkerError
 from mos_pipeline.stages.backend import Backend, Vectors
 from mos_pipeline.stages.fake_backend import FakeBackend
+from mos_pipeline.stages.models import find_model
 from mos_pipeline.stages.sentence_transformer import SentenceTransformerBackend, set_environment
 
 TEXTS = [
@@ -128,8 +129,11 @@ class TestSentenceTransformer(BackendLaws):
         return loaded[1]
 
     def test_vectors_are_the_librarys_own(self, backend: SentenceTransformerBackend) -> None:
+        from sentence_transformers import SentenceTransformer
+
         texts = [*TEXTS, "many words " * 300]
-        expected = backend._model.encode(texts, show_progress_bar=False, normalize_embeddings=True)
+        model = SentenceTransformer(str(find_model("all-MiniLM-L6-v2", download=False).folder), device="cpu")
+        expected = model.encode(texts, show_progress_bar=False, normalize_embeddings=True)
         assert (embed(backend, texts) * expected).sum(1) == pytest.approx(np.ones(len(texts)), abs=1e-3)
         assert backend.prepare(texts)[-1].length == 256
 

@@ -2,8 +2,7 @@
 
 Texts of like length go together, since each is padded to the longest of its batch; each batch holds a text of the unit
 that has waited longest, so that nobody starves. Queries go before everything, and while queries come, batches of pages
-are kept short, so that a query finds the model free soon. However many queries come, pages get a short batch once in
-the query window.
+are kept short, so that a query finds the model free soon. However many queries come, pages get a quarter of the time.
 """
 
 from __future__ import annotations
@@ -17,6 +16,8 @@ __all__ = ["Batcher", "CostModel", "Item"]
 
 LEAST_PER_PIECE_S = 1e-9
 NEWEST = 0.1  # weight of the latest batch in the pace: some ten of them count
+PAGES_TURN = 4  # at the latest after so many short batches' time, one of pages goes before the queries
+MOST_SHARING = 4
 LEAST_FIXED_PIECES = 64  # the fixed part of a batch, in word pieces, where a noisy fit finds less
 
 
@@ -143,7 +144,7 @@ class Batcher:
     def next(self) -> list[Item]:
         """Take the next batch out: texts that should be computed together now; empty where nothing waits."""
         now = self._clock()
-        if self._queries and not (self._units and now - self._last_pages > self._query_window_s):
+        if self._queries and not (self._units and now - self._last_pages > PAGES_TURN * self._query_batch_s):
             return self._take_queries()
         if not self._units:
             return []
@@ -181,7 +182,8 @@ class Batcher:
         """Widen from ``items[seed]``, sorted by length, to the neighbours that need least padding; return the slice.
 
         A neighbour is left for a later batch where the padding it brings costs more than its share of that batch's
-        fixed cost would.
+        fixed cost would. That share is a quarter at the least: the more are left out, the less like each other are
+        those that remain, and without the bound batches stay small.
         """
         low, high = seed, seed + 1
         while low > 0 or high < len(items):
@@ -190,7 +192,7 @@ class Batcher:
             above = (items[high].length - longest) * count if high < len(items) else float("inf")
             if high < len(items) and items[high].length * (count + 1) > limit:
                 above = float("inf")
-            sharing = max(1, min(len(items) - count, limit // longest))
+            sharing = max(1, min(MOST_SHARING, len(items) - count, limit // longest))
             if longest * (count + 1) > limit or min(below, above) * sharing > self._cost.fixed_pieces:
                 break
             if below <= above:
