@@ -15,7 +15,7 @@ from mos_pipeline.messages import decode, encode
 from mos_pipeline.runtime.worker import Report, Stage
 from mos_pipeline.stages import write
 from mos_pipeline.stages.write import WriteStage
-from mos_pipeline.store.codec import FrameKind, unpack_pages
+from mos_pipeline.store.codec import HEADER_BYTES, FrameKind, unpack_pages
 from mos_pipeline.store.folder import StoreFolder
 from mos_pipeline.store.journal import Journal
 from mos_pipeline.store.manifest import Manifest
@@ -84,7 +84,7 @@ class Bench:
 
     def pages(self) -> list[tuple[int, bytes]]:
         found = [unpack_pages(body) for kind, body in self.frames() if kind == FrameKind.PAGES]
-        return [page for first_seq, records in found for page in enumerate(records, first_seq)]
+        return [page for first_seq, _, records in found for page in enumerate(records, first_seq)]
 
 
 @pytest.fixture
@@ -147,18 +147,18 @@ def test_frame_of_long_pages_ends_early(bench: Bench, monkeypatch: pytest.Monkey
 
 
 def test_derived_frames_and_identity(bench: Bench) -> None:
-    bench.stage.accept(1, "frame", [int(FrameKind.BATCH), b"batch"])
+    bench.stage.accept(1, "frame", [int(FrameKind.BATCH), b"batch", 17])
     bench.stage.accept(2, "identity", {"model": "m", "dimension": 384})
-    bench.stage.accept(3, "frame", [int(FrameKind.VECTORS), b"vectors"])
+    bench.stage.accept(3, "frame", [int(FrameKind.VECTORS), b"vectors", 18])
     bench.step()
     assert bench.frames() == [(FrameKind.BATCH, b"batch"), (FrameKind.VECTORS, b"vectors")]
-    assert bench.reports.results == {1: [1, 0], 2: None, 3: [1, 24 + 5]}
+    assert bench.reports.results == {1: [1, 0], 2: None, 3: [1, HEADER_BYTES + 5]}
     assert Manifest.load(bench.folder).embedding == {"model": "m", "dimension": 384}
     assert bench.reports.begun == [[1, 2, 3]]
 
 
 def test_one_fsync_for_all_and_before_any_acknowledgement(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    bench.stage.accept(0, "frame", [2, b"first"])
+    bench.stage.accept(0, "frame", [2, b"first", 7])
     bench.step()  # the segment is there now
     acknowledged_at_sync: list[int] = []
     real = os.fdatasync
@@ -179,8 +179,9 @@ def test_one_fsync_for_all_and_before_any_acknowledgement(bench: Bench, monkeypa
     ("kind", "payload"),
     [
         ("unknown", []),
-        ("frame", [99, b"body"]),
-        ("frame", [2, "text"]),
+        ("frame", [99, b"body", 7]),
+        ("frame", [2, "text", 7]),
+        ("frame", [2, b"body", "7"]),
         ("frame", None),
         ("identity", [1]),
         ("pages", ["a", 0, 1]),
@@ -189,9 +190,9 @@ def test_one_fsync_for_all_and_before_any_acknowledgement(bench: Bench, monkeypa
     ],
 )
 def test_work_that_makes_no_sense_is_refused_and_the_rest_is_done(bench: Bench, kind: str, payload: Any) -> None:
-    bench.stage.accept(1, "frame", [2, b"before"])
+    bench.stage.accept(1, "frame", [2, b"before", 7])
     bench.stage.accept(2, kind, payload)
-    bench.stage.accept(3, "frame", [2, b"after"])
+    bench.stage.accept(3, "frame", [2, b"after", 7])
     bench.step()
     assert not bench.stage.pending
     assert list(bench.reports.refused) == [2]
@@ -221,7 +222,7 @@ def test_disk_that_fails_delays_work_and_loses_nothing(
     disk.error = code
     bench.stage.prepare()
     bench.stage.accept(1, "pages", [*bench.journaled(*range(6)), 2])
-    bench.stage.accept(2, "frame", [2, os.urandom(100)])
+    bench.stage.accept(2, "frame", [2, os.urandom(100), 7])
     disk.free = room
     bench.step()
     assert bench.stage.pending
@@ -241,7 +242,7 @@ def test_disk_that_fails_delays_work_and_loses_nothing(
 def test_units_before_the_one_that_failed_are_acknowledged_and_those_after_it_wait_for_it(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench.stage.accept(0, "frame", [2, b"first"])
+    bench.stage.accept(0, "frame", [2, b"first", 7])
     bench.step()
     real, calls = os.pwrite, list[int]()
 
@@ -253,7 +254,7 @@ def test_units_before_the_one_that_failed_are_acknowledged_and_those_after_it_wa
 
     monkeypatch.setattr(os, "pwrite", pwrite)
     for unit_id in (1, 2, 3):
-        bench.stage.accept(unit_id, "frame", [2, b"%d" % unit_id])
+        bench.stage.accept(unit_id, "frame", [2, b"%d" % unit_id, 7])
     bench.step()
     assert sorted(bench.reports.results) == [0, 1]
     bench.clock.now += write.MAX_PAUSE_S
@@ -265,7 +266,7 @@ def test_failed_fsync_acknowledges_nothing_and_everything_is_written_again(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench.stage.accept(1, "pages", [*bench.journaled(*range(6)), 2])
-    bench.stage.accept(2, "frame", [2, b"body"])
+    bench.stage.accept(2, "frame", [2, b"body", 7])
     with monkeypatch.context() as broken:
         broken.setattr(os, "fdatasync", fail_with(errno.EIO))
         bench.step()
@@ -283,7 +284,7 @@ def test_pauses_grow_up_to_a_limit_and_are_napped_through(bench: Bench, monkeypa
     monkeypatch.setattr("time.sleep", naps.append)
     disk = SmallDisk(monkeypatch)
     disk.free = 0
-    bench.stage.accept(1, "frame", [2, b"body"])
+    bench.stage.accept(1, "frame", [2, b"body", 7])
     pauses = []
     for attempt in range(1, 10):
         begun = bench.clock.now
@@ -298,7 +299,7 @@ def test_pauses_grow_up_to_a_limit_and_are_napped_through(bench: Bench, monkeypa
 
 
 def torn_segment(bench: Bench) -> None:
-    bench.stage.accept(1, "frame", [2, b"whole"])
+    bench.stage.accept(1, "frame", [2, b"whole", 7])
     bench.step()
     bench.stage.close()
     with bench.folder.segment(1).open("ab") as file:
@@ -316,7 +317,7 @@ def test_full_disk_at_the_start_is_no_refusal(bench: Bench, monkeypatch: pytest.
     disk = SmallDisk(monkeypatch)
     disk.free = 0
     bench.stage.prepare()
-    bench.stage.accept(2, "frame", [2, b"later"])
+    bench.stage.accept(2, "frame", [2, b"later", 7])
     bench.clock.now += 1
     bench.step()
     assert bench.stage.pending
@@ -337,7 +338,7 @@ def test_close_on_a_broken_disk_is_quiet(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(os, "fdatasync", fail_with(errno.EIO))
-    bench.stage.accept(1, "frame", [2, b"body"])
+    bench.stage.accept(1, "frame", [2, b"body", 7])
     bench.step()
     bench.stage.close()
     bench.stage.close()

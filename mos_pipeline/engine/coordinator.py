@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 
+from mos_pipeline.engine.derived import Derived
 from mos_pipeline.engine.indexing import Indexing
 from mos_pipeline.engine.intake import Intake
 from mos_pipeline.engine.persistence import Persistence
@@ -55,6 +56,7 @@ class Coordinator:
         indexing: Indexing,
         processing: Processing,
         persistence: Persistence,
+        derived: Derived,
         inbox: SimpleQueue[Call | None],
     ) -> None:
         self.lock = threading.Lock()
@@ -63,6 +65,7 @@ class Coordinator:
         self._indexing = indexing
         self._processing = processing
         self._persistence = persistence
+        self._derived = derived
         self._inbox = inbox
         self._waiters: list[_Waiter] = []
         self._stopping = False
@@ -155,8 +158,12 @@ class Coordinator:
                 busy_since = time.perf_counter()
 
     def _patience(self) -> float | None:
-        due = self._persistence.due()
+        due = self._due()
         return None if due is None else max(0.0, due - time.monotonic())
+
+    def _due(self) -> float | None:
+        """Return when (monotonic seconds) the writer must get something; None where nothing waits."""
+        return min((due for due in (self._persistence.due(), self._derived.due()) if due is not None), default=None)
 
     def _slice(self, call: Call | None) -> bool:
         """Do one step of everything; return whether there is more to do at once."""
@@ -182,13 +189,16 @@ class Coordinator:
         calm = self._processing.idle and not self._intake.accepted
         if self._stopping or any(calm or not waiter.drains for waiter in self._waiters):
             self._persistence.hand_over(everything=not self._intake.accepted)
-            self._indexing.flush()
-        elif self._persistence.hand_over_due():
-            self._indexing.flush()
+            self._derived.flush()
+            return
+        self._persistence.hand_over_due()
+        due = self._derived.due()
+        if due is not None and due <= time.monotonic():
+            self._derived.flush()
 
     def _rest(self) -> None:
         """Nothing is left to do now: let the next page wake this thread."""
-        if self._persistence.due() is None:
+        if self._due() is None:
             with self._intake.lock:
                 self._intake.armed = bool(self._intake.accepted)
 
@@ -203,7 +213,8 @@ class Coordinator:
 
     def _came_true(self, waiter: _Waiter, *, calm: bool) -> bool:
         if waiter.drains:
-            return calm and self._persistence.idle and self._processing.idle and not self._intake.accepted
+            idle = self._processing.idle and self._derived.empty and self._persistence.idle
+            return calm and idle and not self._intake.accepted
         return len(self._state.pages) >= waiter.upto and self._persistence.written(waiter.upto)
 
     def _wait(self, waiter: _Waiter, timeout: float | None) -> bool:

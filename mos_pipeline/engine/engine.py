@@ -12,11 +12,13 @@ from typing import Any
 
 from mos_pipeline.config import Config
 from mos_pipeline.engine.coordinator import Call, Coordinator
+from mos_pipeline.engine.derived import Derived
 from mos_pipeline.engine.desk import Desk
 from mos_pipeline.engine.indexing import Indexing
 from mos_pipeline.engine.intake import Intake
 from mos_pipeline.engine.persistence import WRITER, Persistence
 from mos_pipeline.engine.processing import EMBEDDER, LLM, Processing
+from mos_pipeline.engine.replay import Replay
 from mos_pipeline.engine.restore import PagesOutOfOrderError, Restore
 from mos_pipeline.engine.retrieval import Retrieval
 from mos_pipeline.errors import ModelMismatchError, ModelNotFoundError, WorkerError
@@ -92,7 +94,8 @@ class Engine:
         self.state = MemoryState(store.manifest.store, config)
         self.reader = PageReader(store.segments, config.store.text_cache_bytes)
         self.persistence = Persistence(config.store, self.reader, self.desk, store.retire)
-        self.indexing = Indexing(self.state, self.reader, self.persistence)
+        self.derived = Derived(self.persistence, config.store.flush_interval_s)
+        self.indexing = Indexing(self.state, self.reader, self.derived)
         self.intake = Intake(
             self.state,
             config.backlog,
@@ -102,10 +105,10 @@ class Engine:
             power=config.store.durability == "power",
         )
         self.processing = Processing(
-            config, self.state, self.reader, self.persistence, self.desk, self.intake.worked_off
+            config, self.state, self.reader, self.persistence, self.derived, self.desk, self.intake.worked_off
         )
         self.coordinator = Coordinator(
-            self.state, self.intake, self.indexing, self.processing, self.persistence, self.inbox
+            self.state, self.intake, self.indexing, self.processing, self.persistence, self.derived, self.inbox
         )
         self.retrieval = Retrieval(
             config.retrieval,
@@ -116,7 +119,7 @@ class Engine:
             self.reader,
             self.desk,
         )
-        self._restore = Restore(store, self.state, self.intake, self.reader, self.persistence, self.indexing)
+        self._restore = Restore(store, self.state, self.intake, self.reader, self.persistence)
 
     def _roles(self) -> list[Role]:
         config, store = self.config, self.config.store
@@ -159,10 +162,13 @@ class Engine:
         identity = self.store.manifest.embedding
         if identity is not None:
             self.processing.pool = self._new_pool(identity["dimension"])
-        if self._restore.derive(self.processing.pool, self.coordinator.breathe):
+        restore = self._restore
+        replay = Replay(self.state, self.indexing, self.store.segments, restore.sizes, self.processing.pool)
+        if replay.run(restore.derived, self.coordinator.breathe):
+            self.intake.add_backlog(replay.backlog)
             for scope in self.state.scopes:
                 self.indexing.page_came(scope)
-                self.processing.resume(scope, self._restore.without_vector.pop(scope.number, []))
+                self.processing.resume(scope, replay.without_vector.pop(scope.number, []))
 
     def _new_pool(self, dimension: int) -> VectorPool:
         return VectorPool(dimension, self.config.embedding.slab_bytes, self.store.folder.root)

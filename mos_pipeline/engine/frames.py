@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from mos_pipeline.memory.state import BatchOutcome, Placed, Scope
+from mos_pipeline.memory.state import BatchOutcome, Placed
 from mos_pipeline.memory.words import analyser_id
 from mos_pipeline.messages import decode, encode
-from mos_pipeline.store.codec import FrameKind, pack_vectors, unpack_vectors
+from mos_pipeline.store.codec import pack_vectors, unpack_vectors
 
 __all__ = [
     "BatchFrame",
     "VectorFrame",
     "WordFrame",
     "decode_aside",
-    "decode_batch",
+    "decode_batches",
     "decode_vectors",
     "decode_words",
     "encode_aside",
-    "encode_batch",
+    "encode_batches",
     "encode_vectors",
     "encode_words",
-    "highest_page",
 ]
 
 
 class VectorFrame(NamedTuple):
-    """Vectors of pages of one scope: seqs int64 (n,), vectors float16 (n, dimension), L2-normalised."""
+    """Vectors of pages of any scopes: seqs int64 (n,), vectors float16 (n, dimension), L2-normalised."""
 
     seqs: npt.NDArray[np.int64]
     vectors: npt.NDArray[np.float16]
@@ -83,7 +83,7 @@ def decode_words(body: bytes) -> WordFrame | None:
 
 
 class BatchFrame(NamedTuple):
-    """A batch as it is stored.
+    """An applied batch as it is stored; a frame holds some, of any scopes, in the order in which they were applied.
 
     Attributes:
         seqs: all its pages, those set aside included.
@@ -92,23 +92,34 @@ class BatchFrame(NamedTuple):
 
     user_id: str
     assistant_id: str
-    seqs: list[int]
+    seqs: Sequence[int]
     outcome: BatchOutcome
     vectors: npt.NDArray[np.float16]
 
 
-def encode_batch(scope: Scope, seqs: tuple[int, ...], outcome: BatchOutcome, vectors: npt.NDArray[np.float16]) -> bytes:
-    """Return the frame body of an applied batch; ``vectors`` (f, d) of the sessions it founded."""
-    placed = [list(p._replace(row=-1)) for p in outcome.placed]
-    body = [outcome.seqs, outcome.links, outcome.overviews, placed]
-    return encode([scope.user_id, scope.assistant_id, seqs, body, vectors.shape[1], pack_vectors(vectors)])
+def encode_batches(batches: Sequence[BatchFrame]) -> bytes:
+    """Return the frame body of batches; their rows in this process's pool are left out."""
+    packed = [_packed(batch) for batch in batches]
+    vectors = np.concatenate([batch.vectors for batch in batches])
+    return encode([packed, vectors.shape[1], pack_vectors(vectors)])
 
 
-def decode_batch(body: bytes) -> BatchFrame:
-    """Return what ``encode_batch`` was given."""
-    user_id, assistant_id, seqs, (live, links, overviews, placed), dimension, vectors = decode(body)
-    outcome = BatchOutcome(live, links, overviews, [Placed(*p) for p in placed])
-    return BatchFrame(user_id, assistant_id, seqs, outcome, unpack_vectors(vectors, dimension))
+def _packed(batch: BatchFrame) -> list[Any]:
+    live, links, overviews, placed = batch.outcome
+    return [batch.user_id, batch.assistant_id, batch.seqs, live, links, overviews, [p._replace(row=-1) for p in placed]]
+
+
+def decode_batches(body: bytes) -> list[BatchFrame]:
+    """Return what ``encode_batches`` was given."""
+    packed, dimension, vectors = decode(body)
+    rows = unpack_vectors(vectors, dimension)
+    batches, first = list[BatchFrame](), 0
+    for user_id, assistant_id, seqs, live, links, overviews, placed in packed:
+        outcome = BatchOutcome(live, links, overviews, [Placed._make(p) for p in placed])
+        last = first + sum(p.founded for p in outcome.placed)
+        batches.append(BatchFrame(user_id, assistant_id, seqs, outcome, rows[first:last]))
+        first = last
+    return batches
 
 
 def encode_aside(seq: int, reason: str) -> bytes:
@@ -120,18 +131,3 @@ def decode_aside(body: bytes) -> tuple[int, str]:
     """Return what ``encode_aside`` was given."""
     seq, reason = decode(body)
     return seq, reason
-
-
-def highest_page(kind: FrameKind, body: bytes) -> int:
-    """Return the highest page number that a derived frame speaks of; -1 where it speaks of none."""
-    match kind:
-        case FrameKind.VECTORS:
-            return int(np.frombuffer(decode(body)[0], "<i8").max(initial=-1))  # without unpacking the vectors
-        case FrameKind.WORDS:
-            words = decode_words(body)
-            return -1 if words is None else int(words.seqs.max(initial=-1))
-        case FrameKind.BATCH:
-            return max(decode_batch(body).seqs, default=-1)
-        case FrameKind.ASIDE:
-            return decode_aside(body)[0]
-    return -1

@@ -1,39 +1,32 @@
-"""Keeping the word indexes up with the accepted pages, in small steps, and their words on disk."""
+"""Keeping the word indexes up with the accepted pages, in small steps."""
 
 from __future__ import annotations
 
-from array import array
 from collections import deque
 from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 
-from mos_pipeline.engine.frames import WordFrame, decode_words, encode_words
-from mos_pipeline.engine.persistence import Persistence
+from mos_pipeline.engine.derived import Derived
+from mos_pipeline.engine.frames import WordFrame, decode_words
 from mos_pipeline.memory.pages import LOST
 from mos_pipeline.memory.state import MemoryState, Scope
 from mos_pipeline.memory.words import analyse
 from mos_pipeline.messages import decode_record
-from mos_pipeline.store.codec import FrameKind
 from mos_pipeline.store.reading import PageReader
 
 __all__ = ["Indexing"]
 
-FRAME_PAGES = 256  # words of so many pages make a frame
-
 
 class Indexing:
-    """Words of pages: who still has to be indexed, and what is not stored yet. Owned by the coordinator."""
+    """Words of pages: who still has to be indexed. Owned by the coordinator."""
 
-    def __init__(self, state: MemoryState, reader: PageReader, persistence: Persistence) -> None:
+    def __init__(self, state: MemoryState, reader: PageReader, derived: Derived) -> None:
         self._state = state
         self._reader = reader
-        self._persistence = persistence
+        self._derived = derived
         self._behind: deque[Scope] = deque()
         self._queued: set[int] = set()
-        self._seqs, self._sizes = array("q"), array("I")
-        self._hashes, self._counts = array("I"), array("B")
 
     def page_came(self, scope: Scope) -> None:
         """Note that ``scope`` has pages to index."""
@@ -59,26 +52,9 @@ class Indexing:
             record = decode_record(stored)
             hashes, counts = analyse(f"{record.user_input} {record.agent_response}")
             scope.words.add(seq, hashes, counts)
-            self._note(seq, hashes, counts)
+            self._derived.words(seq, hashes, counts)
         scope.indexed = stop
         return stop < len(seqs)
-
-    def _note(self, seq: int, hashes: npt.NDArray[np.uint32], counts: npt.NDArray[np.uint8]) -> None:
-        self._seqs.append(seq)
-        self._sizes.append(len(hashes))
-        self._hashes.frombytes(hashes.tobytes())
-        self._counts.frombytes(counts.tobytes())
-        if len(self._seqs) >= FRAME_PAGES:
-            self.flush()
-
-    def flush(self) -> None:
-        """Give the words found since the last frame to the writer."""
-        if self._seqs:
-            columns = (self._seqs, self._sizes, self._hashes, self._counts)
-            frame = WordFrame(*(np.array(column) for column in columns))
-            self._persistence.frame(FrameKind.WORDS, encode_words(frame))
-            for column in columns:
-                del column[:]
 
     def restore(self, bodies: list[bytes]) -> None:
         """Enter stored words, of each scope as far as they go without a gap; the rest is read from the texts later."""

@@ -21,6 +21,7 @@ from mos_pipeline.engine.group_sync import GroupSync
 from mos_pipeline.errors import BackpressureError, ClosedError, InputError, StoreError
 from mos_pipeline.memory.state import MemoryState, Scope
 from mos_pipeline.messages import PageRecord
+from mos_pipeline.store.heads import PageHeads
 from mos_pipeline.store.journal import RECORD_OVERHEAD, Journal
 
 __all__ = ["Accepted", "Intake"]
@@ -130,14 +131,16 @@ class Intake:
         self.armed = True
         return seq, rouse
 
-    def restore(self, scope: Scope, seq: int, record: PageRecord) -> None:
-        """Enter a page that was accepted before the store was closed."""
-        self._next_seq = seq + 1
-        scope.ring.append(seq)
-        self._state.ids.register(record.page_id, seq)
-        if record.source is not None:
-            ordinal = max(self._sources.get(record.source.digest, 0), record.source.ordinal + 1)
-            self._sources[record.source.digest] = ordinal
+    def restore(self, heads: PageHeads, pages: int) -> None:
+        """Enter the next ``pages`` pages, accepted before the store was closed; their rings are not filled by this."""
+        first, last = self._next_seq, self._next_seq + pages - 1
+        for place, page_id in heads.page_ids:
+            self._state.ids.register(page_id, first + place)
+        if not heads.page_ids or heads.page_ids[-1][0] < pages - 1:
+            self._state.ids.register(None, last)
+        self._next_seq = last + 1
+        for digest, ordinal in heads.sources.items():
+            self._sources[digest] = max(self._sources.get(digest, 0), ordinal + 1)
 
     def sources(self) -> dict[bytes, int]:
         """Return, for every file that pages came from, its digest and the ordinal of the next record to accept."""
@@ -146,6 +149,7 @@ class Intake:
 
     def skip(self) -> None:
         """Leave the next sequence number empty: its page can't be read any more."""
+        self._state.ids.register(None, self._next_seq)
         self._next_seq += 1
 
     def add_backlog(self, size: int) -> None:

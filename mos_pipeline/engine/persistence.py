@@ -107,17 +107,15 @@ class Persistence:
             self._desk.submit(WRITER, "pages", payload, partial(self._pages_written, part))
         self._since = time.monotonic() if self._ranges else None
 
-    def hand_over_due(self) -> bool:
-        """Give the writer what has waited long enough; return whether there was any such."""
+    def hand_over_due(self) -> None:
+        """Give the writer what has waited long enough."""
         due = self.due()
-        if due is None or due > time.monotonic():
-            return False
-        self.hand_over(everything=due > 0.0)
-        return due > 0.0
+        if due is not None and due <= time.monotonic():
+            self.hand_over(everything=due > 0.0)
 
-    def frame(self, kind: FrameKind, body: bytes) -> None:
-        """Give the writer a derived frame."""
-        self._send("frame", [int(kind), body], len(body))
+    def frame(self, kind: FrameKind, body: bytes, last_page: int) -> None:
+        """Give the writer a derived frame; ``last_page`` is the highest page that it speaks of."""
+        self._send("frame", [int(kind), body, last_page], len(body))
 
     def identity(self, identity: dict[str, Any]) -> None:
         """Have the model's identity written to the MANIFEST."""

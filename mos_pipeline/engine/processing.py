@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from mos_pipeline.config import Config
+from mos_pipeline.engine.derived import Derived
 from mos_pipeline.engine.desk import Desk
 from mos_pipeline.engine.flow import Batch, ScopeFlow, Step
-from mos_pipeline.engine.frames import encode_aside, encode_batch, encode_vectors
+from mos_pipeline.engine.frames import BatchFrame
 from mos_pipeline.engine.holes import Holes
 from mos_pipeline.engine.persistence import Persistence
 from mos_pipeline.engine.placing import decide
@@ -21,7 +22,6 @@ from mos_pipeline.memory.state import MemoryState, Scope
 from mos_pipeline.messages import decode_record, embedded_text
 from mos_pipeline.runtime.supervisor import Outcome
 from mos_pipeline.runtime.vector_pool import VectorPool
-from mos_pipeline.store.codec import FrameKind
 from mos_pipeline.store.reading import PageReader
 
 __all__ = ["EMBEDDER", "LLM", "Processing"]
@@ -43,6 +43,7 @@ class Processing:
         state: MemoryState,
         reader: PageReader,
         persistence: Persistence,
+        derived: Derived,
         desk: Desk,
         worked_off: Callable[[int], None],
     ) -> None:
@@ -52,6 +53,7 @@ class Processing:
         self._state = state
         self._reader = reader
         self._persistence = persistence
+        self._derived = derived
         self._desk = desk
         self._worked_off = worked_off
         self._flows: dict[int, ScopeFlow] = {}
@@ -179,7 +181,7 @@ class Processing:
             self._pool().commit(rows, numbers)
             for seq, row in zip(seqs, rows, strict=True):
                 self._state.pages.set_row(seq, int(row))
-            self._persistence.frame(FrameKind.VECTORS, encode_vectors(numbers, self._pool().read(rows)))
+            self._derived.vectors(numbers, self._pool().read(rows))
         else:
             self._pool().release(rows)
             if outcome.fate == "down":
@@ -198,7 +200,7 @@ class Processing:
         page_id = self._state.ids.id_of(seq, decode_record(self._reader.read(seq)).page_id)
         logger.error("page %s is set aside, kept and found by its words: %s", page_id, reason)
         scope.aside[seq] = reason
-        self._persistence.frame(FrameKind.ASIDE, encode_aside(seq, reason))
+        self._derived.aside(seq, reason)
 
     def _advance(self, scope: Scope) -> None:
         flow = self._flows.get(scope.number)
@@ -290,5 +292,6 @@ class Processing:
         outcome = decide(scope, batch, first, self._pool())
         self._state.apply(scope, outcome)
         founded = [placed.row for placed in outcome.placed if placed.founded]
-        body = encode_batch(scope, batch.seqs, outcome, self._pool().read(founded))
-        self._persistence.frame(FrameKind.BATCH, body)
+        self._derived.batch(
+            BatchFrame(scope.user_id, scope.assistant_id, batch.seqs, outcome, self._pool().read(founded))
+        )

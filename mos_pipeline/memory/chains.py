@@ -26,7 +26,7 @@ class Chains:
         self._previous = array("q")
         self._next = array("q")
         self._first = array("q")
-        self._overviews: dict[int, str] = {}
+        self._overviews: dict[int, tuple[int, str]] = {}  # by chain: the page it was made at, and its text
 
     def link(self, earlier: int, later: int) -> None:
         """Note that page ``later`` continues page ``earlier``; the same link twice is one.
@@ -63,11 +63,13 @@ class Chains:
 
     def overview(self, seq: int) -> str:
         """Return the overview of the chain that page ``seq`` is in; empty where none was set."""
-        return self._overviews.get(self.chain_of(seq), "")
+        return self._overviews.get(self.chain_of(seq), (NONE, ""))[1]
 
     def set_overview(self, seq: int, text: str) -> None:
-        """Set the overview of the chain that page ``seq`` is in, for all its pages."""
-        self._overviews[self.chain_of(seq)] = text
+        """Set the overview of the chain that page ``seq`` is in, for all its pages; one made at a later page stays."""
+        chain = self.chain_of(seq)
+        if self._overviews.get(chain, (NONE, ""))[0] <= seq:
+            self._overviews[chain] = seq, text
 
     def _grow(self, count: int) -> None:
         missing = range(len(self._first), count)

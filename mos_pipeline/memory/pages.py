@@ -53,6 +53,20 @@ class PageTable:
             seqs = self._by_scope[scope] = _Seqs()
         seqs.append(seq)
 
+    def extend(self, scopes: NDArray[np.uint32]) -> None:
+        """Enter the next pages, one for each number in ``scopes``, shape (n,)."""
+        first = len(self._scopes)
+        self._scopes.frombytes(scopes.astype(np.uint32).tobytes())
+        self._rows.frombytes(np.full(len(scopes), NO_ROW, np.int64).tobytes())
+        order = np.argsort(scopes, kind="stable")
+        edges = np.flatnonzero(np.diff(scopes[order])) + 1
+        for mine in np.split(order, edges) if len(scopes) else ():
+            scope = int(scopes[mine[0]])
+            seqs = self._by_scope.get(scope)
+            if seqs is None:
+                seqs = self._by_scope[scope] = _Seqs()
+            seqs.extend(first + mine)
+
     def scope(self, seq: int) -> int:
         """Return the number of the scope that page ``seq`` belongs to.
 
@@ -78,6 +92,14 @@ class PageTable:
         seq = _index(seq)
         self._embedded += (row != NO_ROW) - (self._rows[seq] != NO_ROW)
         self._rows[seq] = row
+
+    def embedded_of(self, seqs: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return which of ``seqs``, shape (n,), have a vector.
+
+        For the thread that changes the table alone: it can't grow in that moment.
+        """
+        found: NDArray[np.bool_] = np.frombuffer(self._rows, np.int64)[seqs] != NO_ROW
+        return found
 
     def append_lost(self) -> None:
         """Enter a number whose page can't be read any more; it belongs to no one."""
@@ -130,6 +152,14 @@ class _Seqs:
             self._buffer = np.concatenate((self._buffer, room))
         self._buffer[self._count] = seq
         self._count += 1  # last: a reader sees the column without the new entry, or with all of it
+
+    def extend(self, seqs: NDArray[np.int64]) -> None:
+        stop = self._count + len(seqs)
+        if stop > len(self._buffer):
+            room = np.empty(stop // 8 + 4 + stop - len(self._buffer), np.int64)
+            self._buffer = np.concatenate((self._buffer, room))
+        self._buffer[self._count : stop] = seqs
+        self._count = stop
 
     def view(self) -> NDArray[np.int64]:
         view = self._buffer[: self._count]

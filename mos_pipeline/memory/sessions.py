@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -137,6 +137,11 @@ class MidTerm:
         session.keywords |= _folded(placement.keywords)
         for seq in placement.seqs:
             self._enter(session, seq)
+
+    def set_rows(self, rows: Mapping[int, int]) -> None:
+        """Set where the summaries' embeddings are, by session id."""
+        for session_id, row in rows.items():
+            self._sessions[session_id].row = row
 
     def _enter(self, session: Session, seq: int) -> None:
         at = bisect_left(self._pages, seq)

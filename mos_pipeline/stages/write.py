@@ -3,7 +3,7 @@
 Units, by kind:
 
     pages     [journal path, start, end, frame_pages]   → [[segment, offset, first_seq, count], …]
-    frame     [frame kind, body]                        → [segment, offset]
+    frame     [frame kind, body, last page]             → [segment, offset]
     identity  {…}                                       → nil; saved in MANIFEST
 
 ``start`` and ``end`` are offsets in bytes; a frame gets at most ``frame_pages`` pages, of consecutive numbers,
@@ -20,9 +20,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mos_pipeline.errors import InputError, StoreError, StoreFullError
+from mos_pipeline.messages import decode_record
 from mos_pipeline.runtime.worker import Report
 from mos_pipeline.store.codec import FrameKind, pack_pages
 from mos_pipeline.store.folder import Damage, StoreFolder, keep_aside
+from mos_pipeline.store.heads import PageHeads, heads_of
 from mos_pipeline.store.journal import JournalRecord, read_range
 from mos_pipeline.store.segments import FrameAddress, SegmentWriter
 
@@ -41,6 +43,7 @@ class _NewFrame(NamedTuple):
 
     kind: FrameKind
     body: bytes
+    last_page: int
     pages: tuple[int, ...] = ()
 
 
@@ -159,16 +162,19 @@ class WriteStage:
         done = len(unit.rows)
         for index, frame in enumerate(self._frames(unit)):
             if index >= done:
-                address = writer.append(frame.kind, frame.body)
+                address = writer.append(frame.kind, frame.body, frame.last_page)
                 unit.rows.append((*address, *frame.pages))
 
     def _frames(self, unit: _Unit) -> Iterator[_NewFrame]:
         match unit.kind, unit.payload:
-            case "frame", [int(kind), bytes(body)] if kind in set(FrameKind):
-                yield _NewFrame(FrameKind(kind), body)
+            case "frame", [int(kind), bytes(body), int(last_page)] if kind in set(FrameKind):
+                yield _NewFrame(FrameKind(kind), body, last_page)
             case "pages", [str(path), int(start), int(end), int(frame_pages)] if frame_pages > 0:
-                for first_seq, records in _runs(self._records(Path(path), start, end), frame_pages):
-                    yield _NewFrame(FrameKind.PAGES, pack_pages(first_seq, records), (first_seq, len(records)))
+                journal = Path(path)
+                for first_seq, records in _runs(self._records(journal, start, end), frame_pages):
+                    body = pack_pages(first_seq, _heads(journal, first_seq, records), records)
+                    last_page = first_seq + len(records) - 1
+                    yield _NewFrame(FrameKind.PAGES, body, last_page, (first_seq, len(records)))
             case _:
                 raise InputError(f"unit {unit.unit_id}: {unit.kind!r} is unknown or its payload is malformed")
 
@@ -217,6 +223,14 @@ def _identity(payload: Any) -> dict[str, Any]:
     if type(payload) is not dict:
         raise InputError(f"the embedding model's identity must be a map, found {type(payload).__name__}")
     return payload
+
+
+def _heads(path: Path, first_seq: int, records: list[bytes]) -> PageHeads:
+    try:
+        return heads_of(map(decode_record, records))
+    except (ValueError, TypeError) as error:
+        last = first_seq + len(records) - 1
+        raise InputError(f"{path}: one of pages {first_seq} to {last} is no page's record ({error})") from None
 
 
 def _runs(records: Iterator[JournalRecord], limit: int) -> Iterator[tuple[int, list[bytes]]]:

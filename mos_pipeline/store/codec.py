@@ -1,13 +1,17 @@
 """Frames, the unit of a segment, and what is in them.
 
-A frame is a header of 24 bytes, little endian, and a body:
+A frame is a header of 32 bytes, little endian, and a body:
 
     magic "MOSF" | version u8 | kind u8 | flags u8 | 0 u8 |
-    stored length u32 | raw length u32 | body CRC u32 | header CRC u32
+    stored length u32 | raw length u32 | body CRC u32 | last page i64 | header CRC u32
+
+The last page is the highest sequence number that the frame holds or speaks of, -1 where there is none: opening need not
+unpack a frame to know it.
 
 The body is one zstd frame, or plain (flag bit 0) where compression fails or gains nothing; its CRC-32 is that of the
-stored bytes. Unpacked, every body is one msgpack message; that of a PAGES frame is ``[first_seq, [record, …]]``, the
-records being the journal's bytes unchanged, of consecutive sequence numbers.
+stored bytes. Unpacked, every body is one msgpack message; that of a PAGES frame is ``[first_seq, heads, [record, …]]``,
+the records being the journal's bytes unchanged, of consecutive sequence numbers, and the heads what opening has to know
+of them.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ import zstandard
 
 from mos_pipeline.errors import ConfigError, InputError, StoreDamagedError
 from mos_pipeline.messages import decode, encode
+from mos_pipeline.store.heads import PageHeads, pack_heads, unpack_heads
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,8 +36,11 @@ if TYPE_CHECKING:
 __all__ = [
     "HEADER_BYTES",
     "MAGIC",
+    "NO_PAGE",
     "FrameHeader",
     "FrameKind",
+    "FramePages",
+    "check_body",
     "check_level",
     "decode_body",
     "decode_frame",
@@ -48,8 +56,9 @@ MAGIC = b"MOSF"
 VERSION = 1
 PLAIN = 1
 MAX_BODY = (1 << 32) - 1
+NO_PAGE = -1
 
-_HEADER = struct.Struct("<4sBBBBIII")
+_HEADER = struct.Struct("<4sBBBBIIIq")
 _CRC = struct.Struct("<I")
 HEADER_BYTES = _HEADER.size + _CRC.size
 
@@ -76,6 +85,15 @@ class FrameHeader(NamedTuple):
     stored: int
     raw: int
     checksum: int
+    last_page: int
+
+
+class FramePages(NamedTuple):
+    """What a PAGES frame holds: records of ``first_seq``, ``first_seq + 1``, …, and the heads of them all."""
+
+    first_seq: int
+    heads: PageHeads
+    records: list[bytes]
 
 
 class _Coders(threading.local):
@@ -105,7 +123,7 @@ def check_level(level: int) -> None:
         raise ConfigError(f"store.compression_level must be at most {limit}, found {level}")
 
 
-def encode_frame(kind: FrameKind, body: bytes, level: int) -> bytes:
+def encode_frame(kind: FrameKind, body: bytes, level: int, last_page: int = NO_PAGE) -> bytes:
     """Return the frame of ``body``, compressed at zstd ``level`` where that makes it shorter.
 
     Raises:
@@ -116,7 +134,7 @@ def encode_frame(kind: FrameKind, body: bytes, level: int) -> bytes:
     stored, flags = _compressed(body, level), 0
     if len(stored) >= len(body):
         stored, flags = body, PLAIN
-    header = _HEADER.pack(MAGIC, VERSION, kind, flags, 0, len(stored), len(body), crc32(stored))
+    header = _HEADER.pack(MAGIC, VERSION, kind, flags, 0, len(stored), len(body), crc32(stored), last_page)
     return header + _CRC.pack(crc32(header)) + stored
 
 
@@ -133,12 +151,12 @@ def parse_header(data: bytes) -> FrameHeader | None:
         return None
     if _CRC.unpack_from(data, _HEADER.size)[0] != crc32(data[: _HEADER.size]):
         return None
-    _, version, kind, flags, _, stored, raw, checksum = _HEADER.unpack_from(data)
-    return FrameHeader(version, kind, flags, stored, raw, checksum)
+    _, version, kind, flags, _, *rest = _HEADER.unpack_from(data)
+    return FrameHeader(version, kind, flags, *rest)
 
 
-def decode_body(header: FrameHeader, stored: bytes) -> tuple[FrameKind, bytes]:
-    """Return kind and unpacked body of a frame with this header and these stored bytes.
+def check_body(header: FrameHeader, stored: bytes) -> FrameKind:
+    """Return the kind of a frame with this header and these stored bytes, once they are known to be whole.
 
     Raises:
         StoreDamagedError: the bytes are not those that were written, or of a version or kind that is not known here;
@@ -148,13 +166,23 @@ def decode_body(header: FrameHeader, stored: bytes) -> tuple[FrameKind, bytes]:
         raise StoreDamagedError(f"version {header.version}, kind {header.kind} of frame is not known")
     if len(stored) != header.stored or crc32(stored) != header.checksum:
         raise StoreDamagedError("the body's checksum is wrong")
+    return FrameKind(header.kind)
+
+
+def decode_body(header: FrameHeader, stored: bytes) -> tuple[FrameKind, bytes]:
+    """Return kind and unpacked body of a frame with this header and these stored bytes.
+
+    Raises:
+        StoreDamagedError: as from ``check_body``; also where they can't be unpacked.
+    """
+    kind = check_body(header, stored)
     try:
         body = stored if header.flags & PLAIN else _coders.decompressor.decompress(stored, max_output_size=header.raw)
     except zstandard.ZstdError as error:
         raise StoreDamagedError(f"the body can't be decompressed ({error})") from None
     if len(body) != header.raw:
         raise StoreDamagedError(f"the body has {len(body)} bytes, its header says {header.raw}")
-    return FrameKind(header.kind), body
+    return kind, body
 
 
 def decode_frame(data: bytes) -> tuple[FrameKind, bytes]:
@@ -169,12 +197,12 @@ def decode_frame(data: bytes) -> tuple[FrameKind, bytes]:
     return decode_body(header, data[HEADER_BYTES:])
 
 
-def pack_pages(first_seq: int, records: Sequence[bytes]) -> bytes:
+def pack_pages(first_seq: int, heads: PageHeads, records: Sequence[bytes]) -> bytes:
     """Return the body of a PAGES frame: ``records`` of the sequence numbers ``first_seq``, ``first_seq + 1``, …"""
-    return encode([first_seq, list(records)])
+    return encode([first_seq, pack_heads(heads), list(records)])
 
 
-def unpack_pages(body: bytes) -> tuple[int, list[bytes]]:
+def unpack_pages(body: bytes) -> FramePages:
     """Return what ``pack_pages`` was given.
 
     Raises:
@@ -182,11 +210,11 @@ def unpack_pages(body: bytes) -> tuple[int, list[bytes]]:
     """
     try:
         content: Any = decode(body)
+        match content:
+            case [int(first_seq), [*heads], list(records)] if all(type(record) is bytes for record in records):
+                return FramePages(first_seq, unpack_heads(heads), records)
     except (ValueError, TypeError) as error:
         raise StoreDamagedError(f"the pages are not valid msgpack ({error})") from None
-    match content:
-        case [int(first_seq), list(records)] if all(type(record) is bytes for record in records):
-            return first_seq, records
     raise StoreDamagedError("the body is not a list of pages")
 
 

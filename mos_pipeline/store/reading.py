@@ -114,9 +114,9 @@ class PageReader:
     def _unpack(self, frame: PageFrame) -> list[bytes]:
         kind, body = self._segments.read_frame(frame.address)
         if kind == FrameKind.PAGES:
-            first_seq, records = unpack_pages(body)
-            if first_seq == frame.first_seq and len(records) >= frame.pages:
-                return records
+            found = unpack_pages(body)
+            if found.first_seq == frame.first_seq and len(found.records) >= frame.pages:
+                return found.records
         segment, offset = frame.address
         raise StoreDamagedError(
             f"segment {segment}, offset {offset}: not the frame of page {frame.first_seq}; reopen the store"

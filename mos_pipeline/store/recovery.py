@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
@@ -32,17 +32,17 @@ from mos_pipeline.store.lock import StoreLock
 from mos_pipeline.store.manifest import Manifest
 from mos_pipeline.store.scanning import Damaged, Frame, Torn
 from mos_pipeline.store.segments import FrameAddress, SegmentReader
-from mos_pipeline.store.seqs import SeqRanges
 
-__all__ = ["JournaledPage", "OpenStore", "StoredFrame", "fresh_pages", "open_store"]
+__all__ = ["JournaledPage", "OpenStore", "StoredFrame", "open_store"]
 
 logger = logging.getLogger(__name__)
 
 
 class StoredFrame(NamedTuple):
-    """A valid frame of a segment, unpacked."""
+    """A valid frame of a segment; ``body`` is unpacked, empty for derived data."""
 
     kind: FrameKind
+    last_page: int
     body: bytes
     address: FrameAddress
 
@@ -78,16 +78,6 @@ def open_store(path: str | os.PathLike[str], config: Store, *, create: bool = Tr
     except BaseException:
         lock.release()
         raise
-
-
-def fresh_pages(known: SeqRanges, first_seq: int, records: Sequence[bytes]) -> list[tuple[int, bytes]]:
-    """Add the pages ``first_seq``, ``first_seq + 1``, … to ``known``; return those that were not in it.
-
-    A page can be met twice, in a segment and in a journal that was not removed in time, or in two frames where work
-    was given out again. The first that is met wins.
-    """
-    fresh = known.add(first_seq, first_seq + len(records))
-    return [(seq, records[seq - first_seq]) for start, stop in fresh for seq in range(start, stop)]
 
 
 class OpenStore:
@@ -164,9 +154,9 @@ class OpenStore:
         """
         for number in self.manifest.segments:
             path = self.folder.segment(number)
-            for item in self.segments.scan(number):
+            for item in self.segments.scan(number, (FrameKind.PAGES,)):
                 if isinstance(item, Frame):
-                    yield StoredFrame(item.kind, item.body, FrameAddress(number, item.offset))
+                    yield StoredFrame(item.kind, item.last_page, item.body, FrameAddress(number, item.offset))
                 elif isinstance(item, Torn) and number == self.manifest.segments[-1]:
                     self._report_torn(path, item)
                 else:

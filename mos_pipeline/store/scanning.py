@@ -6,11 +6,11 @@ meanwhile, and touching a mapping beyond the end of its file is SIGBUS, where a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from typing import NamedTuple
 
 from mos_pipeline.errors import StoreDamagedError
-from mos_pipeline.store.codec import HEADER_BYTES, MAGIC, FrameHeader, FrameKind, decode_body, parse_header
+from mos_pipeline.store.codec import HEADER_BYTES, MAGIC, FrameHeader, FrameKind, check_body, decode_body, parse_header
 
 __all__ = ["Damaged", "Frame", "Read", "Torn", "find_tear", "scan_frames"]
 
@@ -20,11 +20,12 @@ Read = Callable[[int, int], bytes]
 
 
 class Frame(NamedTuple):
-    """A whole frame; ``length`` in bytes includes the header, ``body`` is unpacked."""
+    """A whole frame; ``length`` in bytes includes the header, ``body`` is unpacked, or empty where nobody wants it."""
 
     offset: int
     length: int
     kind: FrameKind
+    last_page: int
     body: bytes
 
 
@@ -48,14 +49,17 @@ class _Located(NamedTuple):
     header: FrameHeader
 
 
-def scan_frames(read: Read, size: int) -> Iterator[Frame | Damaged | Torn]:
+def scan_frames(
+    read: Read, size: int, wanted: Container[FrameKind] = frozenset(FrameKind)
+) -> Iterator[Frame | Damaged | Torn]:
     """Yield every frame of a file of ``size`` bytes, in order, with what is damaged between them.
 
-    At most one frame is in memory. A wrong body costs its frame; after a wrong header it goes on at the next valid one.
+    Bodies of the ``wanted`` kinds are unpacked, of others only the checksum is looked at. At most one frame is in
+    memory. A wrong body costs its frame; after a wrong header it goes on at the next valid one.
     ``Torn`` comes last, if at all.
     """
     for item in _walk(read, size):
-        yield _unpacked(read, item) if isinstance(item, _Located) else item
+        yield _frame(read, item, wanted) if isinstance(item, _Located) else item
 
 
 def find_tear(read: Read, size: int) -> Torn | None:
@@ -66,14 +70,17 @@ def find_tear(read: Read, size: int) -> Torn | None:
     return None
 
 
-def _unpacked(read: Read, located: _Located) -> Frame | Damaged:
+def _frame(read: Read, located: _Located, wanted: Container[FrameKind]) -> Frame | Damaged:
     offset, header = located
     length = HEADER_BYTES + header.stored
     try:
-        kind, body = decode_body(header, read(offset + HEADER_BYTES, header.stored))
+        stored = read(offset + HEADER_BYTES, header.stored)
+        kind, body = check_body(header, stored), b""
+        if kind in wanted:
+            kind, body = decode_body(header, stored)
     except StoreDamagedError as error:
         return Damaged(offset, length, str(error))
-    return Frame(offset, length, kind, body)
+    return Frame(offset, length, kind, header.last_page, body)
 
 
 def _walk(read: Read, size: int) -> Iterator[_Located | Damaged | Torn]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from mos_pipeline.errors import StoreDamagedError, StoreError
 from mos_pipeline.store.codec import (
     HEADER_BYTES,
+    NO_PAGE,
     FrameKind,
     check_level,
     decode_body,
@@ -96,7 +97,7 @@ class SegmentWriter:
             self._end, self._tail = tear.offset, True
             self._cut()
 
-    def append(self, kind: FrameKind, body: bytes) -> FrameAddress:
+    def append(self, kind: FrameKind, body: bytes, last_page: int = NO_PAGE) -> FrameAddress:
         """Write a frame and return its address; it is durable once ``sync`` has returned.
 
         Raises:
@@ -104,7 +105,7 @@ class SegmentWriter:
             StoreError: the disk failed; likewise.
             InputError: the body is too long for a frame.
         """
-        frame = encode_frame(kind, body, self._level)
+        frame = encode_frame(kind, body, self._level, last_page)
         if not self._number or (self._end and self._end + len(frame) > self._segment_bytes):
             self._begin_next()
         self._cut()
@@ -243,15 +244,17 @@ class SegmentReader:
             mend = "run `verify` on the store, and restore a backup"
             raise StoreDamagedError(f"{path}: damaged at offset {address.offset}: {error}; {mend}") from None
 
-    def scan(self, number: int) -> Iterator[Frame | Damaged | Torn]:
-        """Yield the frames of a segment as it is now, and what is damaged in it.
+    def scan(
+        self, number: int, wanted: Container[FrameKind] = frozenset(FrameKind)
+    ) -> Iterator[Frame | Damaged | Torn]:
+        """Yield the frames of a segment as it is now, bodies of the ``wanted`` kinds, and what is damaged in it.
 
         Raises:
             StoreError: the segment can't be read.
         """
         file, path = self._file(number), self._folder.segment(number)
         with disk_errors(path, "the segment could not be read"):
-            yield from scan_frames(_reader(file.descriptor), os.fstat(file.descriptor).st_size)
+            yield from scan_frames(_reader(file.descriptor), os.fstat(file.descriptor).st_size, wanted)
 
     def _file(self, number: int) -> _OpenFile:
         with self._lock:

@@ -148,7 +148,7 @@ class _Check:
         if frame.kind != FrameKind.PAGES:
             return _undecodable(frame.body)
         try:
-            first_seq, records = unpack_pages(frame.body)
+            first_seq, _, records = unpack_pages(frame.body)
         except StoreError as error:
             return str(error)
         self._pages(first_seq, len(records))

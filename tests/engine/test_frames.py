@@ -9,23 +9,21 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from mos_pipeline.config import Config
 from mos_pipeline.engine import frames
 from mos_pipeline.engine.frames import (
+    BatchFrame,
     WordFrame,
     decode_aside,
-    decode_batch,
+    decode_batches,
     decode_vectors,
     decode_words,
     encode_aside,
-    encode_batch,
+    encode_batches,
     encode_vectors,
     encode_words,
-    highest_page,
 )
-from mos_pipeline.memory.state import BatchOutcome, MemoryState, Placed, Scope
+from mos_pipeline.memory.state import BatchOutcome, Placed
 from mos_pipeline.messages import encode
-from mos_pipeline.store.codec import FrameKind
 
 seqs = st.integers(0, (1 << 62) - 1)
 texts = st.text(st.characters(codec=None, exclude_categories=[]), max_size=12)  # lone surrogates too
@@ -34,10 +32,6 @@ float16s = npst.from_dtype(np.dtype(np.float16))  # NaN and infinity too: a fram
 
 def vectors(rows: int, dimension: int = 3) -> st.SearchStrategy[Any]:
     return npst.arrays(np.float16, (rows, dimension), elements=float16s)
-
-
-def scope() -> Scope:
-    return MemoryState("0" * 16, Config()).scope("user\ud800", "assistant")
 
 
 @given(st.data(), st.lists(seqs, max_size=6), st.integers(1, 5))
@@ -88,16 +82,23 @@ outcomes = st.builds(
 )
 
 
+founding = Placed(7, True, "tea", ["cup"], "", [1], -1)
+
+
 @given(st.data(), st.lists(seqs, max_size=5), outcomes)
 def test_a_batch_comes_back_as_it_was_but_for_its_rows(
     data: st.DataObject, numbers: list[int], outcome: BatchOutcome
 ) -> None:
     rows = data.draw(vectors(sum(each.founded for each in outcome.placed)))
-    found = decode_batch(encode_batch(scope(), tuple(numbers), outcome, rows))
-    assert (found.user_id, found.assistant_id, found.seqs) == ("user\ud800", "assistant", numbers)
+    other = BatchFrame("user", "other", [1], BatchOutcome([1], [-1], [], [founding]), np.ones((1, 3), np.float16))
+    given = BatchFrame("user\ud800", "assistant", numbers, outcome, rows)
+    before, found, after = decode_batches(encode_batches([other, given, other]))
+    assert found[:3] == given[:3]
     assert found.outcome == outcome._replace(placed=[each._replace(row=-1) for each in outcome.placed])
     assert found.vectors.shape == rows.shape
     assert found.vectors.tobytes() == rows.tobytes()
+    for each in (before, after):
+        assert (each[:4], each.vectors.tolist()) == (other[:4], [[1.0] * 3])
 
 
 @given(seqs, texts)
@@ -112,8 +113,10 @@ BODIES: dict[str, tuple[Callable[[bytes], object], bytes]] = {
         encode_words(WordFrame(*(np.ones(n, t) for n, t in ((1, np.int64), (1, "<u4"), (1, "<u4"), (1, "u1"))))),
     ),
     "batch": (
-        decode_batch,
-        encode_batch(scope(), (0,), BatchOutcome([0], [-1], [[0, "x"]], []), np.ones((0, 3), np.float16)),
+        decode_batches,
+        encode_batches(
+            [BatchFrame("u", "a", [0], BatchOutcome([0], [-1], [[0, "x"]], []), np.ones((0, 3), np.float16))]
+        ),
     ),
     "aside": (decode_aside, encode_aside(7, "because")),
 }
@@ -134,18 +137,6 @@ def test_words_of_another_analyser_are_not_mixed_with_ours(monkeypatch: pytest.M
     decode_body, body = BODIES["words"]
     monkeypatch.setattr(frames, "analyser_id", lambda: 1)
     assert decode_body(body) is None
-
-
-def test_the_highest_page_of_each_kind_of_frame() -> None:
-    numbers = np.array([3, 9, 4])
-    words = encode_words(WordFrame(numbers, np.ones(3, np.uint32), np.ones(3, np.uint32), np.ones(3, np.uint8)))
-    batch = encode_batch(scope(), (3, 9, 4), BatchOutcome([], [], [], []), np.ones((0, 3), np.float16))
-    assert highest_page(FrameKind.VECTORS, encode_vectors(numbers, np.ones((3, 2), np.float16))) == 9
-    assert highest_page(FrameKind.WORDS, words) == 9
-    assert highest_page(FrameKind.BATCH, batch) == 9
-    assert highest_page(FrameKind.ASIDE, encode_aside(9, "")) == 9
-    assert highest_page(FrameKind.VECTORS, encode_vectors(numbers[:0], np.ones((0, 2), np.float16))) == -1
-    assert highest_page(FrameKind.PAGES, b"") == -1
 
 
 def test_vectors_that_are_no_whole_rows_are_refused() -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from mos_pipeline.errors import InputError, StoreFullError
 from mos_pipeline.messages import SourceMark, decode_record
+from mos_pipeline.store.heads import heads_of
 from mos_pipeline.store.journal import Journal
 from tests.engine.desk import JOURNAL_BYTES, PATIENCE_S, Desk, desk, journaled, record, texts
 
@@ -215,10 +216,10 @@ def test_a_full_disk_refuses_the_page_and_leaves_no_trace(tmp_path: Path, monkey
 
 def test_restored_pages_are_known_and_the_numbers_go_on(tmp_path: Path) -> None:
     with desk(tmp_path) as d:
-        scope = d.state.scope("user", "assistant")
-        d.intake.restore(scope, 0, record(page_id="mine", source=SourceMark(b"one", 7)))
-        d.intake.restore(scope, 2, record(source=SourceMark(b"one", 3)))
+        known = [record(page_id="mine", source=SourceMark(b"one", 7)), record(page_id="other")]
+        d.intake.restore(heads_of(known), 2)
+        d.intake.restore(heads_of([record(source=SourceMark(b"one", 3))]), 1)
         assert d.intake.add(record(page_id="mine")) == ("mine", False)
         assert d.intake.sources() == {b"one": 8}
         assert d.add() == d.state.ids.id_of(3, None)
-        assert scope.ring.latest() == [0, 2, 3]
+        assert d.intake.add(record(page_id="other")) == ("other", False)

@@ -218,7 +218,7 @@ def test_a_damaged_frame_of_pages_costs_its_pages(
     frames = frames_of(path, FrameKind.PAGES)
     lost = set[int]()
     for number in numbers:
-        first, bodies = unpack_pages(frames[number][1].body)
+        first, _, bodies = unpack_pages(frames[number][1].body)
         lost.update(range(first, first + len(bodies)))
     places = flip_in(path, FrameKind.PAGES, numbers, at)
     assert all_told(check_all_but(path, made, lost, workers=len(numbers) > 1), places)

@@ -79,6 +79,16 @@ def test_the_same_link_twice_is_one() -> None:
     assert chains.pages_of(0) == [0, 1, 3]
 
 
+def test_an_overview_made_at_an_earlier_page_does_not_replace_a_later_one() -> None:
+    chains = Chains()
+    chains.link(1, 5)
+    chains.set_overview(5, "tea and cups")
+    chains.set_overview(1, "tea")  # a batch that was lost and made again
+    assert chains.overview(5) == "tea and cups"
+    chains.set_overview(5, "tea, again")
+    assert chains.overview(1) == "tea, again"
+
+
 @pytest.mark.parametrize(("first", "second", "together"), [("a", "b", "a"), (None, "b", "b"), ("a", None, "a")])
 def test_of_two_chains_that_meet_the_earlier_ones_overview_stands(
     first: str | None, second: str | None, together: str

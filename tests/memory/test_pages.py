@@ -193,3 +193,30 @@ def test_pages_are_registered_in_order() -> None:
 def test_a_tag_is_16_hexadecimal_digits(tag: str) -> None:
     with pytest.raises(InputError, match="16 hexadecimal digits"):
         PageIds(tag)
+
+
+@law
+@given(st.lists(st.lists(st.integers(0, 5), max_size=12), max_size=6))
+def test_pages_entered_together_are_entered_one_by_one(parts: list[list[int]]) -> None:
+    one, together = PageTable(), PageTable()
+    for part in parts:
+        for scope in part:
+            one.append(len(one), scope)
+        together.extend(np.array(part, np.uint32))
+    assert len(together) == len(one)
+    for scope in range(6):
+        assert together.seqs_of(scope).tolist() == one.seqs_of(scope).tolist()
+        assert together.count_of(scope) == one.count_of(scope)
+    assert [(together.scope(seq), together.row(seq)) for seq in range(len(one))] == [
+        (one.scope(seq), one.row(seq)) for seq in range(len(one))
+    ]
+
+
+def test_which_pages_have_a_vector() -> None:
+    table = PageTable()
+    assert table.embedded_of(np.empty(0, np.int64)).tolist() == []
+    table.extend(np.zeros(5, np.uint32))
+    table.set_row(1, 0)
+    table.set_row(4, 9)
+    assert table.embedded_of(np.array([4, 0, 1, 2])).tolist() == [True, False, True, False]
+    table.append(5, 0)  # the table can grow again

@@ -16,9 +16,10 @@ import pytest
 
 import mos_pipeline
 from mos_pipeline.config import Store
-from mos_pipeline.messages import encode
+from mos_pipeline.messages import decode_record, encode
 from mos_pipeline.store.codec import pack_pages
 from mos_pipeline.store.folder import StoreFolder
+from mos_pipeline.store.heads import heads_of
 from mos_pipeline.store.manifest import Manifest
 from mos_pipeline.store.scanning import Read
 
@@ -45,7 +46,12 @@ def record(seq: int, text: str = "hello") -> bytes:
 
 
 def pages(first_seq: int, count: int, text: str = "hello") -> bytes:
-    return pack_pages(first_seq, [record(seq, text) for seq in range(first_seq, first_seq + count)])
+    return packed(first_seq, [record(seq, text) for seq in range(first_seq, first_seq + count)])
+
+
+def packed(first_seq: int, records: list[bytes]) -> bytes:
+    """The body of a frame of pages, as the writer makes it."""
+    return pack_pages(first_seq, heads_of(map(decode_record, records)), records)
 
 
 def made_folder(root: Path) -> StoreFolder:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mos_pipeline.errors import ConfigError, InputError, StoreDamagedError
-from mos_pipeline.messages import encode
+from mos_pipeline.messages import PageRecord, encode
 from mos_pipeline.store import codec
 from mos_pipeline.store.codec import (
     HEADER_BYTES,
@@ -27,6 +27,7 @@ from mos_pipeline.store.codec import (
     unpack_pages,
     unpack_vectors,
 )
+from mos_pipeline.store.heads import heads_of, pack_heads
 
 kinds = st.sampled_from(FrameKind)
 
@@ -54,12 +55,13 @@ def test_cut_frame_is_noticed_at_every_length() -> None:
 
 
 def test_header_layout() -> None:
-    frame = encode_frame(FrameKind.VECTORS, b"a" * 1000, 3)
-    magic, version, kind, flags, zero, stored, raw, body_crc, header_crc = struct.unpack("<4sBBBBIIII", frame[:24])
-    assert (magic, version, kind, flags, zero, raw) == (MAGIC, 1, 3, 0, 0, 1000)
-    assert stored == len(frame) - 24 < 100
-    assert (body_crc, header_crc) == (crc32(frame[24:]), crc32(frame[:20]))
-    assert zstandard.ZstdDecompressor().decompress(frame[24:]) == b"a" * 1000
+    frame = encode_frame(FrameKind.VECTORS, b"a" * 1000, 3, 77)
+    fields = struct.unpack("<4sBBBBIIIqI", frame[:32])
+    magic, version, kind, flags, zero, stored, raw, body_crc, last_page, header_crc = fields
+    assert (magic, version, kind, flags, zero, raw, last_page) == (MAGIC, 1, 3, 0, 0, 1000, 77)
+    assert stored == len(frame) - 32 < 100
+    assert (body_crc, header_crc) == (crc32(frame[32:]), crc32(frame[:28]))
+    assert zstandard.ZstdDecompressor().decompress(frame[32:]) == b"a" * 1000
 
 
 def test_what_does_not_shrink_is_stored_plain() -> None:
@@ -80,7 +82,7 @@ def test_what_zstd_fails_on_is_stored_plain(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def forged(version: int, kind: int, flags: int, stored: bytes, raw: int) -> bytes:
-    header = struct.pack("<4sBBBBIII", MAGIC, version, kind, flags, 0, len(stored), raw, crc32(stored))
+    header = struct.pack("<4sBBBBIIIq", MAGIC, version, kind, flags, 0, len(stored), raw, crc32(stored), -1)
     return header + struct.pack("<I", crc32(header)) + stored
 
 
@@ -121,10 +123,33 @@ def test_threads_do_not_disturb_each_other() -> None:
 
 @given(st.integers(0, 2**63), st.lists(st.binary(max_size=50), max_size=20))
 def test_pages_round_trip(first_seq: int, records: list[bytes]) -> None:
-    assert unpack_pages(pack_pages(first_seq, records)) == (first_seq, records)
+    heads = heads_of([PageRecord("user", "assistant", "", "", "", None, "mine", None)])
+    assert unpack_pages(pack_pages(first_seq, heads, records)) == (first_seq, heads, records)
 
 
-@pytest.mark.parametrize("body", [b"", b"\xc1", encode(5), encode([1]), encode([1, ["text"]]), encode([b"1", []])])
+@given(st.integers(-1, 2**63 - 1))
+def test_a_header_tells_the_last_page(last_page: int) -> None:
+    header = parse_header(encode_frame(FrameKind.WORDS, b"body", 3, last_page))
+    assert header is not None
+    assert header.last_page == last_page
+
+
+HEADS = pack_heads(heads_of([]))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\xc1",
+        encode(5),
+        encode([1]),
+        encode([1, HEADS, ["text"]]),
+        encode([b"1", HEADS, []]),
+        encode([1, [], []]),
+        encode([1, [[], b"123", [], []], []]),
+    ],
+)
 def test_other_bodies_are_not_pages(body: bytes) -> None:
     with pytest.raises(StoreDamagedError):
         unpack_pages(body)

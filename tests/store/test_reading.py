@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from mos_pipeline.errors import InputError, StoreDamagedError
-from mos_pipeline.store.codec import FrameKind, pack_pages
+from mos_pipeline.store.codec import FrameKind
 from mos_pipeline.store.folder import StoreFolder
 from mos_pipeline.store.journal import Journal
 from mos_pipeline.store.reading import PageFrame, PageReader
 from mos_pipeline.store.segments import FrameAddress, SegmentReader, SegmentWriter
-from tests.store.common import flip, made_folder, pages, record
+from tests.store.common import flip, made_folder, packed, pages, record
 
 
 class Store:
@@ -130,7 +130,7 @@ def test_damaged_page_is_told_and_the_others_are_read(store: Store) -> None:
 
 def test_address_of_another_frame_is_noticed(store: Store) -> None:
     other = store.frame(50, 2)
-    batch = store.writer.append(FrameKind.BATCH, pack_pages(0, []))
+    batch = store.writer.append(FrameKind.BATCH, packed(0, []))
     store.reader.persisted([PageFrame(0, 2, other.address), PageFrame(2, 2, batch)])
     for seq in (0, 2):
         with pytest.raises(StoreDamagedError, match=f"not the frame of page {seq}"):

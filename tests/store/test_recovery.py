@@ -7,14 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from mos_pipeline.errors import StoreDamagedError, StoreError, StoreFullError, StoreLockedError, StoreVersionError
 from mos_pipeline.store.codec import HEADER_BYTES, FrameKind, encode_frame, unpack_pages
 from mos_pipeline.store.folder import StoreFolder
 from mos_pipeline.store.manifest import Manifest
-from mos_pipeline.store.recovery import OpenStore, fresh_pages, open_store
+from mos_pipeline.store.recovery import OpenStore, open_store
 from mos_pipeline.store.segments import FrameAddress, SegmentWriter
 from mos_pipeline.store.seqs import SeqRanges
 from tests.store.common import CONFIG, Snapshots, flip, pages, record, run_python
@@ -39,9 +37,10 @@ def found_pages(store: OpenStore) -> list[tuple[int, bytes]]:
     known, found = SeqRanges(), list[tuple[int, bytes]]()
     for frame in store.frames():
         if frame.kind == FrameKind.PAGES:
-            found += fresh_pages(known, *unpack_pages(frame.body))
-    for page in store.journaled_pages():
-        found += fresh_pages(known, page.seq, [page.body])
+            first, _, records = unpack_pages(frame.body)
+            fresh = known.add(first, first + len(records))
+            found += [(seq, records[seq - first]) for start, stop in fresh for seq in range(start, stop)]
+    found += [(page.seq, page.body) for page in store.journaled_pages() if known.add(page.seq, page.seq + 1)]
     return found
 
 
@@ -266,17 +265,6 @@ def test_no_room_for_a_journal_leaves_the_store_usable(root: Path, monkeypatch: 
             store.new_journal(1 << 60)
         assert store.journals() == []
         store.new_journal()
-
-
-@given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 8)), max_size=12))
-def test_first_of_a_page_wins(batches: list[tuple[int, int]]) -> None:
-    known, found, model = SeqRanges(), list[tuple[int, bytes]](), dict[int, bytes]()
-    for index, (first, count) in enumerate(batches):
-        records = [b"%d from %d" % (seq, index) for seq in range(first, first + count)]
-        found += fresh_pages(known, first, records)
-        for seq, body in enumerate(records, first):
-            model.setdefault(seq, body)
-    assert sorted(found) == sorted(model.items())
 
 
 def test_crash_after_any_system_call_loses_nothing_and_repeats_nothing(

@@ -63,7 +63,7 @@ def test_zeros_at_the_end_are_torn_and_noise_is_damage() -> None:
     assert damaged[:2] == (len(data), 500)
 
 
-@pytest.mark.parametrize("gap", [1, 23, 24, 100, scanning.WINDOW - 2, scanning.WINDOW, 2 * scanning.WINDOW + 7])
+@pytest.mark.parametrize("gap", [1, 31, 32, 100, scanning.WINDOW - 2, scanning.WINDOW, 2 * scanning.WINDOW + 7])
 def test_goes_on_after_a_gap_of_any_length(gap: int) -> None:
     frame = encode_frame(FrameKind.ASIDE, b"body", 3)
     found = scan(b"?" * gap + frame)

@@ -9,6 +9,7 @@ from mos_pipeline.errors import StoreError
 from mos_pipeline.messages import encode
 from mos_pipeline.store.codec import HEADER_BYTES, FrameKind, encode_frame, pack_pages
 from mos_pipeline.store.folder import StoreFolder
+from mos_pipeline.store.heads import heads_of
 from mos_pipeline.store.journal import Journal
 from mos_pipeline.store.recovery import open_store
 from mos_pipeline.store.segments import SegmentWriter
@@ -110,6 +111,9 @@ def test_junk_manifest(root: Path) -> None:
     assert problems(root) == [("MANIFEST", 0)]
 
 
+NO_HEADS = heads_of([])
+
+
 @pytest.mark.parametrize(
     ("kind", "body", "reason"),
     [
@@ -117,7 +121,7 @@ def test_junk_manifest(root: Path) -> None:
         (FrameKind.VECTORS, encode(["x"]) + b"more", "not valid msgpack"),
         (FrameKind.ASIDE, encode(5), "expected a list or map, found int"),
         (FrameKind.PAGES, encode({}), "not a list of pages"),
-        (FrameKind.PAGES, pack_pages(12, [record(12), b"\xc1", record(14)]), "page 13: not valid msgpack"),
+        (FrameKind.PAGES, pack_pages(12, NO_HEADS, [record(12), b"\xc1", record(14)]), "page 13: not valid msgpack"),
     ],
 )
 def test_body_that_does_not_decode(root: Path, kind: FrameKind, body: bytes, reason: str) -> None:

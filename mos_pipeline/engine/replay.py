@@ -1,0 +1,190 @@
+"""Entering a store's derived data: vectors, words and batches, after the pages and while pages are accepted already."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from mos_pipeline.engine.frames import BatchFrame, VectorFrame, decode_aside, decode_batches, decode_vectors
+from mos_pipeline.engine.indexing import Indexing
+from mos_pipeline.errors import StoreDamagedError
+from mos_pipeline.memory.pages import LOST
+from mos_pipeline.memory.state import BatchOutcome, MemoryState, Placed, Scope
+from mos_pipeline.runtime.vector_pool import VectorPool
+from mos_pipeline.store.codec import FrameKind
+from mos_pipeline.store.segments import FrameAddress, SegmentReader
+
+__all__ = ["Replay"]
+
+logger = logging.getLogger(__name__)
+
+# Frames entered together, so that each scope's part of them is entered at once; some milliseconds.
+WORDS_AT_ONCE = 16
+VECTORS_AT_ONCE = 16
+
+
+class Replay:
+    """Enters derived frames into memory. Owned by the coordinator.
+
+    Attributes:
+        without_vector: by scope number, pages whose batch was applied and whose vectors were lost with a damaged frame.
+        backlog: bytes of pages that have no vector, and should.
+    """
+
+    def __init__(
+        self,
+        state: MemoryState,
+        indexing: Indexing,
+        segments: SegmentReader,
+        sizes: Sequence[int],
+        pool: VectorPool | None,
+    ) -> None:
+        """Enter what belongs to the pages that ``sizes`` counts; without a ``pool``, no vectors and no batches."""
+        self._state = state
+        self._indexing = indexing
+        self._segments = segments
+        self._sizes = np.array(sizes, np.int64)
+        self._pool = pool
+        self._batched = np.zeros(len(sizes), bool)
+        self._words = list[bytes]()
+        self._vectors = list[VectorFrame]()
+        self.without_vector: dict[int, list[int]] = {}
+        self.backlog = 0
+
+    def run(self, frames: Sequence[FrameAddress], pause: Callable[[], bool]) -> bool:
+        """Enter ``frames``, in the order of their writing.
+
+        ``pause()`` is called after each; where it returns False, the rest is given up and False returned.
+        """
+        for address in frames:
+            try:
+                self._take(*self._segments.read_frame(address))
+            except StoreDamagedError as error:  # it was whole when the store was opened; what it held is made again
+                logger.warning("%s", error)
+            if not pause():
+                return False
+        self._enter_words()
+        self._enter_vectors()
+        for scope in self._state.scopes:
+            self._set_cursors(scope)
+            if not pause():
+                return False
+        return True
+
+    def _take(self, kind: FrameKind, body: bytes) -> None:
+        match kind:
+            case FrameKind.ASIDE:
+                self._set_aside(*decode_aside(body))
+            case FrameKind.WORDS:
+                self._words.append(body)
+                if len(self._words) >= WORDS_AT_ONCE:
+                    self._enter_words()
+            case FrameKind.VECTORS if self._pool is not None:
+                self._vectors.append(decode_vectors(body))
+                if len(self._vectors) >= VECTORS_AT_ONCE:
+                    self._enter_vectors()
+            case FrameKind.BATCH if self._pool is not None:
+                self._enter_batches(decode_batches(body), self._pool)
+
+    def _kept(self, seq: int) -> bool:
+        return 0 <= seq < len(self._sizes) and self._state.pages.scope(seq) != LOST
+
+    def _set_aside(self, seq: int, reason: str) -> None:
+        if self._kept(seq):
+            self._state.scopes[self._state.pages.scope(seq)].aside[seq] = reason
+
+    def _enter_words(self) -> None:
+        if self._words:
+            self._indexing.restore(self._words)
+            self._words.clear()
+
+    def _enter_vectors(self) -> None:
+        frames, self._vectors = self._vectors, []
+        if not frames or self._pool is None:
+            return
+        # A page may come twice, where the writer was killed before it acknowledged; or it has a vector already.
+        seqs, first = np.unique(np.concatenate([frame.seqs for frame in frames]), return_index=True)
+        wanted = np.array([self._kept(seq) and self._state.pages.row(seq) < 0 for seq in seqs.tolist()], bool)
+        vectors = np.concatenate([frame.vectors for frame in frames])[first[wanted]]
+        seqs = seqs[wanted]
+        numbers = np.array([self._state.pages.scope(seq) for seq in seqs.tolist()], np.int64)
+        for number in np.unique(numbers).tolist():
+            mine = np.flatnonzero(numbers == number)
+            rows = _fill(self._pool, self._state.scopes[number].page_rows, vectors[mine], seqs[mine])
+            for seq, row in zip(seqs[mine].tolist(), rows, strict=True):
+                self._state.pages.set_row(seq, row)
+
+    def _enter_batches(self, batches: list[BatchFrame], pool: VectorPool) -> None:
+        founded: dict[int, list[tuple[int, npt.NDArray[np.float16]]]] = {}
+        for batch in batches:
+            scope = self._enter_batch(batch)
+            if scope is not None:
+                ids = [entry.session_id for entry in batch.outcome.placed if entry.founded]
+                founded.setdefault(scope.number, []).extend(zip(ids, batch.vectors, strict=True))
+        for number, sessions in founded.items():
+            scope = self._state.scopes[number]
+            if sessions:
+                session_ids, vectors = zip(*sessions, strict=True)
+                rows = _fill(pool, scope.session_rows, np.array(vectors), np.array(session_ids, np.int64))
+                scope.mid_term.set_rows(dict(zip(session_ids, rows, strict=True)))
+
+    def _enter_batch(self, batch: BatchFrame) -> Scope | None:
+        """Enter a batch, its founded sessions without their rows; return its scope, or None where it is of no use."""
+        seqs = [seq for seq in batch.seqs if self._kept(seq)]
+        if not seqs or self._batched[seqs].any():  # all lost, or written twice
+            return None
+        scope = self._state.scope(batch.user_id, batch.assistant_id)
+        if not _joins_known(scope, batch.outcome.placed):
+            return None  # the session it joined was lost with a damaged frame: its pages are placed again
+        self._batched[seqs] = True
+        self._state.apply(scope, self._without_lost(batch.outcome))
+        return scope
+
+    def _without_lost(self, outcome: BatchOutcome) -> BatchOutcome:
+        if not self._state.pages.count_of(LOST):
+            return outcome
+        links = [
+            (seq, before if self._kept(before) else -1)
+            for seq, before in zip(outcome.seqs, outcome.links, strict=True)
+            if self._kept(seq)
+        ]
+        return BatchOutcome(
+            [seq for seq, _ in links],
+            [before for _, before in links],
+            [[seq, text] for seq, text in outcome.overviews if self._kept(seq)],
+            [entry._replace(seqs=list(filter(self._kept, entry.seqs))) for entry in outcome.placed],
+        )
+
+    def _set_cursors(self, scope: Scope) -> None:
+        """Set where the scope's batches go on, and note what lies before that and lost its batch or its vector."""
+        seqs = self._state.pages.seqs_of(scope.number)
+        seqs = seqs[seqs < len(self._batched)]
+        done = self._batched[seqs]
+        scope.given = int(np.flatnonzero(done)[-1]) + 1 if done.any() else 0
+        scope.gaps = seqs[: scope.given][~done[: scope.given]].tolist()
+        bare = ~self._state.pages.embedded_of(seqs) & ~np.isin(seqs, list(scope.aside))
+        self.backlog += int(self._sizes[seqs[bare]].sum())
+        if lost := seqs[bare & done].tolist():
+            self.without_vector[scope.number] = lost
+
+
+def _fill(pool: VectorPool, owner: int, vectors: npt.NDArray[np.float16], tags: npt.NDArray[np.int64]) -> list[int]:
+    """Put ``vectors`` into new rows of ``owner``, searchable under ``tags``; return the rows."""
+    rows = pool.allocate(owner, len(tags))
+    pool.write(rows, vectors)
+    pool.commit(rows, tags)
+    return list(map(int, rows))
+
+
+def _joins_known(scope: Scope, placed: list[Placed]) -> bool:
+    """Whether every session that pages are placed in is founded here, or was before."""
+    founded = set[int]()
+    for entry in placed:
+        if entry.founded:
+            founded.add(entry.session_id)
+        elif entry.session_id not in founded and scope.mid_term.get(entry.session_id) is None:
+            return False
+    return True
