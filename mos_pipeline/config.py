@@ -113,7 +113,12 @@ class Store:
     )
     journal_bytes: int = setting(4 * MIB, "size of one journal file", unit="bytes", low=65536)
     segment_bytes: int = setting(64 * MIB, "size at which a new segment file is begun", unit="bytes", low=65536)
-    frame_pages: int = setting(64, "pages written as one compressed frame", unit="pages", low=1)
+    frame_pages: int = setting(
+        64,
+        "pages whose texts, or vectors, make a frame; their words and batches make a quarter of one",
+        unit="pages",
+        low=1,
+    )
     flush_interval_s: float = setting(
         1.0, "for so long pages may stay in the journal before they are written to a segment", unit="seconds", low=0.0
     )

@@ -38,29 +38,26 @@ def padded(batch: list[Item]) -> int:
 lengths = st.lists(st.integers(1, 256), min_size=1, max_size=12)
 
 
-@given(st.lists(st.tuples(lengths, st.booleans()), max_size=20), st.integers(64, 3000), st.booleans())
-def test_every_text_comes_once_within_the_limits(
-    units: list[tuple[list[int], bool]], pieces: int, queried: bool
-) -> None:
+@given(st.lists(lengths, max_size=20), st.integers(64, 3000), st.booleans())
+def test_every_text_comes_once_within_the_limits(units: list[list[int]], pieces: int, queried: bool) -> None:
     batcher = make(pieces)
     if queried:
         batcher.query_came()
-    for unit, (each, alone) in enumerate(units):
-        batcher.add(unit, each, alone=alone)
-    assert len(batcher) == sum(len(each) for each, _ in units)
-    left = {unit: len(each) for unit, (each, _) in enumerate(units)}
+    for unit, each in enumerate(units):
+        batcher.add(unit, each)
+    assert len(batcher) == sum(map(len, units))
+    left = {unit: len(each) for unit, each in enumerate(units)}
     came: Counter[tuple[int, int]] = Counter()
     limit = min(pieces, 200) if queried else pieces
     for batch in drain(batcher):
         here = {item.unit for item in batch}
         assert len(batch) == 1 or padded(batch) <= limit
         assert min(unit for unit, rest in left.items() if rest) in here  # nobody starves
-        assert len(here) == 1 or not any(units[unit][1] for unit in here)  # nobody is with one that is alone
         for item in batch:
             left[item.unit] -= 1
             came[item.unit, item.text] += 1
-            assert item.length == units[item.unit][0][item.text]
-    assert came == Counter((unit, text) for unit, (each, _) in enumerate(units) for text in range(len(each)))
+            assert item.length == units[item.unit][item.text]
+    assert came == Counter((unit, text) for unit, each in enumerate(units) for text in range(len(each)))
     assert len(batcher) == 0
 
 
@@ -138,14 +135,6 @@ def test_a_dropped_unit_does_not_come() -> None:
     batcher.drop(3)
     batcher.drop(99)
     assert [{item.unit for item in batch} for batch in drain(batcher)] == [{2}]
-
-
-def test_an_alone_unit_waits_its_turn() -> None:
-    batcher = make()
-    batcher.add(1, [10, 12])
-    batcher.add(2, [11, 13], alone=True)
-    batcher.add(3, [11])
-    assert [{item.unit for item in batch} for batch in drain(batcher)] == [{1, 3}, {2}]
 
 
 @given(st.floats(0.0, 0.1), st.floats(1e-6, 1e-3), st.lists(st.integers(1, 4000), min_size=2, max_size=9, unique=True))

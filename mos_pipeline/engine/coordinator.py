@@ -17,7 +17,7 @@ from queue import Empty, SimpleQueue
 
 from mos_pipeline.engine.derived import Derived
 from mos_pipeline.engine.indexing import Indexing
-from mos_pipeline.engine.intake import Intake
+from mos_pipeline.engine.intake import Intake, Rouse
 from mos_pipeline.engine.persistence import Persistence
 from mos_pipeline.engine.processing import Processing
 from mos_pipeline.errors import MosError, StoreError
@@ -168,6 +168,7 @@ class Coordinator:
     def _slice(self, call: Call | None) -> bool:
         """Do one step of everything; return whether there is more to do at once."""
         more = False
+        self._intake.rouse = Rouse.NEVER  # until it is known again that no accepted page waits
         with self.lock:
             if call is not None:
                 call()
@@ -178,8 +179,7 @@ class Coordinator:
             self._hand_over()
             more |= bool(self._intake.accepted)
             self._serve_waiters(calm=not more)
-            if not more:
-                self._rest()
+            more = more or not self._may_rest()
         if not self._hurry:
             self._provide_spare()
         return more or not self._inbox.empty()
@@ -196,11 +196,17 @@ class Coordinator:
         if due is not None and due <= time.monotonic():
             self._derived.flush()
 
-    def _rest(self) -> None:
-        """Nothing is left to do now: let the next page wake this thread."""
-        if self._due() is None:
-            with self._intake.lock:
-                self._intake.armed = bool(self._intake.accepted)
+    def _may_rest(self) -> bool:
+        """Nothing is left to do: tell what this thread is to be woken for, unless another page has come."""
+        rouse = Rouse.ANY_PAGE
+        if self._due() is not None:  # by then it looks at all pages anyway
+            # While no batch can be given out, an answer wakes it, and a full ring need not.
+            rouse = Rouse.NEVER if self._processing.saturated else Rouse.FULL_RING
+        with self._intake.lock:
+            if self._intake.accepted:
+                return False
+            self._intake.rouse = rouse
+        return True
 
     def _serve_waiters(self, *, calm: bool) -> None:
         served = [waiter for waiter in self._waiters if self._came_true(waiter, calm=calm)]

@@ -12,23 +12,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mos_pipeline.config import Store
 from mos_pipeline.engine.frames import BatchFrame, WordFrame, encode_aside, encode_batches, encode_vectors, encode_words
 from mos_pipeline.engine.persistence import Persistence
 from mos_pipeline.store.codec import FrameKind
 
 __all__ = ["Derived"]
 
-WORDS_PAGES = 256
-VECTORS_PAGES = 64
-BATCHES_PAGES = 256
+SMALL = 4  # words and batches take little room: so many times a frame's pages make one
 
 
 class Derived:
     """Vectors, words and batches of any scopes that wait for their frame to fill, for ``flush_interval_s`` at most."""
 
-    def __init__(self, persistence: Persistence, flush_interval_s: float) -> None:
+    def __init__(self, persistence: Persistence, config: Store) -> None:
         self._persistence = persistence
-        self._interval = flush_interval_s
+        self._frame_pages = config.frame_pages
+        self._interval = config.flush_interval_s
         self._since: float | None = None
         self._vector_seqs = list[npt.NDArray[np.int64]]()
         self._vectors = list[npt.NDArray[np.float16]]()
@@ -49,14 +49,14 @@ class Derived:
         self._vector_seqs.append(seqs)
         self._vectors.append(vectors)
         self._came()
-        if sum(map(len, self._vector_seqs)) >= VECTORS_PAGES:
+        if sum(map(len, self._vector_seqs)) >= self._frame_pages:
             self._flush_vectors()
 
     def batch(self, batch: BatchFrame) -> None:
         """Take an applied batch."""
         self._batches.append(batch)
         self._came()
-        if sum(len(batch.seqs) for batch in self._batches) >= BATCHES_PAGES:
+        if sum(len(batch.seqs) for batch in self._batches) >= SMALL * self._frame_pages:
             self._flush_batches()
 
     def words(self, seq: int, hashes: npt.NDArray[np.uint32], counts: npt.NDArray[np.uint8]) -> None:
@@ -67,7 +67,7 @@ class Derived:
         all_hashes.frombytes(hashes.tobytes())
         all_counts.frombytes(counts.tobytes())
         self._came()
-        if len(seqs) >= WORDS_PAGES:
+        if len(seqs) >= SMALL * self._frame_pages:
             self._flush_words()
 
     def aside(self, seq: int, reason: str) -> None:

@@ -94,7 +94,7 @@ class Engine:
         self.state = MemoryState(store.manifest.store, config)
         self.reader = PageReader(store.segments, config.store.text_cache_bytes)
         self.persistence = Persistence(config.store, self.reader, self.desk, store.retire)
-        self.derived = Derived(self.persistence, config.store.flush_interval_s)
+        self.derived = Derived(self.persistence, config.store)
         self.indexing = Indexing(self.state, self.reader, self.derived)
         self.intake = Intake(
             self.state,

@@ -12,6 +12,7 @@ import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable
+from enum import IntEnum
 from typing import NamedTuple
 
 import msgpack
@@ -24,7 +25,15 @@ from mos_pipeline.messages import PageRecord
 from mos_pipeline.store.heads import PageHeads
 from mos_pipeline.store.journal import RECORD_OVERHEAD, Journal
 
-__all__ = ["Accepted", "Intake"]
+__all__ = ["Accepted", "Intake", "Rouse"]
+
+
+class Rouse(IntEnum):
+    """What the coordinator has to be woken for; whoever wakes it sets NEVER, as it looks at everything then."""
+
+    ANY_PAGE = 0
+    FULL_RING = 1
+    NEVER = 2
 
 
 class Accepted(NamedTuple):
@@ -55,7 +64,7 @@ class Intake:
         """
         self.lock = threading.Lock()
         self.accepted: deque[Accepted] = deque()
-        self.armed = False
+        self.rouse = Rouse.ANY_PAGE  # set to less than NEVER under the lock, where no accepted page waits
         self._state = state
         self._config = backlog
         self._new_journal = new_journal
@@ -72,6 +81,7 @@ class Intake:
         self._left: list[Journal] = []  # full, and not flushed since; those that were closed hold nothing any more
         self._making = threading.Lock()  # one journal is made at a time: their numbers rise with those of their pages
         self._spare: Journal | None = None
+        self._spare_mark = 0  # beyond so many bytes of the journal its successor is asked for, once
         self._synced = GroupSync(self._flush)
 
     @property
@@ -127,9 +137,10 @@ class Intake:
         self._state.ids.register(record.page_id, seq)
         if record.source is not None:
             self._sources[record.source.digest] = record.source.ordinal + 1
-        rouse = full or not self.armed
-        self.armed = True
-        return seq, rouse
+        needed = full >= self.rouse or (journal.end > self._spare_mark and self._spare is None)
+        if needed:
+            self.rouse, self._spare_mark = Rouse.NEVER, journal.size
+        return seq, needed
 
     def restore(self, heads: PageHeads, pages: int) -> None:
         """Enter the next ``pages`` pages, accepted before the store was closed; their rings are not filled by this."""
@@ -239,7 +250,7 @@ class Intake:
         self._left = [each for each in self._left if each.size]
         if self._journal is not None:
             self._left.append(self._journal)
-        self._journal = journal
+        self._journal, self._spare_mark = journal, journal.size // 2
         return journal
 
     def _wait_for_room(self) -> None:

@@ -73,6 +73,11 @@ class Processing:
         return not (self._queued or self._flows or self._embedding or (self.draining and self._loose))
 
     @property
+    def saturated(self) -> bool:
+        """Whether the embedder has as many texts as it may have; an answer of its own changes that."""
+        return self.texts_in_flight >= self._config.embedding.in_flight_texts
+
+    @property
     def batches(self) -> int:
         """Batches begun and not applied yet."""
         return sum(len(flow.batches) for flow in self._flows.values())
@@ -96,8 +101,7 @@ class Processing:
 
     def dispatch(self) -> bool:
         """Give out one batch if there is room for it; return whether there was one."""
-        room = self.texts_in_flight < self._config.embedding.in_flight_texts
-        if not self.ready or not self._queued or not room:
+        if not self.ready or not self._queued or self.saturated:
             return False
         if self._persistence.outstanding_bytes > MAX_UNWRITTEN_BYTES:
             return False

@@ -20,6 +20,7 @@ class Unit:
     Attributes:
         message: the msgpack bytes that are sent to the worker.
         deaths: how many workers died while working on it.
+        started: whether its worker is working on it now.
     """
 
     unit_id: int
@@ -76,11 +77,10 @@ class Ledger:
         return unit
 
     def started(self, worker: Hashable, unit_ids: Iterable[int]) -> None:
-        """Note that ``worker`` is working on these now."""
-        units = self._hands.get(worker, _Hands()).units
-        for unit_id in unit_ids:
-            if unit := units.get(unit_id):
-                unit.started = True
+        """Note that ``worker`` is working on these now, and on no others."""
+        current = set(unit_ids)
+        for unit_id, unit in self._hands.get(worker, _Hands()).units.items():
+            unit.started = unit_id in current
 
     def finish(self, worker: Hashable, unit_id: int) -> Unit | None:
         """Take a finished unit out of ``worker``'s hands; None where it is not there (a late answer)."""

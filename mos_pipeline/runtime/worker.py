@@ -4,7 +4,7 @@ The worker reads msgpack ``[unit_id, kind, payload]`` from its queue and writes 
 
     ["ready", info]                     prepared; info is the stage's own
     ["refused", error type, message]    could not get ready: it will not be restarted
-    ["started", [unit_id, …]]           these are being worked on now: the ones to blame for a death
+    ["started", [unit_id, …]]           these, and no others, are being worked on now: the ones to blame for a death
     ["done", unit_id, result]
     ["failed", unit_id, message]        the work was refused; the worker is well
     ["log", logger, level, message]
@@ -33,7 +33,7 @@ class Report(Protocol):
     """Where a stage tells what became of its work; every call sends one message to the main process."""
 
     def started(self, unit_ids: Sequence[int]) -> None:
-        """Say that these units are being worked on from now on."""
+        """Say that these units, and no others, are being worked on from now on."""
 
     def done(self, unit_id: int, result: Any) -> None:
         """Hand in a unit's msgpack-able result."""

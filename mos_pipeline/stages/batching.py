@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 __all__ = ["Batcher", "CostModel", "Item"]
@@ -74,12 +73,6 @@ class CostModel:
         return int(max((seconds / self._pace - self.fixed) / self.per_piece, self.fixed_pieces))
 
 
-@dataclass(slots=True)
-class _Waiting:
-    left: int
-    alone: list[Item] | None
-
-
 class Batcher:
     """Texts that wait, and the choice of the next batch.
 
@@ -105,12 +98,12 @@ class Batcher:
         self._clock = clock
         self._last_query = self._last_pages = float("-inf")
         self._queries: list[Item] = []
-        self._units: dict[int, _Waiting] = {}  # in their order of arrival
-        self._items: list[Item] = []  # of units that may be mixed, by length
+        self._units: dict[int, int] = {}  # in their order of arrival, with how many texts of each wait
+        self._items: list[Item] = []  # by length
 
     def __len__(self) -> int:
         """Return how many texts of pages wait."""
-        return sum(unit.left for unit in self._units.values())
+        return len(self._items)
 
     @property
     def queries(self) -> bool:
@@ -125,15 +118,13 @@ class Batcher:
         """Let a query wait."""
         self._queries.append(Item(length, unit, 0))
 
-    def add(self, unit: int, lengths: Sequence[int], *, alone: bool = False) -> None:
-        """Let a unit's texts wait; ``alone``: in batches without any other unit's texts."""
+    def add(self, unit: int, lengths: Sequence[int]) -> None:
+        """Let a unit's texts wait."""
         if not self._units:
             self._last_pages = self._clock()
-        items = [Item(length, unit, text) for text, length in enumerate(lengths)]
-        self._units[unit] = _Waiting(len(items), sorted(items) if alone else None)
-        if not alone:
-            for item in items:
-                insort(self._items, item)
+        self._units[unit] = len(lengths)
+        for text, length in enumerate(lengths):
+            insort(self._items, Item(length, unit, text))
 
     def drop(self, unit: int) -> None:
         """Forget a unit that has failed."""
@@ -149,16 +140,14 @@ class Batcher:
         if not self._units:
             return []
         self._last_pages = now
-        oldest, waiting = next(iter(self._units.items()))
-        items = self._items if waiting.alone is None else waiting.alone
-        seed = max(place for place, item in enumerate(items) if item.unit == oldest)
-        low, high = self._around(items, seed, self._limit(now))
-        batch = items[low:high]
-        del items[low:high]
+        oldest = next(iter(self._units))
+        seed = max(place for place, item in enumerate(self._items) if item.unit == oldest)
+        low, high = self._around(self._items, seed, self._limit(now))
+        batch = self._items[low:high]
+        del self._items[low:high]
         for item in batch:
-            unit = self._units[item.unit]
-            unit.left -= 1
-            if not unit.left:
+            self._units[item.unit] -= 1
+            if not self._units[item.unit]:
                 del self._units[item.unit]
         return batch
 

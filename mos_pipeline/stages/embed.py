@@ -2,8 +2,8 @@
 
 Two kinds of unit:
 
-    embed   payload [texts, [[slab name, row in it], …], alone]; ``alone`` (default False): never mixed with others.
-            Text i's vector is written to row i; the result is the number of texts, once all are written
+    embed   payload [texts, [[slab name, row in it], …]]; text i's vector is written to row i; the result is the number
+            of texts, once all are written
     query   payload [text]; the result is the vector, float16 bytes
 """
 
@@ -38,7 +38,6 @@ class _Unit:
     unit_id: int
     texts: Sequence[str]
     rows: Sequence[tuple[str, int]]
-    alone: bool
     query: bool
     items: list[Prepared] = field(default_factory=list)
     left: int = 0
@@ -97,10 +96,10 @@ class EmbedStage:
         """Take one unit."""
         if kind == "query":
             self._batcher.query_came()
-            self._queries.append(_Unit(unit_id, payload, (), alone=False, query=True))
+            self._queries.append(_Unit(unit_id, payload, (), query=True))
         elif kind == "embed":
-            texts, rows, *alone = payload
-            self._fresh.append(_Unit(unit_id, texts, rows, alone=any(alone), query=False))
+            texts, rows = payload
+            self._fresh.append(_Unit(unit_id, texts, rows, query=False))
         else:
             raise ValueError(f"the embedder does not know units of kind {kind!r}")
 
@@ -141,7 +140,7 @@ class EmbedStage:
         if unit.query:
             self._batcher.add_query(unit.unit_id, unit.items[0].length)
         else:
-            self._batcher.add(unit.unit_id, [item.length for item in unit.items], alone=unit.alone)
+            self._batcher.add(unit.unit_id, [item.length for item in unit.items])
 
     def _compute(self, batch: list[Item], report: Report) -> None:
         unit_ids = list(dict.fromkeys(item.unit for item in batch))

@@ -8,22 +8,41 @@ from pathlib import Path
 
 import pytest
 
+from mos_pipeline.engine.intake import Rouse
 from mos_pipeline.errors import BackpressureError, ClosedError
 from tests.engine.desk import PATIENCE_S, desk, texts
 
 
-def test_the_coordinator_is_woken_for_the_first_page_and_for_full_batches(tmp_path: Path) -> None:
+def test_the_coordinator_is_woken_for_what_it_asked_for_and_once(tmp_path: Path) -> None:
     with desk(tmp_path) as d:
-        d.add()
-        assert d.wakes == 1
-        for _ in range(7):
+        for _ in range(9):
+            d.add()
+        assert d.wakes == 1  # for the first, and it has not looked yet
+        d.intake.rouse = Rouse.FULL_RING
+        for _ in range(8):
             d.add()
         assert d.wakes == 1
-        d.add()  # the ninth
+        for _ in range(10):
+            d.add()  # the first fills the ring, and so does the last
         assert d.wakes == 2
-        d.intake.armed = False
+        d.intake.rouse = Rouse.ANY_PAGE
         d.add()
         assert d.wakes == 3
+
+
+def test_the_coordinator_is_woken_for_the_next_journal_whatever_it_asked_for(tmp_path: Path) -> None:
+    with desk(tmp_path) as d:
+        d.intake.rouse = Rouse.NEVER
+        for _ in range(3):
+            before, number = d.wakes, len(d.made)
+            while len(d.made) == number:  # until this one is full, too
+                d.add("x" * 1000)
+            assert d.wakes == before + (number > 0)
+        d.intake.provide_spare()
+        before = d.wakes
+        while d.intake.journal is not d.made[-1]:
+            d.add("x" * 1000)
+        assert d.wakes == before  # there was one
 
 
 def test_above_the_mark_pages_are_refused_under_policy_raise(tmp_path: Path) -> None:

@@ -71,7 +71,8 @@ class LedgerMachine(RuleBasedStateMachine):
         known = st.sampled_from(sorted(self.units)) if self.units else st.just(99)
         told = data.draw(st.lists(known, max_size=3))
         self.ledger.started(worker, told)
-        self.started.update(set(told) & set(self.hands[worker]))
+        self.started -= set(self.hands[worker])
+        self.started |= set(told) & set(self.hands[worker])
 
     @rule(data=st.data(), worker=st.sampled_from(WORKERS))
     def finish(self, data: Any, worker: str) -> None:

@@ -22,7 +22,7 @@ def root(tmp_path: Path) -> Path:
     """Three segments of a PAGES frame of 4 pages and a BATCH frame each, and pages 10 to 13 in a journal."""
     root = tmp_path / "store"
     with open_store(root, CONFIG) as store:
-        writer = SegmentWriter(store.folder, 120, 3)
+        writer = SegmentWriter(store.folder, 200, 3)
         for first in (0, 4, 8):
             writer.append(FrameKind.PAGES, pages(first, 4))
             writer.append(FrameKind.BATCH, encode({"number": first}))
