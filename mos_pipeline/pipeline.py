@@ -335,9 +335,10 @@ def _timestamp(value: object) -> str:
 def _metadata(value: object) -> dict[str, Any] | None:
     if value is None:
         return None
-    if not isinstance(value, Mapping) or not all(type(key) is str for key in value):
-        raise InputError(f"metadata must be a mapping with string keys, found {value!r:.200}")
-    return dict(value)
+    # A dict first: asking an abstract class costs microseconds where its code is not in the processor's cache.
+    if (type(value) is dict or isinstance(value, Mapping)) and set(map(type, value)) <= {str}:
+        return value if type(value) is dict else dict(value)
+    raise InputError(f"metadata must be a mapping with string keys, found {value!r:.200}")
 
 
 def _arguments(item: Mapping[str, Any] | Page) -> dict[str, Any]:

@@ -33,7 +33,7 @@ SEQ_HIGH = 12  # offset, in a record, of the upper half of the sequence number: 
 PAGE_BYTES = 4096
 CRC_BYTES = 4096
 
-_pack_header = _HEADER.pack
+_pack_crc = struct.Struct("<I").pack
 _pack_rest = _REST.pack
 
 
@@ -127,9 +127,9 @@ class Journal:
         stop = offset + RECORD_OVERHEAD + length
         if stop > self.size:
             return None
-        checksum = crc32(_pack_rest(length, seq))
-        checksum = crc32(body, checksum) if length <= CRC_BYTES else _crc_in_pieces(body, checksum)
-        self._map[offset:stop] = _pack_header(checksum, length, seq) + body  # type: ignore[index]
+        record = _pack_rest(length, seq) + body
+        checksum = crc32(record) if length <= CRC_BYTES else _crc_in_pieces(record)
+        self._map[offset:stop] = _pack_crc(checksum) + record  # type: ignore[index]
         self.end = stop
         return offset
 
@@ -186,10 +186,11 @@ class Journal:
             self._map = None
 
 
-def _crc_in_pieces(body: bytes, checksum: int) -> int:
-    """CRC-32 of a long body; zlib gives up the interpreter lock for more than 5 KiB at once, and may wait for it."""
-    for start in range(0, len(body), CRC_BYTES):
-        checksum = crc32(body[start : start + CRC_BYTES], checksum)
+def _crc_in_pieces(data: bytes) -> int:
+    """CRC-32 of much data; zlib gives up the interpreter lock for more than 5 KiB at once, and may wait for it."""
+    checksum = 0
+    for start in range(0, len(data), CRC_BYTES):
+        checksum = crc32(data[start : start + CRC_BYTES], checksum)
     return checksum
 
 
