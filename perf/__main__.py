@@ -1,4 +1,4 @@
-"""The harness's command line: ``python -m perf [append|ingest|retrieve|recover|all …]``."""
+"""The harness's command line: ``python -m perf [append|ingest|retrieve|recover|embed|all …]``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from perf.result import BenchResult, table
 
 __all__ = ["main"]
 
-BENCHES = ("append", "ingest", "retrieve", "recover")
+BENCHES = ("append", "ingest", "retrieve", "recover", "embed")
 BACKENDS = ("sentence-transformers", "fake")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -20,11 +21,13 @@ END_S = 30.0
 class Child:
     """A fresh interpreter that runs ``perf.<module>``; use it as a context manager.
 
+    ``environment`` is added to this process's own.
+
     Attributes:
         started: monotonic seconds, the same clock in all processes, of the moment before it was started.
     """
 
-    def __init__(self, module: str, *arguments: str) -> None:
+    def __init__(self, module: str, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
         self.started = time.monotonic()
         self._process = subprocess.Popen(  # noqa: S603 (this interpreter, our own module)
             [sys.executable, "-m", f"perf.{module}", *arguments],
@@ -32,6 +35,7 @@ class Child:
             stdout=subprocess.PIPE,
             text=True,
             cwd=ROOT,
+            env={**os.environ, **(environment or {})},
         )
 
     @property

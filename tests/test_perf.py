@@ -288,7 +288,7 @@ def test_all_means_every_bench_once(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     monkeypatch.setattr(harness, "_bench", bench)
     assert harness.main(["all", "append"]) == 0
     assert harness.main(["append", "append"]) == 0
-    assert asked == ["append", "ingest", "retrieve", "recover", "append"]
+    assert asked == ["append", "ingest", "retrieve", "recover", "embed", "append"]
     capsys.readouterr()
 
 
@@ -338,3 +338,21 @@ def test_a_small_run_measures_everything_and_leaves_nothing_behind(tmp_path: Pat
     assert found["benches"]["append"]["configuration"]["embedding"]["backend"] == "fake"
     assert all(name in done.stdout for bench in names.values() for name in bench)
     assert not any(stores.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.model
+def test_every_way_of_embedding_is_measured_alone_and_beside_busy_processes(tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    command = [sys.executable, "-m", "perf", "embed", "--quick", "--json", str(report)]
+    subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+    figures = json.loads(report.read_text("utf-8"))["benches"]["embed"]["figures"]
+    ways = {
+        "packed, spinning shortly",
+        "packed, spinning long",
+        "packed, never spinning",
+        "not packed, spinning shortly",
+    }
+    for shape in ("question", "batch", "question beside busy processes", "batch beside busy processes"):
+        assert {f"{shape}, {way}" for way in ways} <= {figure["name"] for figure in figures}
+    assert all(figure["median"] > 0 for figure in figures)

@@ -3,6 +3,6 @@
 intake ──▶ coordinator ──▶ processing ──▶ (embedder, LLM pool)
                 │  ▲            │
                 │  └─ outcomes ─┤
-                └──▶ persistence ──▶ (writer)
-retrieval reads what the coordinator keeps; restore fills it when a store is opened.
+                └──▶ derived ─▶ persistence ──▶ (writer)
+retrieval reads what the coordinator keeps; restore (pages) and replay (derived data) fill it when a store is opened.
 """
