@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
+from unittest.mock import patch
 
 from mos_pipeline import config
-from mos_pipeline.stages import packed_linear
-from mos_pipeline.stages.sentence_transformer import SentenceTransformerBackend
+from mos_pipeline.stages import sentence_transformer
 from perf.children import serve
 from perf.timing import seconds
 
@@ -16,8 +16,8 @@ __all__ = ["main"]
 def main(kind: str) -> None:
     """Load the model, with its weights packed or (``plain``) not, and encode batches for the parent."""
     if kind == "plain":
-        packed_linear.pack_linears = lambda _model: 0
-    backend = SentenceTransformerBackend(config.Embedding())
+        patch.object(sentence_transformer, "pack_linears", return_value=0).start()
+    backend = sentence_transformer.SentenceTransformerBackend(config.Embedding())
     backend.load()
 
     def encode(texts: int, words: int) -> float:

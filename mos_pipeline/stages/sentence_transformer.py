@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from mos_pipeline import config
 from mos_pipeline.errors import WorkerError
 from mos_pipeline.stages.backend import Prepared, Vectors
 from mos_pipeline.stages.models import find_model
+from mos_pipeline.stages.packed_linear import pack_linears
 
 __all__ = ["SentenceTransformerBackend", "set_environment"]
 
@@ -60,30 +62,8 @@ class SentenceTransformerBackend:
         """
         set_environment(download=self._settings.download)
         files = find_model(self._settings.model, download=self._settings.download)
-        try:
-            import torch
-            import tqdm
-            import transformers
-            from sentence_transformers import SentenceTransformer
-
-            from mos_pipeline.stages.packed_linear import pack_linears
-        except ImportError as error:
-            raise WorkerError(
-                f"the embedding libraries can't be imported ({error}); install mos-pipeline anew"
-            ) from error
-        # Its own would be a named semaphore, which this process, ended without a goodbye, leaves behind.
-        tqdm.tqdm.set_lock(threading.RLock())
-        transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         threads = self._settings.threads or len(os.sched_getaffinity(0))
-        torch.set_num_threads(threads)
-        self._torch = torch
-        try:
-            self._model = SentenceTransformer(str(files.folder), device="cpu", local_files_only=True).eval()
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise WorkerError(
-                f"{files.folder}: the model can't be loaded ({error}); name a complete sentence-transformers model"
-            ) from error
-        packed = pack_linears(self._model)
+        packed = self._load(files.folder, threads)
         self._split = self._splits_alike()
         logger.info(
             "%s from %s with %d threads and %d packed layers, through %s",
@@ -102,6 +82,30 @@ class SentenceTransformerBackend:
             "precision": "fp32",
             "threads": threads,
         }
+
+    def _load(self, folder: Path, threads: int) -> int:
+        """Load the model in ``folder``; return how many of its layers were packed."""
+        try:
+            import torch
+            import tqdm
+            import transformers
+            from sentence_transformers import SentenceTransformer
+        except ImportError as error:
+            raise WorkerError(
+                f"the embedding libraries can't be imported ({error}); install mos-pipeline anew"
+            ) from error
+        # Its own would be a named semaphore, which this process, ended without a goodbye, leaves behind.
+        tqdm.tqdm.set_lock(threading.RLock())
+        transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        torch.set_num_threads(threads)
+        self._torch = torch
+        try:
+            self._model = SentenceTransformer(str(folder), device="cpu", local_files_only=True).eval()
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise WorkerError(
+                f"{folder}: the model can't be loaded ({error}); name a complete sentence-transformers model"
+            ) from error
+        return pack_linears(self._model)
 
     def prepare(self, texts: Sequence[str]) -> list[Prepared]:
         """Split texts into word pieces, at most as many as the model reads."""
