@@ -68,12 +68,10 @@ class Retrieval:
         """Return the ``k`` best pages of ``scope``, and its latest ones."""
         deadline = time.monotonic() + timeout_s
         asked = _QueryVector(self._desk, query) if self._desk.supervisor is not None else None
-        with self._coordinator.lock:
-            self._coordinator.catch_up(scope)
-        vector = asked.wait(deadline) if asked is not None else None
-        with self._coordinator.lock:
+        with self._coordinator.lock:  # while the embedder is at it
             self._coordinator.catch_up(scope)
             words, word_scores = scope.words.search(query_terms(query), k1=self._config.bm25_k1, b=self._config.bm25_b)
+        vector = asked.wait(deadline) if asked is not None else None
         dense, dense_scores = np.empty(0, np.int64), np.empty(0, np.float32)
         pool = self._processing.pool
         if not self._processing.ready:  # not started, or a model other than the store's: never compare the two
