@@ -14,7 +14,18 @@ from typing import Any, NamedTuple
 
 import msgpack
 
-__all__ = ["Hit", "Page", "PageRecord", "Retrieved", "SourceMark", "decode", "decode_record", "embedded_text", "encode"]
+__all__ = [
+    "Hit",
+    "Page",
+    "PageRecord",
+    "Retrieved",
+    "SourceMark",
+    "decode",
+    "decode_record",
+    "embedded_text",
+    "encode",
+    "has_compound_key",
+]
 
 
 def encode(message: Any) -> bytes:
@@ -52,6 +63,20 @@ def decode_record(data: bytes | memoryview) -> PageRecord:
     """Return the record that ``encode(tuple(record))`` made."""
     *fields, source = decode(data)
     return PageRecord._make([*fields, SourceMark._make(source) if source else None])
+
+
+def has_compound_key(value: Any) -> bool:
+    """Return whether a map anywhere in ``value`` has a tuple for a key: it could be packed, and not be unpacked."""
+    left = [value]
+    while left:
+        item = left.pop()
+        if isinstance(item, Mapping):
+            if any(isinstance(key, tuple) for key in item):
+                return True
+            left.extend(item.values())
+        elif isinstance(item, list | tuple):
+            left.extend(item)
+    return False
 
 
 def embedded_text(user_input: str, agent_response: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import threading
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import fields as dataclass_fields
@@ -38,6 +39,7 @@ class MemoryPipeline:
         """Use ``MemoryPipeline.open``."""
         self._engine = engine
         self._pid = os.getpid()
+        self._closing = threading.RLock()
         self._closed = False
         # A caller who forgets to close is served at exit, before multiprocessing ends the children under the
         # supervisor's eyes. Bound to the engine's life, not to this object's: its threads keep it alive anyway.
@@ -113,7 +115,7 @@ class MemoryPipeline:
             _timestamp(timestamp),
             _metadata(metadata),
             None if page_id is None else _id("page_id", page_id),
-            source,
+            _source(source),
         )
         return engine.intake.add(record)[0]
 
@@ -228,7 +230,8 @@ class MemoryPipeline:
         """Have everything accepted so far written to segments.
 
         Args:
-            durable: wait until that survives a power cut; otherwise only begin.
+            durable: wait until that survives a power cut; otherwise only begin. Opened with ``workers=False``, pages
+                stay in the journal, and are made durable there.
             timeout: seconds to wait at the most.
 
         Raises:
@@ -237,8 +240,12 @@ class MemoryPipeline:
         engine = self._open_engine()
         if durable:
             engine.intake.sync()
+        if engine.supervisor is None:
+            return
         done = engine.coordinator.wait_written(timeout if durable else 0.0)
         if durable and not done:
+            if engine.coordinator.writing_error is not None:
+                raise engine.coordinator.writing_error
             self._raise_unfinished(engine, f"flush: not everything was written within {timeout} s")
 
     def wait_idle(self, timeout: float | None = None) -> None:
@@ -256,6 +263,8 @@ class MemoryPipeline:
         if engine.supervisor is None:
             raise InputError("wait_idle: the pipeline was opened with workers=False, so nobody works; open it without")
         if not engine.coordinator.wait_idle(timeout):
+            if engine.coordinator.error is not None:
+                raise engine.coordinator.error
             self._raise_unfinished(engine, f"wait_idle: there is still work after {timeout} s")
 
     def stats(self) -> Stats:
@@ -268,10 +277,13 @@ class MemoryPipeline:
 
     def close(self) -> None:
         """Make everything safe and stop; quick: work not done yet goes on when the store is opened again."""
-        if not self._closed and os.getpid() == self._pid:
-            self._closed = True
-            atexit.unregister(self.close)
-            self._engine.close()
+        if os.getpid() != self._pid:
+            return
+        with self._closing:  # a second caller returns when it is closed, too
+            if not self._closed:
+                self._closed = True
+                atexit.unregister(self.close)
+                self._engine.close()
 
     def __enter__(self) -> MemoryPipeline:
         return self
@@ -303,8 +315,6 @@ class MemoryPipeline:
             raise StoreError(f"{self!r}: the store could not be read; run verify() on it") from engine.restore_error
 
     def _raise_unfinished(self, engine: Engine, message: str) -> None:
-        if engine.coordinator.error is not None:
-            raise engine.coordinator.error
         stats = snapshot(engine)
         raise DeadlineError(
             f"{message}: {stats.backlog_pages} pages wait to be embedded, {stats.unwritten} pieces to be written; "
@@ -339,6 +349,14 @@ def _metadata(value: object) -> dict[str, Any] | None:
     if (type(value) is dict or isinstance(value, Mapping)) and set(map(type, value)) <= {str}:
         return value if type(value) is dict else dict(value)
     raise InputError(f"metadata must be a mapping with string keys, found {value!r:.200}")
+
+
+def _source(value: object) -> SourceMark | None:
+    if value is None:
+        return None
+    if type(value) is SourceMark and type(value.digest) is bytes and type(value.ordinal) is int and value.ordinal >= 0:
+        return value
+    raise InputError(f"source must be a SourceMark of bytes and a whole number of at least 0, found {value!r}")
 
 
 def _arguments(item: Mapping[str, Any] | Page) -> dict[str, Any]:

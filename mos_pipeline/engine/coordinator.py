@@ -20,7 +20,7 @@ from mos_pipeline.engine.indexing import Indexing
 from mos_pipeline.engine.intake import Intake, Rouse
 from mos_pipeline.engine.persistence import Persistence
 from mos_pipeline.engine.processing import Processing
-from mos_pipeline.errors import MosError, StoreError
+from mos_pipeline.errors import ClosedError, MosError, StoreError
 from mos_pipeline.memory.state import MemoryState, Scope
 
 __all__ = ["Coordinator"]
@@ -32,6 +32,7 @@ INDEX_AT_ONCE = 16
 BUSY_S = 0.001
 PAUSE_S = 0.00005
 SPARE_PAUSE_S = 5.0
+MAX_FAILURES = 3  # in a row; then it rests, and tries again with the next page
 
 Call = Callable[[], None]
 
@@ -72,7 +73,9 @@ class Coordinator:
         self._hurry = False
         self._breathed = 0.0
         self._no_spare_before = 0.0
+        self._ended = False
         self.error: MosError | None = None
+        self.writing_error: MosError | None = None
         self._thread = threading.Thread(target=self._run, name="mos-coordinator", daemon=True)
 
     def start(self, first: Call) -> None:
@@ -87,19 +90,26 @@ class Coordinator:
         self._thread.join()
 
     def settle(self) -> None:
-        """Take the answers that came after the thread was stopped."""
+        """Take the answers that came after the thread was stopped, and tell those who still wait."""
+        self._ended = True
         while not self._inbox.empty():
             call = self._inbox.get()
-            if call is not None:
-                call()
+            try:
+                if call is not None:
+                    call()
+            except Exception:  # an answer's edge: the others count all the same
+                logger.exception("an answer could not be taken while closing")
+        self.fail(ClosedError("the pipeline was closed while this waited; open the store again"), writing=True)
 
-    def fail(self, error: MosError) -> None:
-        """Note why pages can't be worked on any more, and tell those who wait."""
+    def fail(self, error: MosError, *, writing: bool = False) -> None:
+        """Note why pages can't be worked on any more, or (``writing``) not even written, and tell those who wait."""
         self.error = error
-        for waiter in self._waiters:
-            waiter.event.set()
-        self._waiters.clear()
+        self.writing_error = error if writing else self.writing_error
+        told = [waiter for waiter in self._waiters if waiter.drains or writing]
+        self._waiters = [waiter for waiter in self._waiters if waiter not in told]
         self._processing.draining = False
+        for waiter in told:
+            waiter.event.set()
 
     def wait_idle(self, timeout: float | None) -> bool:
         """Wait until every accepted page is embedded, applied and written; return whether it came to that."""
@@ -137,18 +147,19 @@ class Coordinator:
 
     def _run(self) -> None:
         busy_since = time.perf_counter()
-        more = False
+        more, failures = False, 0
         while True:
             try:
                 call = self._inbox.get(timeout=0.0 if more else self._patience())
             except Empty:
                 call = None
             try:
-                more = self._slice(call)
+                more, failures = self._slice(call), 0
             except Exception as error:  # the thread's edge: without this, callers would wait for nothing
                 logger.exception("the coordinator failed; pages are still accepted and kept")
                 self.fail(error if isinstance(error, MosError) else MosError(f"the coordinator failed: {error!r}"))
-                more = False
+                failures += 1
+                more = not self._may_rest() and failures < MAX_FAILURES
             if self._stopping and not more:
                 return
             if not more:
@@ -203,12 +214,12 @@ class Coordinator:
             # While no batch can be given out, an answer wakes it, and a full ring need not.
             rouse = Rouse.NEVER if self._processing.saturated else Rouse.FULL_RING
         with self._intake.lock:
-            if self._intake.accepted:
-                return False
             self._intake.rouse = rouse
-        return True
+            return not self._intake.accepted
 
     def _serve_waiters(self, *, calm: bool) -> None:
+        if self._persistence.error is not None and self.writing_error is None:
+            self.fail(self._persistence.error, writing=True)
         served = [waiter for waiter in self._waiters if self._came_true(waiter, calm=calm)]
         if served:
             self._waiters = [waiter for waiter in self._waiters if waiter not in served]
@@ -225,7 +236,7 @@ class Coordinator:
 
     def _wait(self, waiter: _Waiter, timeout: float | None) -> bool:
         def begin() -> None:
-            if self.error is not None:
+            if self._hopeless(waiter) is not None:
                 waiter.event.set()
                 return
             self._waiters.append(waiter)
@@ -238,9 +249,16 @@ class Coordinator:
             self._processing.draining = any(waiter.drains for waiter in self._waiters)
 
         self._inbox.put(begin)
+        if self._ended:  # nobody takes it any more
+            return False
         if not waiter.event.wait(timeout):
             self._inbox.put(give_up)
         return waiter.done
+
+    def _hopeless(self, waiter: _Waiter) -> MosError | None:
+        """Return why what ``waiter`` waits for will not come, if that is known."""
+        self.writing_error = self.writing_error or self._persistence.error
+        return self.error if waiter.drains else self.writing_error
 
     def _provide_spare(self) -> None:
         if time.monotonic() < self._no_spare_before:

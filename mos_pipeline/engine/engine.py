@@ -182,7 +182,8 @@ class Engine:
         state = self.supervisor.state(role)
         if state.error is not None:
             kind = ModelNotFoundError if state.error.startswith("ModelNotFoundError") else WorkerError
-            self.coordinator.fail(kind(state.error.removeprefix("ModelNotFoundError: ")))
+            self.coordinator.fail(kind(state.error.removeprefix("ModelNotFoundError: ")), writing=role == WRITER)
+            self.processing.ready = self.processing.ready and role != EMBEDDER  # nothing more is given out
         elif role == EMBEDDER and not self.processing.ready:
             self._embedder_ready({key: state.info[key] for key in IDENTITY})
 
@@ -207,18 +208,23 @@ class Engine:
     def close(self) -> None:
         """Make everything safe and stop; pages not worked off yet wait for the next opening."""
         deadline = time.monotonic() + self.config.runtime.close_timeout_s
-        self.intake.close()  # first: a page accepted after the last look at the journal would be lost
-        self.coordinator.stop()
-        if self.supervisor is not None:
-            self.supervisor.close(deadline)
-            self.coordinator.settle()
         try:
-            for journal in self.store.journals():
-                if self.persistence.idle:
-                    self.store.retire(journal)
-                else:
-                    journal.sync()
+            self.intake.close()  # first: a page accepted after the last look at the journal would be lost
+            self.coordinator.stop()
+            if self.supervisor is not None:
+                self.supervisor.close(deadline)
+            self.coordinator.settle()
+            self._leave_journals()
         finally:
             if self.processing.pool is not None:
                 self.processing.pool.close()
             self.store.close()
+
+    def _leave_journals(self) -> None:
+        """Remove the journals, where segments have all that was accepted; else make them durable."""
+        needless = self.persistence.idle and len(self.state.pages) == self.intake.next_seq
+        for journal in self.store.journals():
+            if needless:
+                self.store.retire(journal)
+            else:
+                journal.sync()

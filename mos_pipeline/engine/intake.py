@@ -9,6 +9,7 @@ milliseconds to get it back from a busy thread).
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -21,11 +22,13 @@ from mos_pipeline.config import Backlog
 from mos_pipeline.engine.group_sync import GroupSync
 from mos_pipeline.errors import BackpressureError, ClosedError, InputError, StoreError
 from mos_pipeline.memory.state import MemoryState, Scope
-from mos_pipeline.messages import PageRecord
+from mos_pipeline.messages import PageRecord, has_compound_key
 from mos_pipeline.store.heads import PageHeads
 from mos_pipeline.store.journal import RECORD_OVERHEAD, Journal
 
 __all__ = ["Accepted", "Intake", "Rouse"]
+
+logger = logging.getLogger(__name__)
 
 
 class Rouse(IntEnum):
@@ -146,12 +149,20 @@ class Intake:
         """Enter the next ``pages`` pages, accepted before the store was closed; their rings are not filled by this."""
         first, last = self._next_seq, self._next_seq + pages - 1
         for place, page_id in heads.page_ids:
-            self._state.ids.register(page_id, first + place)
+            self._register(page_id, first + place)
         if not heads.page_ids or heads.page_ids[-1][0] < pages - 1:
             self._state.ids.register(None, last)
         self._next_seq = last + 1
         for digest, ordinal in heads.sources.items():
             self._sources[digest] = max(self._sources.get(digest, 0), ordinal + 1)
+
+    def _register(self, page_id: str, seq: int) -> None:
+        try:
+            self._state.ids.register(page_id, seq)
+        except InputError as error:
+            # An earlier page with this id was damaged when this one was accepted, and was mended since.
+            logger.warning("two pages have one id, which stands for the earlier from now on: %s", error)
+            self._state.ids.register(None, seq)
 
     def sources(self) -> dict[bytes, int]:
         """Return, for every file that pages came from, its digest and the ordinal of the next record to accept."""
@@ -160,7 +171,7 @@ class Intake:
 
     def skip(self) -> None:
         """Leave the next sequence number empty: its page can't be read any more."""
-        self._state.ids.register(None, self._next_seq)
+        self._state.ids.lose(self._next_seq)
         self._next_seq += 1
 
     def add_backlog(self, size: int) -> None:
@@ -221,6 +232,8 @@ class Intake:
     def _pack(self, record: PageRecord) -> bytes:
         try:
             packed: bytes = self._packer.pack(tuple(record))
+            if record.metadata and has_compound_key(record.metadata):
+                raise TypeError("a tuple is no key")
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise InputError(
                 f"metadata of a page of user {record.user_id!r} can't be stored ({error}); "

@@ -16,6 +16,7 @@ from typing import Any
 from mos_pipeline.config import Store
 from mos_pipeline.engine.desk import Desk
 from mos_pipeline.engine.intake import Accepted
+from mos_pipeline.errors import StoreError
 from mos_pipeline.runtime.supervisor import Outcome
 from mos_pipeline.store.codec import FrameKind
 from mos_pipeline.store.journal import RECORD_OVERHEAD, Journal
@@ -56,6 +57,7 @@ class Persistence:
         self._current: Journal | None = None
         self.outstanding_bytes = 0
         self.outstanding = 0
+        self.error: StoreError | None = None  # why pages stay in their journal until the next opening
 
     @property
     def idle(self) -> bool:
@@ -140,6 +142,9 @@ class Persistence:
         if outcome.fate != "done":
             # The journal that holds them stays; the next opening hands them over again.
             logger.error("pages of %s could not be written to a segment: %s", part.journal.path, outcome.error)
+            self.error = StoreError(
+                f"{part.journal.path}: its pages could not be written to a segment: {outcome.error}"
+            )
             return
         self.outstanding -= 1
         self._writing.remove(part)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from array import array
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -13,14 +14,17 @@ from mos_pipeline.engine.persistence import Persistence
 from mos_pipeline.memory.state import MemoryState
 from mos_pipeline.messages import decode_record
 from mos_pipeline.store.codec import FrameKind, unpack_pages
+from mos_pipeline.store.folder import Damage
 from mos_pipeline.store.heads import PageHeads, heads_of
-from mos_pipeline.store.journal import Journal
+from mos_pipeline.store.journal import RECORD_OVERHEAD, Journal
 from mos_pipeline.store.reading import PageFrame, PageReader
 from mos_pipeline.store.recovery import OpenStore
 from mos_pipeline.store.segments import FrameAddress
 from mos_pipeline.store.seqs import SeqRanges
 
 __all__ = ["PagesOutOfOrderError", "Restore"]
+
+logger = logging.getLogger(__name__)
 
 
 class PagesOutOfOrderError(Exception):
@@ -99,7 +103,14 @@ class Restore:
         for seq, body, journal, offset in self._store.journaled_pages():
             if self._known.add(seq, seq + 1):
                 needless.discard(journal)
-                yield _Run(seq, heads_of([decode_record(body)]), [len(body)], journal, offset)
+                try:
+                    heads = heads_of([decode_record(body)])
+                except (ValueError, TypeError) as error:  # it was never a page's record; it costs itself only
+                    damage = Damage(journal.path, offset, RECORD_OVERHEAD + len(body), f"no page's record ({error})")
+                    logger.error("%s, offset %d: %s", *damage[:2], damage.reason)
+                    self._store.damage.append(damage)
+                    continue
+                yield _Run(seq, heads, [len(body)], journal, offset)
         for journal in needless:
             self._store.retire(journal)
 

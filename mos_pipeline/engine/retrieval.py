@@ -67,6 +67,8 @@ class Retrieval:
     def retrieve(self, scope: Scope, query: str, k: int, timeout_s: float) -> Retrieved:
         """Return the ``k`` best pages of ``scope``, and its latest ones."""
         deadline = time.monotonic() + timeout_s
+        with self._intake.lock:
+            latest = scope.ring.latest()  # before catching up: what is read below must be known by then
         asked = _QueryVector(self._desk, query) if self._desk.supervisor is not None else None
         with self._coordinator.lock:  # while the embedder is at it
             self._coordinator.catch_up(scope)
@@ -87,8 +89,6 @@ class Retrieval:
             words_weight=self._config.words_weight,
             k=k,
         )
-        with self._intake.lock:
-            latest = scope.ring.latest()
         return Retrieved(self._hits(ranked), self.pages(latest), degraded=vector is None)
 
     def _hits(self, ranked: list[Ranked]) -> list[Hit]:

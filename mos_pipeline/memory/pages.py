@@ -221,10 +221,19 @@ class PageIds:
             if holder is not None:
                 raise InputError(f"page {seq}: the id {page_id!r} is that of page {holder}; give each page its own")
             self._seqs[page_id] = seq
-            byte, bit = divmod(seq, 8)
-            self._given.extend(bytes(max(0, byte + 1 - len(self._given))))
-            self._given[byte] |= 1 << bit
+            self._mark(seq)
         self._count = seq + 1
+
+    def lose(self, seq: int) -> None:
+        """Enter a page that can't be read any more: its automatic id means no page, and may be given to another."""
+        self.register(None, seq)
+        self._mark(seq)
+
+    def _mark(self, seq: int) -> None:
+        """Note that page ``seq`` does not have its automatic id."""
+        byte, bit = divmod(seq, 8)
+        self._given.extend(bytes(max(0, byte + 1 - len(self._given))))
+        self._given[byte] |= 1 << bit
 
     def resolve(self, page_id: str) -> int | None:
         """Return the number of the accepted page with this id, or None where there is none."""
