@@ -26,6 +26,7 @@ from mos_pipeline import (
     Page,
     StoreLockedError,
 )
+from mos_pipeline.engine.engine import Engine
 from tests.support import all_pages, open_fake, page_text
 
 IDLE_S = 60.0
@@ -253,6 +254,22 @@ def test_another_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelMismatchError, match="fake"):
         MemoryPipeline.open(tmp_path, embedding__backend="sentence-transformers")
     open_fake(tmp_path, workers=False).close()
+
+
+def test_what_the_embedder_says_counts_only_where_its_model_is_the_stores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_fake(tmp_path) as memory:
+        fill(memory, "tom", range(9))
+        memory.wait_idle(IDLE_S)
+    monkeypatch.setattr(Engine, "_check_model", lambda _, identity: identity.update(digest="of other weights"))
+    with open_fake(tmp_path) as memory:
+        fill(memory, "tom", range(9, 10))
+        with pytest.raises(ModelMismatchError, match="digest 'of other weights' there"):
+            memory.wait_idle(IDLE_S)
+        found = memory.retrieve("tom", "number3", k=9, timeout=IDLE_S)
+        assert found.degraded
+        assert [(hit.page.metadata["number"], hit.dense) for hit in found.pages] == [(3, None)]
 
 
 def test_a_missing_model_is_told_and_pages_are_kept(tmp_path: Path) -> None:

@@ -223,3 +223,12 @@ def test_restored_pages_are_known_and_the_numbers_go_on(tmp_path: Path) -> None:
         assert d.intake.sources() == {b"one": 8}
         assert d.add() == d.state.ids.id_of(3, None)
         assert d.intake.add(record(page_id="other")) == ("other", False)
+
+
+def test_restored_pages_without_an_id_of_their_own_are_known_behind_those_that_have_one(tmp_path: Path) -> None:
+    with desk(tmp_path) as d:
+        d.intake.restore(heads_of([record(page_id="mine"), record(), record()]), 3)
+        automatic = d.state.ids.id_of(2, None)
+        assert d.state.ids.resolve(automatic) == 2
+        assert d.intake.add(record("again", page_id=automatic)) == (automatic, False)
+        assert d.intake.next_seq == 3

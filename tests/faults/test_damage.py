@@ -26,7 +26,9 @@ from tests.faults.common import (
 from tests.support import all_pages, open_fake
 
 PAGES = 120
-FRAME = {"store__frame_pages": 16}
+FRAME = {
+    "store__frame_pages": 4
+}  # so small that derived data makes many frames, and batches join each other's sessions
 
 
 class Made(NamedTuple):
@@ -229,7 +231,8 @@ def test_damaged_derived_frames_are_made_again(made: Made, tmp_path: Path, kind:
     path = copy_of(made.worked_off, tmp_path, journal=False)
     last = len(frames_of(path, kind)) - 1
     assert last > 0
-    places = flip_in(path, kind, tuple(range(1, last, 3)), BODY) + flip_in(path, kind, (0, -1), HEADER)
+    # One header only: of neighbours without headers no reader can tell where the second begins.
+    places = flip_in(path, kind, (*range(1, last, 3), last), BODY) + flip_in(path, kind, (0,), HEADER)
     assert all_told(check_all_but(path, made, set(), workers=True), places)
 
 

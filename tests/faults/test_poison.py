@@ -38,6 +38,7 @@ def test_a_page_that_kills_its_worker_is_set_aside(
         assert set(stats.set_aside) == {poisoned}
         assert "signal 9" in stats.set_aside[poisoned]
         assert (stats.backlog_pages, stats.backlog_bytes, stats.unwritten) == (0, 0, 0)
+        assert stats.vectors == memory._engine.state.pages.embedded + stats.sessions, "rows were not given back"
         pages = all_pages(memory)
         assert [page.page_id for page in pages][40] == poisoned
     accepted: dict[str, list[str]] = {}

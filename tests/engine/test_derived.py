@@ -1,0 +1,114 @@
+"""Derived data is gathered into frames: in the order in which it is of use, and never for long."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mos_pipeline.config import Store
+from mos_pipeline.engine.derived import Derived
+from mos_pipeline.engine.frames import BatchFrame, decode_batches, decode_vectors, decode_words
+from mos_pipeline.engine.persistence import Persistence
+from mos_pipeline.memory.state import BatchOutcome
+from mos_pipeline.store.codec import FrameKind
+
+INTERVAL_S = 7.0
+
+
+class Frames(Persistence):
+    """Keeps the frames that it should give to the writer."""
+
+    def __init__(self) -> None:
+        self.given: list[tuple[FrameKind, bytes, int]] = []
+
+    def frame(self, kind: FrameKind, body: bytes, last_page: int) -> None:
+        self.given.append((kind, body, last_page))
+
+
+def gather() -> tuple[Frames, Derived]:
+    frames = Frames()
+    return frames, Derived(frames, Store(frame_pages=4, flush_interval_s=INTERVAL_S))
+
+
+def vectors(derived: Derived, *seqs: int) -> None:
+    derived.vectors(np.array(seqs, np.int64), np.array([[seq, 1] for seq in seqs], np.float16))
+
+
+def batch(derived: Derived, *seqs: int) -> None:
+    outcome = BatchOutcome(list(seqs), [-1] * len(seqs), [], [])
+    derived.batch(BatchFrame("user", "assistant", seqs, outcome, np.empty((0, 2), np.float16)))
+
+
+def words(derived: Derived, seq: int) -> None:
+    derived.words(seq, np.array([seq, 77], np.uint32), np.array([1, 2], np.uint8))
+
+
+def fill(derived: Derived, steps: dict[str, list[Any]]) -> None:
+    for seq in steps["words"]:
+        words(derived, seq)
+    for seqs in steps["batches"]:
+        batch(derived, *seqs)
+    for seqs in steps["vectors"]:
+        vectors(derived, *seqs)
+
+
+ALL: dict[str, list[Any]] = {"words": [3, 9, 5], "batches": [(2, 4), (6, 1), (0,)], "vectors": [(5, 8), (7,)]}
+
+
+def test_everything_is_given_at_a_flush_and_a_batch_after_its_pages_vectors() -> None:
+    frames, derived = gather()
+    assert derived.empty
+    fill(derived, ALL)
+    assert not derived.empty
+    assert not frames.given
+    derived.flush()
+    assert derived.empty
+    assert derived.due() is None
+    bodies = {kind: body for kind, body, _ in frames.given}
+    assert list(bodies) == [FrameKind.VECTORS, FrameKind.BATCH, FrameKind.WORDS]
+    found = decode_vectors(bodies[FrameKind.VECTORS])
+    assert (found.seqs.tolist(), found.vectors[:, 0].tolist()) == ([5, 8, 7], [5, 8, 7])
+    assert [list(each.seqs) for each in decode_batches(bodies[FrameKind.BATCH])] == [[2, 4], [6, 1], [0]]
+    told = decode_words(bodies[FrameKind.WORDS])
+    assert told is not None
+    assert (told.seqs.tolist(), told.hashes.tolist()) == ([3, 9, 5], [3, 77, 9, 77, 5, 77])
+    derived.flush()
+    assert len(frames.given) == 3
+
+
+def test_a_frame_names_the_highest_page_it_speaks_of_wherever_it_stands() -> None:
+    """By it the next opening knows which numbers were in use, should the pages be gone."""
+    frames, derived = gather()
+    fill(derived, ALL)
+    derived.flush()
+    assert {kind: last for kind, _, last in frames.given} == {
+        FrameKind.VECTORS: 8,
+        FrameKind.BATCH: 6,
+        FrameKind.WORDS: 9,
+    }
+
+
+def test_a_batch_that_fills_its_frame_takes_the_waiting_vectors_along() -> None:
+    frames, derived = gather()
+    vectors(derived, 1, 0)
+    for first in range(0, 16, 4):
+        batch(derived, *range(first, first + 4))
+    assert [(kind, last) for kind, _, last in frames.given] == [(FrameKind.VECTORS, 1), (FrameKind.BATCH, 15)]
+
+
+def test_what_comes_later_does_not_make_the_first_wait_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    _, derived = gather()
+    assert derived.due() is None
+    for kind in range(3):
+        now += 1.0
+        [lambda: vectors(derived, 0), lambda: words(derived, 0), lambda: batch(derived, 0)][kind]()
+        assert derived.due() == 101.0 + INTERVAL_S
+    derived.flush()
+    now = 200.0
+    words(derived, 1)
+    assert derived.due() == 200.0 + INTERVAL_S
