@@ -2,8 +2,8 @@
 
 A batch spends most of its time bringing the weights into the order that the processor's matrix kernels want. Packed
 ahead, a question takes half the time and a full batch three quarters of it; the arithmetic stays that of float32. The
-operators are those that torch's own compiler puts in for frozen weights. They are no public interface, so every layer
-is tried before it is changed.
+operators are those that torch's own compiler puts in for frozen weights. They are no public interface, so the model is
+tried with them before it is used.
 """
 
 from __future__ import annotations
@@ -15,52 +15,61 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
+    Forward = Callable[[torch.Tensor], torch.Tensor]
+    _Packed = tuple[torch.nn.Linear, Forward, torch.Tensor]
+
 __all__ = ["pack_linears"]
 
 logger = logging.getLogger(__name__)
 
-TRIAL_ROWS = 5
-CLOSE = 1e-4  # relative to the largest output; sums in another order differ by some 1e-6
 
-
-def pack_linears(model: torch.nn.Module) -> int:
+def pack_linears(model: torch.nn.Module, works: Callable[[], bool]) -> int:
     """Have the float32 linear layers of ``model`` compute with packed weights, where this torch can.
 
-    For inference only: the weights themselves are let go. Returns how many layers were changed.
+    For inference only: the weights themselves are let go. Then ``works()`` tells whether the model still computes what
+    it did; where it doesn't, or raises (a model may read its layers' weights by itself), all is undone.
+
+    Returns:
+        how many layers were changed.
     """
     import torch
 
-    changed = 0
     with torch.inference_mode():
-        for layer in model.modules():
-            if type(layer) is torch.nn.Linear and layer.weight.dtype == torch.float32:
-                forward = _packed(layer)
-                if forward is None:
-                    break
-                layer.forward = forward  # type: ignore[method-assign, assignment]
-                layer.weight.data = torch.empty(0)
-                changed += 1
-    return changed
+        packed = _packed(model)
+        for layer, forward, _ in packed:
+            layer.forward = forward  # type: ignore[method-assign, assignment]
+            layer.weight.data = torch.empty(0)
+        try:
+            right = not packed or works()
+        except Exception as error:  # noqa: BLE001  (a model of another kind; it fails in ways of its own)
+            logger.info("the model does not work with packed layers (%r)", error)
+            right = False
+        if not right:
+            logger.warning("linear layers stay as they are: with packed ones the model computes something else")
+            for layer, _, weight in packed:
+                del layer.forward  # the class's own is found again
+                layer.weight.data = weight
+            return 0
+    return len(packed)
 
 
-def _packed(layer: torch.nn.Linear) -> Callable[[torch.Tensor], torch.Tensor] | None:
-    """Return what computes the same as ``layer``, or None where there is none."""
+def _packed(model: torch.nn.Module) -> list[_Packed]:
+    """Return each layer that can be changed, with what computes the same and its weight."""
     import torch
 
-    trial = torch.linspace(-1.0, 1.0, TRIAL_ROWS * layer.in_features).reshape(1, TRIAL_ROWS, -1)
-    try:
-        forward = _forward(layer)
-        expected, found = layer(trial), forward(trial)
-    except (AttributeError, RuntimeError) as error:  # no such operator, or not for this processor
-        logger.info("linear layers stay as they are: this torch can't pack them (%s)", error)
-        return None
-    if (found - expected).abs().max() > CLOSE * expected.abs().max():
-        logger.warning("linear layers stay as they are: packed ones compute something else with this torch")
-        return None
-    return forward
+    found: list[_Packed] = []
+    for layer in model.modules():
+        if type(layer) is torch.nn.Linear and layer.weight.dtype == torch.float32:
+            try:
+                forward = _forward(layer)
+            except (AttributeError, RuntimeError) as error:  # no such operator, or not for this processor
+                logger.info("linear layers stay as they are: this torch can't pack them (%s)", error)
+                return []
+            found.append((layer, forward, layer.weight.data))
+    return found
 
 
-def _forward(layer: torch.nn.Linear) -> Callable[[torch.Tensor], torch.Tensor]:
+def _forward(layer: torch.nn.Linear) -> Forward:
     import torch
 
     weight, bias = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach()), layer.bias

@@ -105,7 +105,14 @@ class SentenceTransformerBackend:
             raise WorkerError(
                 f"{folder}: the model can't be loaded ({error}); name a complete sentence-transformers model"
             ) from error
-        return pack_linears(self._model)
+        expected = self._probe()
+        return pack_linears(self._model, lambda: bool(np.abs(self._probe() - expected).max() < CLOSE))
+
+    def _probe(self) -> npt.NDArray[np.float32]:
+        found: npt.NDArray[np.float32] = self._model.encode(
+            list(PROBES), show_progress_bar=False, normalize_embeddings=True
+        )
+        return found
 
     def prepare(self, texts: Sequence[str]) -> list[Prepared]:
         """Split texts into word pieces, at most as many as the model reads."""
@@ -154,7 +161,7 @@ class SentenceTransformerBackend:
 
     def _splits_alike(self) -> bool:
         """Does this model compute the same from our word pieces as it does by itself?"""
-        expected = self._model.encode(list(PROBES), show_progress_bar=False, normalize_embeddings=True)
+        expected = self._probe()
         try:
             found = self._forward(self._pieces(PROBES))
         except Exception as error:  # noqa: BLE001  (models of other kinds fail in ways of their own; all mean no)
