@@ -23,10 +23,12 @@ from mos_pipeline import (
     InputError,
     MemoryPipeline,
     ModelMismatchError,
+    ModelNotFoundError,
     Page,
     StoreLockedError,
 )
 from mos_pipeline.engine.engine import Engine
+from mos_pipeline.messages import SourceMark
 from tests.support import all_pages, open_fake, page_text
 
 IDLE_S = 60.0
@@ -435,3 +437,73 @@ def test_leaving_without_close_is_clean(tmp_path: Path) -> None:
     assert result.stderr == ""
     with open_fake(tmp_path / "memory", workers=False) as memory:
         assert len(all_pages(memory)) == 1
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [{"a": {(1, 2): 3}}, {"a": [{"b": ({(): 1},)}]}, {"a": {1, 2}}, {"a": 1 << 70}],
+)
+def test_metadata_that_could_not_be_read_back_is_refused(tmp_path: Path, metadata: dict[str, Any]) -> None:
+    with open_fake(tmp_path) as memory:
+        with pytest.raises(InputError, match="metadata of a page of user 'tom' can't be stored"):
+            memory.add("tom", "hello", "", metadata=metadata)
+        memory.add("tom", "hello", "", metadata={"deep": {1: [{None: {"x": b"y"}}]}})
+        memory.wait_idle(IDLE_S)
+    with open_fake(tmp_path, workers=False) as memory:
+        assert [page.metadata for page in all_pages(memory)] == [{"deep": {1: [{None: {"x": b"y"}}]}}]
+
+
+BAD_SOURCES: list[Any] = [(b"digest", 3), ("digest", 3), (b"digest", -1), (b"digest", True)]
+
+
+@pytest.mark.parametrize("source", [BAD_SOURCES[0], *(SourceMark(*bad) for bad in BAD_SOURCES[1:])])
+def test_a_source_that_is_none_is_refused_and_nothing_kept(tmp_path: Path, source: Any) -> None:
+    with open_fake(tmp_path, workers=False) as memory:
+        with pytest.raises(InputError, match="source must be a SourceMark"):
+            memory.add("tom", "hello", "", source=source)
+        assert memory.stats().pages == 0
+
+
+def test_retrieve_beside_adds_of_the_same_user(tmp_path: Path) -> None:
+    with open_fake(tmp_path, workers=False) as memory:
+        memory.add("tom", "the first", "")
+        stop = threading.Event()
+
+        def add() -> None:
+            while not stop.wait(0.0005):
+                memory.add("tom", "another", "")
+
+        thread = threading.Thread(target=add)
+        thread.start()
+        try:
+            for _ in range(150):
+                assert memory.retrieve("tom", "first", k=1, timeout=5).short_term
+        finally:
+            stop.set()
+            thread.join()
+
+
+def test_flush_needs_no_embedder(tmp_path: Path) -> None:
+    with open_fake(tmp_path, workers=False) as memory:
+        memory.add("tom", "hello", "")
+        memory.flush()  # to the journal
+        assert memory.stats().pages == 1
+    with MemoryPipeline.open(tmp_path, embedding__model="/nowhere") as memory:
+        memory.add("tom", "hello again", "")
+        with pytest.raises(ModelNotFoundError):
+            memory.wait_idle(IDLE_S)
+        memory.flush(timeout=IDLE_S)
+        assert memory.stats().unwritten == 0
+
+
+def test_a_second_close_returns_when_it_is_closed(tmp_path: Path) -> None:
+    memory = open_fake(tmp_path)
+    memory.add("tom", "hello", "")
+    threads = [threading.Thread(target=memory.close) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    memory.close()
+    with open_fake(tmp_path, workers=False) as again:  # the lock is free
+        assert again.stats().pages == 1
+    for thread in threads:
+        thread.join()

@@ -1,11 +1,13 @@
-"""Between two looks at the accepted pages one may come: it is not forgotten."""
+"""The coordinator's edges: a page between two looks, a call that raises, waiters when it ends."""
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
 
+from mos_pipeline import ClosedError, MosError
 from tests.faults.common import until
 from tests.support import all_pages, open_fake
 
@@ -29,3 +31,59 @@ def test_a_page_that_comes_just_before_the_coordinator_rests_is_taken(
         until(lambda: not late, "the coordinator is about to rest")
         until(lambda: len(engine.state.pages) == 2, "both pages are entered")
         assert [page.user_input for page in all_pages(memory)] == ["early", "late"]
+
+
+def fail() -> None:
+    raise RuntimeError("an answer that can't be taken")
+
+
+def test_pages_are_taken_after_a_call_has_raised(tmp_path: Path) -> None:
+    with open_fake(tmp_path) as memory:
+        memory.wait_idle(60)
+        memory._engine.inbox.put(fail)
+        until(lambda: memory._engine.coordinator.error, "it has raised")
+        for number in range(40):
+            memory.add("tom", f"page {number}", "")
+        until(lambda: memory.stats().vectors >= 36, "full batches are worked off")
+        with pytest.raises(MosError, match="can't be taken"):
+            memory.wait_idle(60)
+
+
+def test_nothing_is_lost_where_the_last_call_before_closing_raises(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_fake(tmp_path) as memory:
+        coordinator, inbox = memory._engine.coordinator, memory._engine.inbox
+        stop = coordinator._stop
+
+        def stop_and_fail() -> None:
+            stop()
+            inbox.put(fail)
+
+        monkeypatch.setattr(coordinator, "_stop", stop_and_fail)
+        for number in range(3000):
+            memory.add("tom", f"page {number}", "")
+    with open_fake(tmp_path, workers=False) as memory:
+        assert [page.user_input for page in all_pages(memory)] == [f"page {number}" for number in range(3000)]
+
+
+@pytest.mark.parametrize("what", ["wait_idle", "flush"])
+def test_who_waits_while_another_closes_is_told(tmp_path: Path, what: str) -> None:
+    told: list[BaseException] = []
+    with open_fake(tmp_path, embedding__fake_ms_per_text=200.0) as memory:
+        if what == "flush":  # nothing is written any more
+            memory._engine.persistence.hand_over = lambda *, everything=False: None  # type: ignore[method-assign]
+
+        def wait() -> None:
+            try:
+                getattr(memory, what)()
+            except ClosedError as error:
+                told.append(error)
+
+        for number in range(50):
+            memory.add("tom", f"page {number}", "")
+        thread = threading.Thread(target=wait, daemon=True)
+        thread.start()
+        until(lambda: memory._engine.coordinator._waiters, "somebody waits")
+    thread.join(60)
+    assert len(told) == 1

@@ -26,9 +26,8 @@ from tests.faults.common import (
 from tests.support import all_pages, open_fake
 
 PAGES = 120
-FRAME = {
-    "store__frame_pages": 4
-}  # so small that derived data makes many frames, and batches join each other's sessions
+# So small that derived data makes many frames, and batches join each other's sessions.
+FRAME = {"store__frame_pages": 4}
 
 
 class Made(NamedTuple):
@@ -290,3 +289,40 @@ def test_a_damaged_manifest_is_refused(made: Made, tmp_path: Path, offset: int) 
     assert not verify_store(path).ok
     (path / "MANIFEST").write_bytes(text)  # restored from a backup
     assert check_all_but(path, made, set()) == []
+
+
+def test_a_lost_page_can_be_added_again_under_its_id(made: Made, tmp_path: Path) -> None:
+    """As one does with an export, where there is no backup of the store."""
+    path = copy_of(made.worked_off, tmp_path, journal=False)
+    first, _, _ = unpack_pages(frames_of(path, FrameKind.PAGES)[2][1].body)
+    flip_in(path, FrameKind.PAGES, (2,), BODY)
+    lost = made.pages[first]
+    for opening in range(2):
+        with open_fake(path, workers=False) as memory:
+            known = memory.get(lost.page_id)
+            assert (known is None) == (opening == 0)
+            memory.add(lost.user_id, lost.user_input, lost.agent_response, page_id=lost.page_id)
+            again = memory.get(lost.page_id)
+            assert again is not None and again.user_input == lost.user_input
+            assert [page.page_id for page in all_pages(memory)].count(lost.page_id) == 1
+
+
+def test_a_store_that_is_mended_after_its_lost_pages_were_added_again_can_be_opened(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "store"
+    with open_fake(path) as memory:
+        for number in range(4):
+            memory.add("ann", f"page {number}", "", page_id=f"id{number}")
+        memory.flush()
+    ((file, frame),) = frames_of(path, FrameKind.PAGES)
+    flip(file, frame.offset + BODY)
+    with open_fake(path, workers=False) as memory:
+        assert memory.get("id2") is None
+        memory.add("ann", "page 2, again", "", page_id="id2")
+    flip(file, frame.offset + BODY)  # restored from a backup
+    with open_fake(path, workers=False) as memory:
+        assert [page.user_input for page in all_pages(memory)] == [*(f"page {n}" for n in range(4)), "page 2, again"]
+        found = memory.get("id2")
+        assert found is not None and found.user_input == "page 2"
+    assert "two pages have one id" in caplog.text
