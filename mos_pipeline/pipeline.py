@@ -249,7 +249,9 @@ class MemoryPipeline:
             self._raise_unfinished(engine, f"flush: not everything was written within {timeout} s")
 
     def wait_idle(self, timeout: float | None = None) -> None:
-        """Wait until every page accepted before is embedded and applied, those of rings that are not full included.
+        """Wait until every accepted page is embedded and applied, those of rings that are not full included.
+
+        Pages that come meanwhile count too: where others add faster than the models work, it takes until they stop.
 
         Args:
             timeout: seconds to wait at the most; None waits for as long as it takes.
