@@ -484,16 +484,17 @@ def test_retrieve_beside_adds_of_the_same_user(tmp_path: Path) -> None:
 
 
 def test_flush_needs_no_embedder(tmp_path: Path) -> None:
-    with open_fake(tmp_path, workers=False) as memory:
+    with open_fake(tmp_path / "one", workers=False) as memory:
         memory.add("tom", "hello", "")
         memory.flush()  # to the journal
         assert memory.stats().pages == 1
-    with MemoryPipeline.open(tmp_path, embedding__model="/nowhere") as memory:
+    with MemoryPipeline.open(tmp_path / "other", embedding__model="/nowhere", store__flush_interval_s=3600.0) as memory:
         memory.add("tom", "hello again", "")
         with pytest.raises(ModelNotFoundError):
             memory.wait_idle(IDLE_S)
+        assert not memory.verify().frames["pages"]
         memory.flush(timeout=IDLE_S)
-        assert memory.stats().unwritten == 0
+        assert memory.verify().frames["pages"]
 
 
 def test_a_second_close_returns_when_it_is_closed(tmp_path: Path) -> None:
