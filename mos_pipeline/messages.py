@@ -70,7 +70,7 @@ def has_compound_key(value: Any) -> bool:
     left = [value]
     while left:
         item = left.pop()
-        if isinstance(item, Mapping):
+        if isinstance(item, dict):
             if any(isinstance(key, tuple) for key in item):
                 return True
             left.extend(item.values())

@@ -236,7 +236,7 @@ class Coordinator:
 
     def _wait(self, waiter: _Waiter, timeout: float | None) -> bool:
         def begin() -> None:
-            if self._hopeless(waiter) is not None:
+            if (self.error if waiter.drains else self.writing_error) is not None:
                 waiter.event.set()
                 return
             self._waiters.append(waiter)
@@ -254,11 +254,6 @@ class Coordinator:
         if not waiter.event.wait(timeout):
             self._inbox.put(give_up)
         return waiter.done
-
-    def _hopeless(self, waiter: _Waiter) -> MosError | None:
-        """Return why what ``waiter`` waits for will not come, if that is known."""
-        self.writing_error = self.writing_error or self._persistence.error
-        return self.error if waiter.drains else self.writing_error
 
     def _provide_spare(self) -> None:
         if time.monotonic() < self._no_spare_before:

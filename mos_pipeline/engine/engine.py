@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -66,7 +67,7 @@ class Engine:
         try:
             self.model = self.store.manifest.embedding or {}
             self._check_model(self.store.manifest.embedding)
-            self._read_pages()
+            restore = self._read_pages()
         except BaseException:
             self.store.close()
             raise
@@ -75,19 +76,21 @@ class Engine:
         if workers:
             self.supervisor = Supervisor(self._roles(), config.runtime, self.desk.deliver, self._changed)
             self.desk.supervisor = self.supervisor
-        self.coordinator.start(self._derive)
+        self.coordinator.start(partial(self._derive, restore))
         if self.supervisor is not None:
             self.supervisor.start()
 
-    def _read_pages(self) -> None:
-        self._assemble()
+    def _read_pages(self) -> Restore:
+        restore = self._assemble()
         try:
-            self._restore.pages()
+            restore.pages()
         except PagesOutOfOrderError:
-            self._assemble()
-            self._restore.pages(sort=True)
+            restore = self._assemble()
+            restore.pages(sort=True)
+        return restore
 
-    def _assemble(self) -> None:
+    def _assemble(self) -> Restore:
+        """Make all parts anew, and return what fills them."""
         config, store = self.config, self.store
         self.inbox: SimpleQueue[Call | None] = SimpleQueue()
         self.desk = Desk(self.inbox.put)
@@ -119,7 +122,7 @@ class Engine:
             self.reader,
             self.desk,
         )
-        self._restore = Restore(store, self.state, self.intake, self.reader, self.persistence)
+        return Restore(store, self.state, self.intake, self.reader, self.persistence)
 
     def _roles(self) -> list[Role]:
         config, store = self.config, self.config.store
@@ -149,20 +152,19 @@ class Engine:
                 "store's, or ingest its export into a new store"
             )
 
-    def _derive(self) -> None:
+    def _derive(self, restore: Restore) -> None:
         try:
-            self._derive_all()
+            self._derive_all(restore)
         except Exception as error:  # told to whoever waits for the memory, then passed on
             self.restore_error = error
             raise
         finally:
             self.restored.set()
 
-    def _derive_all(self) -> None:
+    def _derive_all(self, restore: Restore) -> None:
         identity = self.store.manifest.embedding
         if identity is not None:
             self.processing.pool = self._new_pool(identity["dimension"])
-        restore = self._restore
         replay = Replay(self.state, self.indexing, self.store.segments, restore.sizes, self.processing.pool)
         if replay.run(restore.derived, self.coordinator.breathe):
             self.intake.add_backlog(replay.backlog)

@@ -48,10 +48,7 @@ class PageTable:
         except OverflowError:
             raise InputError(f"page {seq}: {scope} is no scope's number; give one from 0 to 2**32 - 1") from None
         self._rows.append(NO_ROW)
-        seqs = self._by_scope.get(scope)
-        if seqs is None:
-            seqs = self._by_scope[scope] = _Seqs()
-        seqs.append(seq)
+        self._column(scope).append(seq)
 
     def extend(self, scopes: NDArray[np.uint32]) -> None:
         """Enter the next pages, one for each number in ``scopes``, shape (n,)."""
@@ -61,11 +58,13 @@ class PageTable:
         order = np.argsort(scopes, kind="stable")
         edges = np.flatnonzero(np.diff(scopes[order])) + 1
         for mine in np.split(order, edges) if len(scopes) else ():
-            scope = int(scopes[mine[0]])
-            seqs = self._by_scope.get(scope)
-            if seqs is None:
-                seqs = self._by_scope[scope] = _Seqs()
-            seqs.extend(first + mine)
+            self._column(int(scopes[mine[0]])).extend(first + mine)
+
+    def _column(self, scope: int) -> _Seqs:
+        seqs = self._by_scope.get(scope)
+        if seqs is None:
+            seqs = self._by_scope[scope] = _Seqs()
+        return seqs
 
     def scope(self, seq: int) -> int:
         """Return the number of the scope that page ``seq`` belongs to.

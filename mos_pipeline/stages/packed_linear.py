@@ -1,7 +1,7 @@
 """Linear layers whose weights are packed once, for oneDNN, instead of at every call. Imports torch late, in the child.
 
-A batch spends most of its time bringing the weights into the order that the processor's matrix kernels want. Packed
-ahead, a question takes half the time and a full batch three quarters of it; the arithmetic stays that of float32. The
+A good part of a batch's time goes into bringing the weights into the order that the processor's matrix kernels want;
+packed ahead, that is done once (``python -m perf embed`` tells the gain). The arithmetic stays that of float32. The
 operators are those that torch's own compiler puts in for frozen weights. They are no public interface, so the model is
 tried with them before it is used.
 """
