@@ -55,6 +55,6 @@ def children() -> dict[int, str]:
 
 
 def own_blocks() -> Iterator[str]:
-    """Yield the names of this process's blocks of shared memory."""
-    for path in Path("/dev/shm").glob(f"mos-{os.getpid()}-*"):
+    """Yield the names of this process's blocks of shared memory and semaphores."""
+    for path in Path("/dev/shm").glob(f"*mos-{os.getpid()}-*"):
         yield path.name

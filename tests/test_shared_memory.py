@@ -4,13 +4,15 @@ import os
 import signal
 import subprocess
 import sys
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mos_pipeline.errors import StoreFullError
-from mos_pipeline.runtime.shared_memory import SHM_FOLDER, Slab, attach, sweep
+from mos_pipeline.runtime.channel import Channel
+from mos_pipeline.runtime.shared_memory import SHM_FOLDER, Slab, attach, semaphore_prefix, sweep
 
 SIZE = 65536
 
@@ -161,3 +163,27 @@ def test_many_blocks_cost_one_descriptor_each() -> None:
     for slab in slabs:
         slab.data[:] = np.uint8(1)
         slab.close()
+
+
+def test_sweep_removes_semaphores_of_dead_owners_in_its_own_namespace() -> None:
+    mine = semaphore_prefix()
+    _, namespace = mine.rsplit("-", 1)
+    names = [f"sem.mos-{2**22 + 1}-1-{namespace}-dead", f"sem.mos-{2**22 + 1}-1-1-foreign", f"sem.{mine}-living"]
+    paths = [SHM_FOLDER / name for name in names]
+    for path in paths:
+        path.touch()
+    try:
+        assert names[0] in sweep()
+        assert [path.exists() for path in paths] == [False, True, True]
+    finally:
+        for path in paths:
+            path.unlink(missing_ok=True)
+
+
+def test_a_channels_semaphores_tell_their_owner() -> None:
+    channel = Channel()
+    assert len(list(SHM_FOLDER.glob(f"sem.{semaphore_prefix()}-*"))) == 3  # two locks and the queue's room
+    channel.close()
+    assert not list(SHM_FOLDER.glob(f"sem.{semaphore_prefix()}-*"))
+    other = get_context("spawn").Lock()  # the caller's own are named as ever
+    assert other._semlock.name.startswith("/mp-")  # type: ignore[attr-defined]

@@ -18,7 +18,8 @@ from typing import Any
 
 import msgpack
 
-from mos_pipeline.runtime.start import spawn_context
+from mos_pipeline.runtime.shared_memory import semaphore_prefix
+from mos_pipeline.runtime.start import semaphores_named, spawn_context, unlink_semaphores
 
 __all__ = ["Channel", "WorkerEnd"]
 
@@ -38,7 +39,8 @@ class Channel:
     """The main process's end."""
 
     def __init__(self) -> None:
-        self._queue: Queue[bytes] = spawn_context.Queue()
+        with semaphores_named(semaphore_prefix()):
+            self._queue: Queue[bytes] = spawn_context.Queue()
         # Private: makes the feeder thread end quietly when the worker is gone.
         self._queue._ignore_epipe = True  # type: ignore[attr-defined]
         self.pipe, self._worker_pipe = spawn_context.Pipe(duplex=False)
@@ -92,3 +94,4 @@ class Channel:
         self._queue._reader.close()  # type: ignore[attr-defined]
         self.pipe.close()
         self._worker_pipe.close()
+        unlink_semaphores(self._queue)

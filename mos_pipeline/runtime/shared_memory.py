@@ -5,6 +5,10 @@ A block belongs to the process that created it; only the owner unlinks it. Other
 resource tracker that destroys it when the attaching process ends. A name is ``mos-<pid>-<start>-<random>`` for a block
 in /dev/shm, and an absolute path for a file-backed one. Each block carries its owner's ``flock`` for as long as it is
 mapped, so that ``sweep`` can tell leftovers of dead owners from living blocks, in other containers too.
+
+The semaphores of a pipeline's queues lie in /dev/shm, too, and stay there where their owner is killed together with its
+resource tracker. They hold no lock, so their names tell the process-id namespace as well, and ``sweep`` looks at its
+own only.
 """
 
 from __future__ import annotations
@@ -25,10 +29,11 @@ import numpy.typing as npt
 
 from mos_pipeline.errors import StoreFullError
 
-__all__ = ["SHM_FOLDER", "Slab", "attach", "sweep"]
+__all__ = ["SHM_FOLDER", "Slab", "attach", "semaphore_prefix", "sweep"]
 
 SHM_FOLDER = Path("/dev/shm")  # noqa: S108  (the kernel's folder, not a temporary file's)
 PREFIX = "mos-"
+SEMAPHORE = "sem."  # what the C library puts before a semaphore's name
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -130,17 +135,34 @@ def attach(name: str) -> Bytes:
 
 
 def sweep(folders: Iterable[Path] = (SHM_FOLDER,)) -> list[str]:
-    """Remove the blocks in ``folders`` whose owners are dead and return their names.
+    """Remove the blocks in ``folders``, and semaphores, whose owners are dead, and return their names.
 
-    Blocks that this user may not open are left alone.
+    What this user may not open is left alone.
     """
     found = [path for folder in folders if folder.is_dir() for path in folder.glob(f"{PREFIX}*-*-*")]
+    found += SHM_FOLDER.glob(f"{SEMAPHORE}{PREFIX}*-*-{_pid_namespace()}-*")
     return [path.name for path in found if not _owner_lives(path.name) and _unlink_unless_locked(path)]
 
 
+def semaphore_prefix() -> str:
+    """Return what the names of this process's semaphores begin with."""
+    return f"{_owner()}-{_pid_namespace()}"
+
+
 def _new_name() -> str:
+    return f"{_owner()}-{secrets.token_hex(4)}"
+
+
+def _owner() -> str:
     pid = os.getpid()
-    return f"{PREFIX}{pid}-{_start_time(pid)}-{secrets.token_hex(4)}"
+    return f"{PREFIX}{pid}-{_start_time(pid)}"
+
+
+def _pid_namespace() -> int:
+    try:
+        return Path("/proc/self/ns/pid").stat().st_ino
+    except OSError:
+        return 0
 
 
 def _start_time(pid: int) -> int:
@@ -160,7 +182,7 @@ def _reserve(fd: int, size: int) -> None:
 
 def _owner_lives(name: str) -> bool:
     """Is the process that ``name`` tells of alive? A name that is none of ours counts as alive."""
-    pid, start, _ = name.removeprefix(PREFIX).split("-", 2)
+    pid, start, _ = name.removeprefix(SEMAPHORE).removeprefix(PREFIX).split("-", 2)
     if not (pid.isdecimal() and start.isdecimal()):
         return True
     return Path(f"/proc/{pid}").exists() and int(start) in (0, _start_time(int(pid)))

@@ -9,14 +9,38 @@ from __future__ import annotations
 
 import os
 import types
-from multiprocessing import context, popen_spawn_posix, reduction, spawn
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import context, popen_spawn_posix, process, reduction, spawn, util
+from multiprocessing.queues import Queue
 from typing import Any
 
-__all__ = ["ChildProcess", "InheritedFd", "spawn_context"]
+__all__ = ["ChildProcess", "InheritedFd", "semaphores_named", "spawn_context", "unlink_semaphores"]
 
 spawn_context = context.SpawnContext()
 
 UNKNOWN_EXIT = 255
+
+
+@contextmanager
+def semaphores_named(prefix: str) -> Iterator[None]:
+    """Have names of semaphores made in the block begin with ``prefix``, so that a killed owner's can be told later."""
+    settings: dict[str, Any] = process.current_process()._config  # type: ignore[attr-defined]
+    before = settings["semprefix"]
+    settings["semprefix"] = f"/{prefix}"
+    try:
+        yield
+    finally:
+        settings["semprefix"] = before
+
+
+def unlink_semaphores(queue: Queue[Any]) -> None:
+    """Remove the names of a queue's semaphores now; by itself that waits for the garbage collector."""
+    semaphores = {id(each) for each in (queue._rlock, queue._wlock, queue._sem)}  # type: ignore[attr-defined]
+    finalizers: list[Any] = list(util._finalizer_registry.values())  # type: ignore[attr-defined]
+    for finalize in finalizers:
+        if finalize._weakref is not None and id(finalize._weakref()) in semaphores:
+            finalize()
 
 
 def _preparation_without_main(name: str) -> dict[str, Any]:
