@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from mos_pipeline.messages import encode
 from perf import __main__ as harness
-from perf import processes
+from perf import embed, processes
 from perf.children import Child
 from perf.machine import PACKAGES, ROOT, commit, machine
 from perf.options import Options
@@ -25,6 +25,7 @@ from perf.processes import CpuShare, cpu_seconds, disk_bytes, family, pss_bytes
 from perf.result import Aim, BenchResult, Figure, at_least, at_most, table
 from perf.texts import dataset_pages, question, synthetic_pages
 from perf.timing import median, percentile, seconds
+from tests.support import children
 
 SAMPLES = st.lists(st.floats(-1e9, 1e9), min_size=1, max_size=200)
 SHARES = st.floats(0.001, 1.0)
@@ -340,19 +341,41 @@ def test_a_small_run_measures_everything_and_leaves_nothing_behind(tmp_path: Pat
     assert not any(stores.iterdir())
 
 
+class Way:
+    """Stands in for a process with a model."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.asked: list[tuple[int, int]] = []
+
+    def ask(self, what: str, *, texts: int, words: int) -> float:
+        assert what == "encode"
+        self.asked.append((texts, words))
+        return self.seconds
+
+
+def test_ways_of_embedding_are_measured_in_turn_and_compared_with_ours() -> None:
+    ways = {embed.OURS: Way(0.01), "another": Way(0.04)}
+    figures = embed._figures(ways, " somewhere", 2)  # type: ignore[arg-type]
+    assert {figure.name: figure.median for figure in figures} == {
+        f"question somewhere, {embed.OURS}": 10.0,
+        "question somewhere, another": 40.0,
+        "question somewhere, ours / another": 0.25,
+        f"batch somewhere, {embed.OURS}": 10.0,
+        "batch somewhere, another": 40.0,
+        "batch somewhere, ours / another": 0.25,
+    }
+    assert all(way.asked == [embed.SHAPES["question"]] * 2 + [embed.SHAPES["batch"]] * 2 for way in ways.values())
+
+
+def test_busy_processes_end_with_their_block() -> None:
+    with embed._busy():
+        assert len(children()) >= len(os.sched_getaffinity(0))
+    assert not children()
+
+
 @pytest.mark.slow
 @pytest.mark.model
-def test_every_way_of_embedding_is_measured_alone_and_beside_busy_processes(tmp_path: Path) -> None:
-    report = tmp_path / "report.json"
-    command = [sys.executable, "-m", "perf", "embed", "--quick", "--json", str(report)]
-    subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
-    figures = json.loads(report.read_text("utf-8"))["benches"]["embed"]["figures"]
-    ways = {
-        "packed, spinning shortly",
-        "packed, spinning long",
-        "packed, never spinning",
-        "not packed, spinning shortly",
-    }
-    for shape in ("question", "batch", "question beside busy processes", "batch beside busy processes"):
-        assert {f"{shape}, {way}" for way in ways} <= {figure["name"] for figure in figures}
-    assert all(figure["median"] > 0 for figure in figures)
+def test_a_process_embeds_without_packed_weights() -> None:
+    with Child("embedding", "plain") as child:
+        assert child.ask("encode", texts=2, words=5) > 0
