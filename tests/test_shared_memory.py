@@ -4,7 +4,8 @@ import os
 import signal
 import subprocess
 import sys
-from multiprocessing import get_context
+import time
+from multiprocessing.synchronize import SemLock
 from pathlib import Path
 
 import numpy as np
@@ -180,10 +181,15 @@ def test_sweep_removes_semaphores_of_dead_owners_in_its_own_namespace() -> None:
             path.unlink(missing_ok=True)
 
 
-def test_a_channels_semaphores_tell_their_owner() -> None:
+@pytest.mark.parametrize("renamed", [False, True])
+def test_a_channels_semaphores_tell_their_owner(renamed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if renamed:  # as joblib does in the processes that import it
+        monkeypatch.setattr(SemLock, "_make_name", staticmethod(lambda: f"/other-{os.getpid()}-{time.monotonic_ns()}"))
+    named = SemLock._make_name  # type: ignore[attr-defined]
     channel = Channel()
-    assert len(list(SHM_FOLDER.glob(f"sem.{semaphore_prefix()}-*"))) == 3  # two locks and the queue's room
-    channel.close()
+    try:
+        assert len(list(SHM_FOLDER.glob(f"sem.{semaphore_prefix()}-*"))) == 3  # two locks and the queue's room
+    finally:
+        channel.close()
     assert not list(SHM_FOLDER.glob(f"sem.{semaphore_prefix()}-*"))
-    other = get_context("spawn").Lock()  # the caller's own are named as ever
-    assert other._semlock.name.startswith("/mp-")  # type: ignore[attr-defined]
+    assert SemLock._make_name is named  # type: ignore[attr-defined]

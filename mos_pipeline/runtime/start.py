@@ -8,10 +8,12 @@ can't start at all. Our workers need nothing from ``__main__``, so it is left ou
 from __future__ import annotations
 
 import os
+import secrets
+import threading
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing import context, popen_spawn_posix, process, reduction, spawn, util
+from multiprocessing import context, popen_spawn_posix, reduction, spawn, synchronize, util
 from multiprocessing.queues import Queue
 from typing import Any
 
@@ -22,16 +24,21 @@ spawn_context = context.SpawnContext()
 UNKNOWN_EXIT = 255
 
 
+_naming = threading.Lock()
+
+
 @contextmanager
 def semaphores_named(prefix: str) -> Iterator[None]:
     """Have names of semaphores made in the block begin with ``prefix``, so that a killed owner's can be told later."""
-    settings: dict[str, Any] = process.current_process()._config  # type: ignore[attr-defined]
-    before = settings["semprefix"]
-    settings["semprefix"] = f"/{prefix}"
-    try:
-        yield
-    finally:
-        settings["semprefix"] = before
+    kind: Any = synchronize.SemLock
+    with _naming:
+        # Not the prefix that CPython's own would read: joblib, where the caller has it, puts another in its place.
+        before = vars(kind)["_make_name"]
+        kind._make_name = staticmethod(lambda: f"/{prefix}-{secrets.token_hex(4)}")
+        try:
+            yield
+        finally:
+            kind._make_name = before
 
 
 def unlink_semaphores(queue: Queue[Any]) -> None:
