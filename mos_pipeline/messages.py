@@ -16,9 +16,14 @@ import msgpack
 
 __all__ = [
     "Hit",
+    "Knowledge",
+    "KnowledgeHit",
     "Page",
     "PageRecord",
+    "Parts",
+    "Profile",
     "Retrieved",
+    "Session",
     "SourceMark",
     "decode",
     "decode_record",
@@ -104,6 +109,23 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
+class Parts:
+    """What a page's score is made of.
+
+    Attributes:
+        dense: cosine of query and page, -1 to 1; None while the page has no vector, or where the query had none.
+        words: BM25 of query and page, 0 where they share no word.
+        window: BM25 of query and the page with its neighbours in its sitting.
+        sitting: BM25 of query and the page's whole sitting.
+    """
+
+    dense: float | None
+    words: float
+    window: float
+    sitting: float
+
+
+@dataclass(frozen=True, slots=True)
 class Hit:
     """A page that was found.
 
@@ -112,6 +134,8 @@ class Hit:
         dense: cosine of query and page, -1 to 1; None while the page has no vector, or where the query had none.
         words: BM25 of query and page, 0 where they share no word.
         overview: the running overview of the chain of pages it belongs to; empty where none was made yet.
+        session_id: the topic it belongs to, see ``MemoryPipeline.sessions``; None where it is in none.
+        parts: what the score is made of; None unless ``explain`` was asked for.
     """
 
     score: float
@@ -119,6 +143,59 @@ class Hit:
     dense: float | None
     words: float
     overview: str = ""
+    session_id: int | None = None
+    parts: Parts | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Knowledge:
+    """A fact about the user, or about the assistant.
+
+    Attributes:
+        timestamp: when it was last stated, as the page's timestamp tells it.
+        page_ids: the pages it was stated on, oldest first.
+    """
+
+    text: str
+    timestamp: str
+    page_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KnowledgeHit:
+    """A fact that was found; ``score`` is the cosine of query and fact, -1 to 1."""
+
+    score: float
+    fact: Knowledge
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What is known of a user as a person; ``text`` is empty while nothing is, ``updated`` the time it was written."""
+
+    text: str
+    updated: str
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A topic of mid-term memory.
+
+    Attributes:
+        session_id: unique within its user and assistant.
+        timestamp: that of its first page, as given.
+        heat: what promotes it to long-term memory, at the moment of the call.
+        visits: retrievals that found pages of it since it was last promoted.
+        page_ids: its pages, oldest first.
+    """
+
+    session_id: int
+    summary: str
+    keywords: tuple[str, ...]
+    timestamp: str
+    heat: float
+    visits: int
+    page_ids: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,11 +203,19 @@ class Retrieved:
     """What ``retrieve`` found.
 
     Attributes:
-        pages: the best pages, best first.
+        pages: the best pages, best first, or oldest first where that was asked for.
         short_term: the user's latest pages, oldest first, whether processed or not.
         degraded: True where the query's vector was not there in time and words alone decided.
+        user_knowledge: facts about the user, nearest first.
+        assistant_knowledge: facts about the assistant, nearest first.
+        profile: the user's profile; empty while there is none.
+        overviews: the overviews of the chains of ``pages``, each once, in the order of the pages.
     """
 
     pages: list[Hit]
     short_term: list[Page]
     degraded: bool
+    user_knowledge: list[KnowledgeHit] = field(default_factory=list)
+    assistant_knowledge: list[KnowledgeHit] = field(default_factory=list)
+    profile: str = ""
+    overviews: list[str] = field(default_factory=list)

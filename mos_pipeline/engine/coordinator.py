@@ -15,11 +15,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 
+from mos_pipeline.engine.compaction import Compaction
 from mos_pipeline.engine.derived import Derived
+from mos_pipeline.engine.forgetting import Forgetting
 from mos_pipeline.engine.indexing import Indexing
 from mos_pipeline.engine.intake import Intake, Rouse
 from mos_pipeline.engine.persistence import Persistence
 from mos_pipeline.engine.processing import Processing
+from mos_pipeline.engine.promotion import Promotion
+from mos_pipeline.engine.visits import Visits
 from mos_pipeline.errors import ClosedError, MosError, StoreError
 from mos_pipeline.memory.state import MemoryState, Scope
 
@@ -58,6 +62,10 @@ class Coordinator:
         processing: Processing,
         persistence: Persistence,
         derived: Derived,
+        promotion: Promotion,
+        forgetting: Forgetting,
+        visits: Visits,
+        compaction: Compaction,
         inbox: SimpleQueue[Call | None],
     ) -> None:
         self.lock = threading.Lock()
@@ -67,6 +75,10 @@ class Coordinator:
         self._processing = processing
         self._persistence = persistence
         self._derived = derived
+        self._promotion = promotion
+        self._forgetting = forgetting
+        self._visits = visits
+        self._compaction = compaction
         self._inbox = inbox
         self._waiters: list[_Waiter] = []
         self._stopping = False
@@ -129,12 +141,17 @@ class Coordinator:
         return not self._hurry
 
     def absorb(self, limit: int | None = None) -> None:
-        """Enter accepted pages into the columns; under ``lock``."""
+        """Enter accepted pages into the columns, and take out those that were forgotten; under ``lock``."""
         accepted, left = self._intake.accepted, len(self._intake.accepted) if limit is None else limit
         while accepted and left > 0:
             left -= 1
             item = accepted.popleft()
             seq = len(self._state.pages)
+            if item.scope is None:
+                self._state.pages.append_forgotten()
+                self._persistence.page(seq, item)
+                self._forgetting.forget(item.forgotten)
+                continue
             self._state.pages.append(seq, item.scope.number)
             self._persistence.page(seq, item)
             self._indexing.page_came(item.scope)
@@ -168,6 +185,10 @@ class Coordinator:
                 time.sleep(PAUSE_S)
                 busy_since = time.perf_counter()
 
+    @property
+    def _idle(self) -> bool:
+        return self._processing.idle and self._promotion.idle
+
     def _patience(self) -> float | None:
         due = self._due()
         return None if due is None else max(0.0, due - time.monotonic())
@@ -184,9 +205,11 @@ class Coordinator:
             if call is not None:
                 call()
             self.absorb(ABSORB_AT_ONCE)
+            self._visits.count()
             if not self._hurry:
                 more = self._indexing.step(INDEX_AT_ONCE)
                 more |= self._processing.dispatch()
+                more |= self._compaction.step()
             self._hand_over()
             more |= bool(self._intake.accepted)
             self._serve_waiters(calm=not more)
@@ -197,8 +220,9 @@ class Coordinator:
 
     def _hand_over(self) -> None:
         """Give the writer its share: what is due, or everything where somebody waits for it."""
-        calm = self._processing.idle and not self._intake.accepted
+        calm = self._idle and not self._intake.accepted
         if self._stopping or any(calm or not waiter.drains for waiter in self._waiters):
+            self._visits.write()
             self._persistence.hand_over(everything=not self._intake.accepted)
             self._derived.flush()
             return
@@ -230,8 +254,8 @@ class Coordinator:
 
     def _came_true(self, waiter: _Waiter, *, calm: bool) -> bool:
         if waiter.drains:
-            idle = self._processing.idle and self._derived.empty and self._persistence.idle
-            return calm and idle and not self._intake.accepted
+            written = self._derived.empty and self._persistence.idle
+            return calm and self._idle and written and not self._intake.accepted
         return len(self._state.pages) >= waiter.upto and self._persistence.written(waiter.upto)
 
     def _wait(self, waiter: _Waiter, timeout: float | None) -> bool:

@@ -13,17 +13,22 @@ import numpy as np
 import numpy.typing as npt
 
 from mos_pipeline.config import Store
-from mos_pipeline.engine.frames import BatchFrame, WordFrame, encode_aside, encode_batches, encode_vectors, encode_words
+from mos_pipeline.engine.events import Event, encode_events
+from mos_pipeline.engine.frames import WordFrame, encode_aside, encode_vectors, encode_words
 from mos_pipeline.engine.persistence import Persistence
-from mos_pipeline.store.codec import FrameKind
+from mos_pipeline.store.codec import NO_PAGE, FrameKind
 
 __all__ = ["Derived"]
 
-SMALL = 4  # words and batches take little room: so many times a frame's pages make one
+SMALL = 4  # words and events take little room: so many times a frame's pages make one
 
 
 class Derived:
-    """Vectors, words and batches of any scopes that wait for their frame to fill, for ``flush_interval_s`` at most."""
+    """Vectors, words and events of any scopes that wait for their frame to fill, for ``flush_interval_s`` at most.
+
+    Attributes:
+        dimension: of the vectors, 0 while it is not known.
+    """
 
     def __init__(self, persistence: Persistence, config: Store) -> None:
         self._persistence = persistence
@@ -32,8 +37,10 @@ class Derived:
         self._since: float | None = None
         self._vector_seqs = list[npt.NDArray[np.int64]]()
         self._vectors = list[npt.NDArray[np.float16]]()
-        self._batches = list[BatchFrame]()
+        self._events = list[Event]()
+        self._event_pages = 0
         self._words: tuple[array[Any], ...] = (array("q"), array("I"), array("I"), array("B"))
+        self.dimension = 0
 
     @property
     def empty(self) -> bool:
@@ -52,12 +59,13 @@ class Derived:
         if sum(map(len, self._vector_seqs)) >= self._frame_pages:
             self._flush_vectors()
 
-    def batch(self, batch: BatchFrame) -> None:
-        """Take an applied batch."""
-        self._batches.append(batch)
+    def event(self, event: Event) -> None:
+        """Take what has happened to a scope's memory."""
+        self._events.append(event)
+        self._event_pages += event.pages
         self._came()
-        if sum(len(batch.seqs) for batch in self._batches) >= SMALL * self._frame_pages:
-            self._flush_batches()
+        if self._event_pages >= SMALL * self._frame_pages:
+            self._flush_events()
 
     def words(self, seq: int, hashes: npt.NDArray[np.uint32], counts: npt.NDArray[np.uint8]) -> None:
         """Take the distinct words of page ``seq``: hashes uint32 (n,) and how often each comes, uint8 (n,)."""
@@ -76,7 +84,7 @@ class Derived:
 
     def flush(self) -> None:
         """Give the writer everything."""
-        self._flush_batches()
+        self._flush_events()
         self._flush_words()
         self._since = None
 
@@ -89,14 +97,15 @@ class Derived:
             seqs, vectors = np.concatenate(self._vector_seqs), np.concatenate(self._vectors)
             self._vector_seqs.clear()
             self._vectors.clear()
-            self._persistence.frame(FrameKind.VECTORS, encode_vectors(seqs, vectors), int(seqs.max()))
+            last_page = int(seqs.max(initial=NO_PAGE))
+            self._persistence.frame(FrameKind.VECTORS, encode_vectors(seqs, vectors), last_page)
 
-    def _flush_batches(self) -> None:
+    def _flush_events(self) -> None:
         self._flush_vectors()  # first: a batch is of use only with its pages' vectors
-        if self._batches:
-            batches, self._batches = self._batches, []
-            last_page = max(max(batch.seqs) for batch in batches)
-            self._persistence.frame(FrameKind.BATCH, encode_batches(batches), last_page)
+        if self._events:
+            events, self._events, self._event_pages = self._events, [], 0
+            last_page = max(event.last_page for event in events)
+            self._persistence.frame(FrameKind.EVENTS, encode_events(events, self.dimension), last_page)
 
     def _flush_words(self) -> None:
         if self._words[0]:

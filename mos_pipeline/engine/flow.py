@@ -50,11 +50,11 @@ class ScopeFlow:
     """The batches of one scope that are not applied yet, oldest first.
 
     Attributes:
-        overview: the running overview after the last batch whose tasks are done; None before the first.
+        overview: a page and the running overview after it, of the last batch whose tasks are done; None before that.
     """
 
     batches: deque[Batch] = field(default_factory=deque)
-    overview: str | None = None
+    overview: tuple[int, str] | None = None
 
     def next_for_tasks(self, embedded: Callable[[int], bool]) -> Batch | None:
         """Return the batch whose tasks may begin: all its pages embedded, all earlier batches past their tasks."""
@@ -70,6 +70,14 @@ class ScopeFlow:
         if self.batches and self.batches[0].step == Step.READY:
             return self.batches.popleft()
         return None
+
+    def restart(self, gone: set[int]) -> list[Batch]:
+        """Begin every batch anew, without the pages ``gone``; return those that had begun their tasks before."""
+        begun = [batch for batch in self.batches if batch.step > Step.EMBEDDING]
+        left = (tuple(seq for seq in batch.seqs if seq not in gone) for batch in self.batches)
+        self.batches = deque(Batch(seqs) for seqs in left if seqs)
+        self.overview = None
+        return begun
 
     def split(self, batch: Batch) -> None:
         """Put two halves in the batch's place, to begin their tasks anew: one of its pages can't be worked on."""

@@ -28,6 +28,11 @@ class Holes:
         """Return whether ``scope`` has any."""
         return bool(scope.gaps) or scope.number in self._bare
 
+    def forget(self, scope: Scope, seqs: set[int]) -> None:
+        """Leave out pages that belong to nobody any more."""
+        scope.gaps = [seq for seq in scope.gaps if seq not in seqs]
+        self.restore(scope, [seq for seq in self._bare.pop(scope.number, []) if seq not in seqs])
+
     def take(self, scope: Scope) -> tuple[list[int], bool]:
         """Take the next pages of a scope that has some; return them, and whether they are to make a batch."""
         if scope.gaps:

@@ -12,7 +12,7 @@ import contextlib
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ from mos_pipeline.config import Backlog
 from mos_pipeline.engine.group_sync import GroupSync
 from mos_pipeline.errors import BackpressureError, ClosedError, InputError, StoreError
 from mos_pipeline.memory.state import MemoryState, Scope
-from mos_pipeline.messages import PageRecord, has_compound_key
+from mos_pipeline.messages import PageRecord, encode_tombstone, has_compound_key
 from mos_pipeline.store.heads import PageHeads
 from mos_pipeline.store.journal import RECORD_OVERHEAD, Journal
 
@@ -40,12 +40,16 @@ class Rouse(IntEnum):
 
 
 class Accepted(NamedTuple):
-    """An accepted page, for the coordinator; its sequence number is its place in the order of acceptance."""
+    """What was accepted, for the coordinator; its sequence number is its place in the order of acceptance.
 
-    scope: Scope
+    A page has a ``scope``; a tombstone has none, and names the pages that are forgotten.
+    """
+
+    scope: Scope | None
     journal: Journal
     offset: int
     size: int
+    forgotten: tuple[int, ...] = ()
 
 
 class Intake:
@@ -144,6 +148,40 @@ class Intake:
         if needed:
             self.rouse, self._spare_mark = Rouse.NEVER, journal.size
         return seq, needed
+
+    def forget(self, seqs: Sequence[int], page_ids: Mapping[int, str]) -> None:
+        """Accept that pages ``seqs``, ascending, are forgotten; ``page_ids`` has the ids that callers gave them.
+
+        Raises:
+            StoreFullError: there is no room for another journal; nothing was forgotten.
+            StoreError: it was accepted, but flushing it failed (only where it is flushed).
+            ClosedError: nothing is accepted any more.
+        """
+        body = encode_tombstone(seqs)
+        with self.lock:
+            if self._closed:
+                raise ClosedError("nothing was forgotten: the pipeline is closed; open the store again")
+            seq = self._next_seq
+            journal, offset = self._append(seq, body)
+            self._next_seq = seq + 1
+            self._state.ids.lose(seq)
+            self.accepted.append(Accepted(None, journal, offset, len(body), tuple(seqs)))
+            for forgotten in seqs:
+                self._state.ids.forget(forgotten, page_ids.get(forgotten))
+            for scope in {self._state.pages.scope(forgotten) for forgotten in seqs}:
+                self._state.scopes[scope].ring.remove(seqs)
+            self.rouse = Rouse.NEVER
+        self._wake()
+        if self._power:
+            self._synced.wait_for(seq)
+
+    def rotate(self) -> int:
+        """Have the next page begin a new journal; return the number that it will have."""
+        with self.lock:
+            if self._journal is not None:
+                self._left.append(self._journal)
+                self._journal = None
+            return self._next_seq
 
     def restore(self, heads: PageHeads, pages: int) -> None:
         """Enter the next ``pages`` pages, accepted before the store was closed; their rings are not filled by this."""

@@ -69,7 +69,7 @@ class Persistence:
         return all(part.first_seq >= seq for part in (*self._writing, *self._ranges))
 
     def page(self, seq: int, accepted: Accepted) -> None:
-        """Note an accepted page."""
+        """Note an accepted page, or a tombstone."""
         journal = accepted.journal
         self._reader.add_unpersisted(seq, journal, accepted.offset)
         stop = accepted.offset + RECORD_OVERHEAD + accepted.size
@@ -115,26 +115,45 @@ class Persistence:
         if due is not None and due <= time.monotonic():
             self.hand_over(everything=due > 0.0)
 
-    def frame(self, kind: FrameKind, body: bytes, last_page: int) -> None:
-        """Give the writer a derived frame; ``last_page`` is the highest page that it speaks of."""
-        self._send("frame", [int(kind), body, last_page], len(body))
+    def rotated(self) -> None:
+        """Note that no page comes to the present journal any more: it goes once its pages are in segments."""
+        previous, self._current = self._current, None
+        if previous is not None:
+            self._retire_if_done(previous)
+
+    def left_journals(self, upto: int) -> bool:
+        """Whether every page below ``upto`` is in a segment, and no journal holds one of them."""
+        return self.written(upto) and all(journal is self._current for journal in self._left)
+
+    def frame(
+        self, kind: FrameKind, body: bytes, last_page: int, written: Callable[[FrameAddress], None] | None = None
+    ) -> None:
+        """Give the writer a derived frame; ``last_page`` is the highest page that it speaks of.
+
+        ``written(address)`` is told where it lies, once that is durable.
+        """
+        self._send("frame", [int(kind), body, last_page], len(body), written)
 
     def identity(self, identity: dict[str, Any]) -> None:
         """Have the model's identity written to the MANIFEST."""
         self._send("identity", identity, 0)
 
-    def _send(self, kind: str, payload: Any, size: int) -> None:
+    def _send(
+        self, kind: str, payload: Any, size: int, written: Callable[[FrameAddress], None] | None = None
+    ) -> None:
         self.outstanding += 1
         self.outstanding_bytes += size
-        self._desk.submit(WRITER, kind, payload, partial(self._written, size))
+        self._desk.submit(WRITER, kind, payload, partial(self._written, size, written))
 
-    def _written(self, size: int, outcome: Outcome) -> None:
+    def _written(self, size: int, written: Callable[[FrameAddress], None] | None, outcome: Outcome) -> None:
         if outcome.fate == "down":
             return  # the writer stays down: nothing counts as written
         if outcome.fate != "done":
             logger.error(
                 "the writer refused a derived frame, which is made again at the next opening: %s", outcome.error
             )
+        elif written is not None:
+            written(FrameAddress._make(outcome.result))
         self.outstanding -= 1
         self.outstanding_bytes -= size
 

@@ -7,26 +7,26 @@ from typing import Any
 import numpy as np
 
 from mos_pipeline.engine.flow import Batch
-from mos_pipeline.memory.state import BatchOutcome, Placed, Scope
+from mos_pipeline.memory.outcomes import BatchOutcome, Placed
+from mos_pipeline.memory.state import Scope
 from mos_pipeline.runtime.vector_pool import VectorPool
 
 __all__ = ["decide"]
 
 
-def decide(scope: Scope, batch: Batch, timestamp: str, pool: VectorPool) -> BatchOutcome:
+def decide(scope: Scope, batch: Batch, timestamp: str, now: float, pool: VectorPool) -> BatchOutcome:
     """Return the batch's outcome; founded sessions' summary rows are committed to ``pool``, the others released.
 
-    ``timestamp`` is that of the batch's first page: a session begins with it.
+    ``timestamp`` is that of the batch's first page: a session begins with it. ``now`` is the clock, in unix seconds.
     """
     if not batch.live or batch.continuity is None:
-        return BatchOutcome([], [], [], [])
+        return BatchOutcome([], [], [], [], now)
     placed = [
         _place(scope, batch, topic, row, timestamp, pool)
         for topic, row in zip(batch.topics or [], batch.summary_rows, strict=True)
     ]
-    return BatchOutcome(
-        list(batch.live), _links(batch, batch.continuity["continues"]), _overviews(batch.live, batch.continuity), placed
-    )
+    links, overviews = _links(batch, batch.continuity["continues"]), _overviews(batch.live, batch.continuity)
+    return BatchOutcome(list(batch.live), links, overviews, [entry for entry in placed if entry is not None], now)
 
 
 def _links(batch: Batch, continues: list[bool]) -> list[int]:
@@ -43,12 +43,19 @@ def _overviews(live: tuple[int, ...], continuity: dict[str, Any]) -> list[list[A
     ]
 
 
-def _place(scope: Scope, batch: Batch, topic: dict[str, Any], row: int, timestamp: str, pool: VectorPool) -> Placed:
+def _place(
+    scope: Scope, batch: Batch, topic: dict[str, Any], row: int, timestamp: str, pool: VectorPool
+) -> Placed | None:
+    """Return the topic's session; None where all its pages have theirs already (a batch that is made again)."""
+    seqs = [batch.live[index] for index in topic["pages"]]
+    seqs = [seq for seq in seqs if scope.mid_term.session_of(seq) is None]
+    if not seqs:
+        pool.release([row])
+        return None
     vector = pool.read([row])[0]
     sessions, cosines = pool.scores(scope.session_rows, vector)
     keywords = list(topic["keywords"])
     best = scope.mid_term.place(keywords, sessions, cosines)
-    seqs = [batch.live[index] for index in topic["pages"]]
     if best is not None:
         pool.release([row])
         return Placed(best, False, "", keywords, "", seqs, -1)

@@ -1,86 +1,72 @@
-"""Giving batches to the embedder and the LLM pool, and applying what comes back. Owned by the coordinator."""
+"""Giving out pages: who is next, and having them embedded. Owned by the coordinator."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import numpy as np
 
-from mos_pipeline.config import Config
+from mos_pipeline.engine.aside import Aside
+from mos_pipeline.engine.batches import Batches
 from mos_pipeline.engine.derived import Derived
-from mos_pipeline.engine.desk import Desk
-from mos_pipeline.engine.flow import Batch, ScopeFlow, Step
-from mos_pipeline.engine.frames import BatchFrame
+from mos_pipeline.engine.embedding import Embedding
 from mos_pipeline.engine.holes import Holes
 from mos_pipeline.engine.persistence import Persistence
-from mos_pipeline.engine.placing import decide
 from mos_pipeline.memory.scheduling import FairQueue
 from mos_pipeline.memory.state import MemoryState, Scope
 from mos_pipeline.messages import decode_record, embedded_text
 from mos_pipeline.runtime.supervisor import Outcome
-from mos_pipeline.runtime.vector_pool import VectorPool
 from mos_pipeline.store.reading import PageReader
 
-__all__ = ["EMBEDDER", "LLM", "Processing"]
+__all__ = ["Processing"]
 
-logger = logging.getLogger(__name__)
-
-EMBEDDER = "embedder"
-LLM = "llm"
 # A writer that can't write must not make results pile up in memory: above this no new work is given out.
 MAX_UNWRITTEN_BYTES = 32 << 20
 
 
 class Processing:
-    """The work in flight of all scopes."""
+    """The pages of all scopes that are not embedded yet."""
 
     def __init__(
         self,
-        config: Config,
+        capacity: int,
         state: MemoryState,
         reader: PageReader,
         persistence: Persistence,
         derived: Derived,
-        desk: Desk,
+        embedding: Embedding,
+        aside: Aside,
+        batches: Batches,
         worked_off: Callable[[int], None],
     ) -> None:
-        """``worked_off(bytes)`` is told of pages that have left the backlog."""
-        self._config = config
-        self._capacity = config.short_term.capacity
+        """Give out ``capacity`` pages at once; ``worked_off(bytes)`` is told of pages that have left the backlog."""
+        self._capacity = capacity
         self._state = state
         self._reader = reader
         self._persistence = persistence
         self._derived = derived
-        self._desk = desk
+        self._embedding = embedding
+        self._aside = aside
+        self._batches = batches
         self._worked_off = worked_off
-        self._flows: dict[int, ScopeFlow] = {}
         self._queue: FairQueue[int] = FairQueue()
         self._queued: set[int] = set()
         self._loose: set[int] = set()
-        self._embedding: set[int] = set()
-        self._holes = Holes(state.pages, self._capacity)
-        self.texts_in_flight = 0
+        self._under_way: set[int] = set()  # pages that the embedder has
+        self._holes = Holes(state.pages, capacity)
         self.draining = False
-        self.ready = False
-        self.pool: VectorPool | None = None
 
     @property
     def idle(self) -> bool:
         """Whether every page that should be worked on has been."""
-        return not (self._queued or self._flows or self._embedding or (self.draining and self._loose))
+        busy = self._queued or self._under_way or (self.draining and self._loose)
+        return not busy and self._batches.idle
 
     @property
     def saturated(self) -> bool:
-        """Whether the embedder has as many texts as it may have; an answer of its own changes that."""
-        return self.texts_in_flight >= self._config.embedding.in_flight_texts
-
-    @property
-    def batches(self) -> int:
-        """Batches begun and not applied yet."""
-        return sum(len(flow.batches) for flow in self._flows.values())
+        """Whether no batch can be given out until the embedder answers."""
+        return self._embedding.saturated
 
     def page_came(self, scope: Scope) -> None:
         """Note that ``scope`` has a new page."""
@@ -90,8 +76,13 @@ class Processing:
     def resume(self, scope: Scope, bare: list[int]) -> None:
         """Take up a restored scope; its pages ``bare`` have their places in sessions, but lost their vectors."""
         self._holes.restore(scope, bare)
+        self.look_again(scope)
+
+    def look_again(self, scope: Scope) -> None:
+        """Take up what ``scope`` has come to have for other reasons than a new page."""
         if self._has_loose(scope):
             self.page_came(scope)
+        self._batches.advance(scope)
 
     def drain(self) -> None:
         """From now on embed the pages of rings that are not full, too."""
@@ -101,7 +92,7 @@ class Processing:
 
     def dispatch(self) -> bool:
         """Give out one batch if there is room for it; return whether there was one."""
-        if not self.ready or not self._queued or self.saturated:
+        if not self._embedding.ready or not self._queued or self._embedding.saturated:
             return False
         if self._persistence.outstanding_bytes > MAX_UNWRITTEN_BYTES:
             return False
@@ -109,6 +100,13 @@ class Processing:
         self._queued.discard(number)
         self._give(self._state.scopes[number])
         return True
+
+    def forget(self, scope: Scope, seqs: set[int]) -> None:
+        """Leave out pages that belong to nobody any more; the rest of their batches is begun anew."""
+        self._holes.forget(scope, seqs)
+        self._batches.forget(scope, seqs)
+        waiting = [seq for seq in seqs if not self._aside.settled(scope, seq) and seq not in self._under_way]
+        self._worked_off(sum(map(len, self._reader.read_many(waiting))))
 
     def _waiting(self, scope: Scope) -> int:
         return len(self._state.pages.seqs_of(scope.number)) - scope.given
@@ -124,178 +122,70 @@ class Processing:
         if self._holes.of(scope):
             seqs, as_batch = self._holes.take(scope)
             if as_batch:
-                self._begin(scope, seqs)
+                self._batches.begin(scope, seqs)
         else:
             seqs = list(map(int, self._state.pages.seqs_of(scope.number)[scope.given : scope.given + self._capacity]))
             if len(seqs) == self._capacity:
                 scope.given += self._capacity
-                self._begin(scope, seqs)
+                self._batches.begin(scope, seqs)
         self._embed_missing(scope, seqs)
         if not self._has_loose(scope):
             self._loose.discard(scope.number)
         self._enqueue(scope)
-        self._advance(scope)
-
-    def _begin(self, scope: Scope, seqs: list[int]) -> None:
-        self._flows.setdefault(scope.number, ScopeFlow()).batches.append(Batch(tuple(seqs)))
+        self._batches.advance(scope)
 
     def _has_loose(self, scope: Scope) -> bool:
         """Whether pages of ``scope`` are neither embedded nor on their way to be."""
         if self._holes.of(scope) or self._waiting(scope) >= self._capacity:
             return True
         tail = map(int, self._state.pages.seqs_of(scope.number)[scope.given :])
-        return any(not self._settled(scope, seq) and seq not in self._embedding for seq in tail)
+        return any(not self._aside.settled(scope, seq) and seq not in self._under_way for seq in tail)
 
     def _embed_missing(self, scope: Scope, seqs: list[int]) -> None:
-        missing = [seq for seq in seqs if not self._settled(scope, seq) and seq not in self._embedding]
+        missing = [seq for seq in seqs if not self._aside.settled(scope, seq) and seq not in self._under_way]
         if missing:
-            self._embedding.update(missing)
+            self._under_way.update(missing)
             self._embed(scope, missing)
-
-    def _settled(self, scope: Scope, seq: int) -> bool:
-        return self._state.pages.row(seq) >= 0 or seq in scope.aside
-
-    def _pool(self) -> VectorPool:
-        if self.pool is None:
-            raise RuntimeError("work was given out before the embedder was ready")
-        return self.pool
 
     def _embed(self, scope: Scope, seqs: list[int]) -> None:
         records = self._reader.read_many(seqs)
         texts = [embedded_text(*decode_record(record)[2:4]) for record in records]
-        size = sum(map(len, records))
-        rows = self._pool().allocate(scope.page_rows, len(seqs))
-        self._send_texts(texts, rows, partial(self._embedded, scope, seqs, rows, size))
+        sizes = list(map(len, records))
+        self._embedding.send(scope.page_rows, texts, partial(self._embedded, scope, seqs, sizes))
 
-    def _send_texts(
-        self, texts: list[str], rows: Iterable[int], answer: Callable[[Outcome], None], *, urgent: bool = False
-    ) -> None:
-        self.texts_in_flight += len(texts)
-        addresses = [list(self._pool().address(int(row))) for row in rows]
-
-        def back(outcome: Outcome) -> None:
-            self.texts_in_flight -= len(texts)
-            answer(outcome)
-
-        self._desk.submit(EMBEDDER, "embed", [texts, addresses], back, urgent=urgent)
-
-    def _embedded(self, scope: Scope, seqs: list[int], rows: Any, size: int, outcome: Outcome) -> None:
+    def _embedded(self, scope: Scope, seqs: list[int], sizes: list[int], rows: list[int], outcome: Outcome) -> None:
         if outcome.fate == "done":
-            numbers = np.array(seqs, np.int64)
-            self._pool().commit(rows, numbers)
-            for seq, row in zip(seqs, rows, strict=True):
-                self._state.pages.set_row(seq, int(row))
-            self._derived.vectors(numbers, self._pool().read(rows))
+            self._enter(seqs, rows)
         else:
-            self._pool().release(rows)
+            self._embedding.pool.release(rows)
             if outcome.fate == "down":
                 return  # stays in the backlog until the store is opened with an embedder that works
             if len(seqs) > 1:
-                middle = len(seqs) // 2
-                self._embed(scope, seqs[:middle])
-                self._embed(scope, seqs[middle:])
+                self._embed_halves(scope, seqs, sizes)
                 return
-            self._set_aside(scope, seqs[0], f"embedding it failed: {outcome.error}")
-        self._embedding.difference_update(seqs)
-        self._worked_off(size)
-        self._advance(scope)
+            if self._state.pages.is_kept(seqs[0]):
+                self._aside.put(scope, seqs[0], f"embedding it failed: {outcome.error}")
+        self._under_way.difference_update(seqs)
+        self._worked_off(sum(sizes))
+        self._batches.advance(scope)
 
-    def _set_aside(self, scope: Scope, seq: int, reason: str) -> None:
-        page_id = self._state.ids.id_of(seq, decode_record(self._reader.read(seq)).page_id)
-        logger.error("page %s is set aside, kept and found by its words: %s", page_id, reason)
-        scope.aside[seq] = reason
-        self._derived.aside(seq, reason)
+    def _enter(self, seqs: list[int], rows: list[int]) -> None:
+        """Make vectors searchable, but for those of pages that were forgotten while they were computed."""
+        pool, kept = self._embedding.pool, list(map(self._state.pages.is_kept, seqs))
+        pool.release([row for row, wanted in zip(rows, kept, strict=True) if not wanted])
+        numbers = np.array(seqs, np.int64)[kept]
+        rows = [row for row, wanted in zip(rows, kept, strict=True) if wanted]
+        pool.commit(rows, numbers)
+        for seq, row in zip(numbers.tolist(), rows, strict=True):
+            self._state.pages.set_row(seq, row)
+        self._derived.vectors(numbers, pool.read(rows))
 
-    def _advance(self, scope: Scope) -> None:
-        flow = self._flows.get(scope.number)
-        if flow is None:
-            return
-        while batch := flow.next_for_tasks(partial(self._settled, scope)):
-            self._begin_tasks(scope, flow, batch)
-        while batch_ready := flow.take_ready():
-            self._apply(scope, batch_ready)
-        if not flow.batches:
-            del self._flows[scope.number]
-
-    def _begin_tasks(self, scope: Scope, flow: ScopeFlow, batch: Batch) -> None:
-        batch.live = tuple(seq for seq in batch.seqs if seq not in scope.aside)
-        if not batch.live:
-            batch.step = Step.READY
-            return
-        batch.step = Step.TASKS
-        pages = [self._task_page(seq) for seq in batch.live]
-        vectors = self._pool().read([self._state.pages.row(seq) for seq in batch.live])
-        body = {"pages": pages, "vectors": vectors.tobytes(), "dimension": vectors.shape[1]}
-        batch.before = self._before(scope, batch.live[0])
-        previous = self._previous(flow, batch.before)
-        for kind, payload in (("continuity", {**body, "previous": previous}), ("topics", body)):
-            self._desk.submit(LLM, kind, payload, partial(self._task_done, scope, batch, kind))
-
-    def _task_page(self, seq: int) -> list[str]:
-        return list(decode_record(self._reader.read(seq))[2:5])
-
-    def _before(self, scope: Scope, seq: int) -> int:
-        """Return the page of ``scope`` before ``seq``, or -1 where there is none with a vector."""
-        seqs = self._state.pages.seqs_of(scope.number)
-        at = int(np.searchsorted(seqs, seq)) - 1
-        before = int(seqs[at]) if at >= 0 else -1
-        return before if before >= 0 and before not in scope.aside and self._state.pages.row(before) >= 0 else -1
-
-    def _previous(self, flow: ScopeFlow, before: int) -> dict[str, Any] | None:
-        """Return what the continuity task wants to know of the page ``before``."""
-        if before < 0:
-            return None
-        overview = flow.overview if flow.overview is not None else self._state.chains.overview(before)
-        vector = self._pool().read([self._state.pages.row(before)])
-        return {"page": self._task_page(before), "vector": vector.tobytes(), "overview": overview}
-
-    def _task_done(self, scope: Scope, batch: Batch, kind: str, outcome: Outcome) -> None:
-        flow = self._flows.get(scope.number)
-        if flow is None or batch not in flow.batches or outcome.fate == "down":
-            return
-        if outcome.fate != "done":
-            self._task_failed(scope, flow, batch, f"{kind} failed: {outcome.error}")
-        elif kind == "continuity":
-            batch.continuity = outcome.result
-        else:
-            batch.topics = outcome.result["topics"]
-        if batch.continuity is not None and batch.topics is not None:
-            flow.overview = batch.continuity["overviews"][-1]
-            self._embed_summaries(scope, batch)
-        self._advance(scope)
-
-    def _task_failed(self, scope: Scope, flow: ScopeFlow, batch: Batch, reason: str) -> None:
-        if len(batch.seqs) > 1:
-            flow.split(batch)
-            return
-        self._set_aside(scope, batch.seqs[0], reason)
-        batch.live, batch.step = (), Step.READY
-
-    def _embed_summaries(self, scope: Scope, batch: Batch) -> None:
-        batch.step = Step.SUMMARIES
-        texts = [topic["content"] for topic in batch.topics or []]
-        rows = self._pool().allocate(scope.session_rows, len(texts))
-        batch.summary_rows = list(map(int, rows))
-        self._send_texts(texts, batch.summary_rows, partial(self._summaries_done, scope, batch), urgent=True)
-
-    def _summaries_done(self, scope: Scope, batch: Batch, outcome: Outcome) -> None:
-        if outcome.fate == "down":
-            return
-        if outcome.fate != "done":
-            logger.warning("summaries could not be embedded (%s); their pages' centroids stand in", outcome.error)
-            for row, topic in zip(batch.summary_rows, batch.topics or [], strict=True):
-                vectors = self._pool().read([self._state.pages.row(batch.live[i]) for i in topic["pages"]])
-                centroid = vectors.astype(np.float32).mean(axis=0)
-                centroid /= np.linalg.norm(centroid) or 1.0
-                self._pool().write([row], centroid[None].astype(np.float16))
-        batch.step = Step.READY
-        self._advance(scope)
-
-    def _apply(self, scope: Scope, batch: Batch) -> None:
-        first = self._task_page(batch.live[0])[2] if batch.live else ""
-        outcome = decide(scope, batch, first, self._pool())
-        self._state.apply(scope, outcome)
-        founded = [placed.row for placed in outcome.placed if placed.founded]
-        self._derived.batch(
-            BatchFrame(scope.user_id, scope.assistant_id, batch.seqs, outcome, self._pool().read(founded))
-        )
+    def _embed_halves(self, scope: Scope, seqs: list[int], sizes: list[int]) -> None:
+        """Try both halves: one of the pages can't be worked on. Those forgotten meanwhile are left out."""
+        gone = {seq: size for seq, size in zip(seqs, sizes, strict=True) if not self._state.pages.is_kept(seq)}
+        self._under_way.difference_update(gone)
+        self._worked_off(sum(gone.values()))
+        middle = len(seqs) // 2
+        for half in (seqs[:middle], seqs[middle:]):
+            if left := [seq for seq in half if seq not in gone]:
+                self._embed(scope, left)

@@ -1,4 +1,4 @@
-"""Entering a store's derived data: vectors, words and batches, after the pages and while pages are accepted already."""
+"""Entering a store's derived data: vectors, words and events, after the pages and while pages are accepted already."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from mos_pipeline.engine.frames import BatchFrame, VectorFrame, decode_aside, decode_batches, decode_vectors
+from mos_pipeline.engine.checkpoints import decode_checkpoints
+from mos_pipeline.engine.events import decode_batches, decode_events
+from mos_pipeline.engine.frames import VectorFrame, decode_aside, decode_vectors
 from mos_pipeline.engine.indexing import Indexing
+from mos_pipeline.engine.retelling import Retelling
 from mos_pipeline.errors import StoreDamagedError
-from mos_pipeline.memory.pages import LOST
-from mos_pipeline.memory.state import BatchOutcome, MemoryState, Placed, Scope
+from mos_pipeline.memory.state import MemoryState, Scope
 from mos_pipeline.runtime.vector_pool import VectorPool
 from mos_pipeline.store.codec import FrameKind
 from mos_pipeline.store.segments import FrameAddress, SegmentReader
@@ -42,13 +44,13 @@ class Replay:
         sizes: Sequence[int],
         pool: VectorPool | None,
     ) -> None:
-        """Enter what belongs to the pages that ``sizes`` counts; without a ``pool``, no vectors and no batches."""
+        """Enter what belongs to the pages that ``sizes`` counts; without a ``pool``, no vectors and no events."""
         self._state = state
         self._indexing = indexing
         self._segments = segments
         self._sizes = np.array(sizes, np.int64)
         self._pool = pool
-        self._batched = np.zeros(len(sizes), bool)
+        self._retelling = Retelling(state, len(sizes), pool) if pool is not None else None
         self._words = list[bytes]()
         self._vectors = list[VectorFrame]()
         self.without_vector: dict[int, list[int]] = {}
@@ -68,6 +70,8 @@ class Replay:
                 return False
         self._enter_words()
         self._enter_vectors()
+        if self._retelling is not None:
+            self._retelling.forget_the_rest()
         for scope in self._state.scopes:
             self._set_cursors(scope)
             if not pause():
@@ -86,11 +90,15 @@ class Replay:
                 self._vectors.append(decode_vectors(body))
                 if len(self._vectors) >= VECTORS_AT_ONCE:
                     self._enter_vectors()
-            case FrameKind.BATCH if self._pool is not None:
-                self._enter_batches(decode_batches(body), self._pool)
+            case FrameKind.BATCH if self._retelling is not None:
+                self._retelling.events(decode_batches(body))
+            case FrameKind.EVENTS if self._retelling is not None:
+                self._retelling.events(decode_events(body))
+            case FrameKind.STATE if self._retelling is not None:
+                self._retelling.checkpoints(decode_checkpoints(body))
 
     def _kept(self, seq: int) -> bool:
-        return 0 <= seq < len(self._sizes) and self._state.pages.scope(seq) != LOST
+        return 0 <= seq < len(self._sizes) and self._state.pages.is_kept(seq)
 
     def _set_aside(self, seq: int, reason: str) -> None:
         if self._kept(seq):
@@ -113,78 +121,20 @@ class Replay:
         numbers = np.array([self._state.pages.scope(seq) for seq in seqs.tolist()], np.int64)
         for number in np.unique(numbers).tolist():
             mine = np.flatnonzero(numbers == number)
-            rows = _fill(self._pool, self._state.scopes[number].page_rows, vectors[mine], seqs[mine])
-            for seq, row in zip(seqs[mine].tolist(), rows, strict=True):
+            rows = self._pool.allocate(self._state.scopes[number].page_rows, len(mine))
+            self._pool.write(rows, vectors[mine])
+            self._pool.commit(rows, seqs[mine])
+            for seq, row in zip(seqs[mine].tolist(), rows.tolist(), strict=True):
                 self._state.pages.set_row(seq, row)
-
-    def _enter_batches(self, batches: list[BatchFrame], pool: VectorPool) -> None:
-        founded: dict[int, list[tuple[int, npt.NDArray[np.float16]]]] = {}
-        for batch in batches:
-            scope = self._enter_batch(batch)
-            if scope is not None:
-                ids = [entry.session_id for entry in batch.outcome.placed if entry.founded]
-                founded.setdefault(scope.number, []).extend(zip(ids, batch.vectors, strict=True))
-        for number, sessions in founded.items():
-            scope = self._state.scopes[number]
-            if sessions:
-                session_ids, vectors = zip(*sessions, strict=True)
-                rows = _fill(pool, scope.session_rows, np.array(vectors), np.array(session_ids, np.int64))
-                scope.mid_term.set_rows(dict(zip(session_ids, rows, strict=True)))
-
-    def _enter_batch(self, batch: BatchFrame) -> Scope | None:
-        """Enter a batch, its founded sessions without their rows; return its scope, or None where it is of no use."""
-        seqs = [seq for seq in batch.seqs if self._kept(seq)]
-        if not seqs or self._batched[seqs].any():  # all lost, or written twice
-            return None
-        scope = self._state.scope(batch.user_id, batch.assistant_id)
-        if not _joins_known(scope, batch.outcome.placed):
-            return None  # the session it joined was lost with a damaged frame: its pages are placed again
-        self._batched[seqs] = True
-        self._state.apply(scope, self._without_lost(batch.outcome))
-        return scope
-
-    def _without_lost(self, outcome: BatchOutcome) -> BatchOutcome:
-        if not self._state.pages.count_of(LOST):
-            return outcome
-        links = [
-            (seq, before if self._kept(before) else -1)
-            for seq, before in zip(outcome.seqs, outcome.links, strict=True)
-            if self._kept(seq)
-        ]
-        return BatchOutcome(
-            [seq for seq, _ in links],
-            [before for _, before in links],
-            [[seq, text] for seq, text in outcome.overviews if self._kept(seq)],
-            [entry._replace(seqs=list(filter(self._kept, entry.seqs))) for entry in outcome.placed],
-        )
 
     def _set_cursors(self, scope: Scope) -> None:
         """Set where the scope's batches go on, and note what lies before that and lost its batch or its vector."""
         seqs = self._state.pages.seqs_of(scope.number)
-        seqs = seqs[seqs < len(self._batched)]
-        done = self._batched[seqs]
+        seqs = seqs[seqs < len(self._sizes)]
+        done = np.zeros(len(seqs), bool) if self._retelling is None else self._retelling.batched[seqs]
         scope.given = int(np.flatnonzero(done)[-1]) + 1 if done.any() else 0
         scope.gaps = seqs[: scope.given][~done[: scope.given]].tolist()
         bare = ~self._state.pages.embedded_of(seqs) & ~np.isin(seqs, list(scope.aside))
         self.backlog += int(self._sizes[seqs[bare]].sum())
         if lost := seqs[bare & done].tolist():
             self.without_vector[scope.number] = lost
-
-
-def _fill(pool: VectorPool, owner: int, vectors: npt.NDArray[np.float16], tags: npt.NDArray[np.int64]) -> list[int]:
-    """Put ``vectors`` into new rows of ``owner``, searchable under ``tags``; return the rows."""
-    rows = pool.allocate(owner, len(tags))
-    pool.write(rows, vectors)
-    pool.commit(rows, tags)
-    return list(map(int, rows))
-
-
-def _joins_known(scope: Scope, placed: list[Placed]) -> bool:
-    """Whether every session that pages are placed in is founded here, or was before."""
-    founded = set[int]()
-    for entry in placed:
-        if entry.founded:
-            founded.add(entry.session_id)
-        elif entry.session_id not in founded and scope.mid_term.get(entry.session_id) is None:
-            return False
-    return True

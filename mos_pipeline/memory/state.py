@@ -1,22 +1,27 @@
-"""All that is remembered, as one structure with one owner: users, their pages, words, chains and sessions.
+"""All that is remembered, as one structure with one owner: users, their pages, words, chains, sessions and knowledge.
 
-Pure: it knows pages by sequence number and vectors by row. The main process's coordinator changes it; a batch's outcome
-is applied by the same function when it is new and when it is read back from disk.
+Pure: it knows pages by sequence number and vectors by row. The main process's coordinator changes it; what a batch or a
+promotion brought is entered by the same function when it is new and when it is read back from disk.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
 
 from mos_pipeline.config import Config
 from mos_pipeline.memory.chains import Chains
+from mos_pipeline.memory.long_term import FactBase, LongTerm
+from mos_pipeline.memory.outcomes import BatchOutcome, Forgotten, PromotionOutcome, Told
 from mos_pipeline.memory.pages import PageIds, PageTable
 from mos_pipeline.memory.ring import ShortTermRing
-from mos_pipeline.memory.sessions import MidTerm
+from mos_pipeline.memory.sessions import MidTerm, Session
 from mos_pipeline.memory.word_index import WordIndex
 
-__all__ = ["BatchOutcome", "MemoryState", "Placed", "Scope"]
+__all__ = ["MemoryState", "Scope"]
+
+OWNERS = 4  # keys of a scope's rows in the vector pool: pages, sessions, facts of the user, facts of the assistant
+FACT_BITS = 32
 
 
 @dataclass(slots=True, eq=False)
@@ -24,9 +29,13 @@ class Scope:
     """One (user, assistant): whose pages these are, and what is known of them.
 
     Attributes:
+        assistant_rows: owner key of the rows of the assistant's facts in the vector pool; one for all scopes of the
+            assistant where they are shared.
         indexed: how many of its pages are in the word index.
         given: how many of its pages have been given out in batches.
-        gaps: pages before ``given`` whose batch was lost with a damaged frame; they make batches of their own.
+        gaps: pages before ``given`` that make batches of their own: theirs was lost with a damaged frame, or tells of a
+            page that was forgotten.
+        remake: pages that the profile is to be made from anew, ascending.
         aside: pages that no worker could work on, with the reason.
     """
 
@@ -35,52 +44,36 @@ class Scope:
     assistant_id: str
     ring: ShortTermRing
     mid_term: MidTerm
+    long_term: LongTerm
+    assistant_rows: int
     words: WordIndex = field(default_factory=WordIndex)
     indexed: int = 0
     given: int = 0
     gaps: list[int] = field(default_factory=list)
+    remake: list[int] = field(default_factory=list)
     aside: dict[int, str] = field(default_factory=dict)
 
     @property
     def page_rows(self) -> int:
-        """Owner key of its pages' rows in the vector pool."""
-        return 2 * self.number
+        """Owner key of its pages' rows in the vector pool; their tags are page numbers."""
+        return OWNERS * self.number
 
     @property
     def session_rows(self) -> int:
-        """Owner key of its session summaries' rows in the vector pool."""
-        return 2 * self.number + 1
+        """Owner key of its session summaries' rows in the vector pool; their tags are session ids."""
+        return OWNERS * self.number + 1
 
+    def fact_rows(self, *, of_user: bool) -> int:
+        """Return the owner key of the rows of its facts in the vector pool; for their tags see ``fact_tag``."""
+        return OWNERS * self.number + 2 if of_user else self.assistant_rows
 
-class Placed(NamedTuple):
-    """Pages put into a session; ``founded`` tells whether the session is new, with the summary and row it begins with.
+    def facts(self, *, of_user: bool) -> FactBase:
+        """Return what is known of the user, or what the assistant said of itself to this user."""
+        return self.long_term.knowledge if of_user else self.long_term.assistant_knowledge
 
-    The row is a place in this process's vector pool and -1 in a stored outcome.
-    """
-
-    session_id: int
-    founded: bool
-    summary: str
-    keywords: list[str]
-    timestamp: str
-    seqs: list[int]
-    row: int
-
-
-class BatchOutcome(NamedTuple):
-    """What a batch changes in mid-term memory.
-
-    Attributes:
-        seqs: its pages, in order.
-        links: for each page, the page it continues, or -1.
-        overviews: ``[[seq, text], …]``: the running overview of the chain that ``seq`` belongs to.
-        placed: its pages' sessions; pages set aside are in none.
-    """
-
-    seqs: list[int]
-    links: list[int]
-    overviews: list[list[Any]]
-    placed: list[Placed]
+    def fact_tag(self, fact_id: int) -> int:
+        """Return the tag of a fact's row: it names the scope too, as an assistant's rows may be those of many."""
+        return self.number << FACT_BITS | fact_id
 
 
 class MemoryState:
@@ -93,6 +86,7 @@ class MemoryState:
         self.chains = Chains()
         self.scopes: list[Scope] = []
         self._by_name: dict[tuple[str, str], Scope] = {}
+        self._shared: dict[str, int] = {}
 
     def find(self, user_id: str, assistant_id: str) -> Scope | None:
         """Return the scope, or None where it has no page."""
@@ -102,23 +96,115 @@ class MemoryState:
         """Return the scope, made if need be."""
         scope = self._by_name.get((user_id, assistant_id))
         if scope is None:
-            scope = Scope(
-                len(self.scopes),
-                user_id,
-                assistant_id,
-                ShortTermRing(self._config.short_term.capacity),
-                MidTerm(self._config.mid_term.similarity_threshold),
-            )
+            scope = self._new_scope(user_id, assistant_id)
             self.scopes.append(scope)
             self._by_name[user_id, assistant_id] = scope
         return scope
 
-    def apply(self, scope: Scope, outcome: BatchOutcome) -> None:
-        """Enter a batch's outcome: links, overviews, sessions."""
+    def _new_scope(self, user_id: str, assistant_id: str) -> Scope:
+        config, number = self._config, len(self.scopes)
+        rows = OWNERS * number + 3
+        if config.long_term.share_assistant_knowledge:
+            rows = self._shared.setdefault(assistant_id, -1 - len(self._shared))
+        ring = ShortTermRing(config.short_term.capacity)
+        return Scope(number, user_id, assistant_id, ring, MidTerm(config.mid_term), self._new_long_term(), rows)
+
+    def _new_long_term(self) -> LongTerm:
+        long_term = LongTerm(self._config.long_term)
+        long_term.since_promotion = self._config.long_term.promotion_pages  # the first one need not wait
+        return long_term
+
+    def fact_of(self, tag: int) -> tuple[Scope, int]:
+        """Return the scope and the fact that the tag of a row names."""
+        return self.scopes[tag >> FACT_BITS], tag & ((1 << FACT_BITS) - 1)
+
+    # Mid-term memory
+
+    def apply(self, scope: Scope, outcome: BatchOutcome) -> list[int]:
+        """Enter a batch's outcome: links, overviews, sessions; return the vector rows of sessions that had to go."""
         for seq, before in zip(outcome.seqs, outcome.links, strict=True):
-            if before >= 0:
+            # A page that is worked on again, since another was forgotten, may have its neighbours already.
+            if before >= 0 and self.chains.can_link(before, seq):
                 self.chains.link(before, seq)
         for seq, text in outcome.overviews:
             self.chains.set_overview(seq, text)
         for placed in outcome.placed:
-            scope.mid_term.apply(placed)
+            scope.mid_term.apply(placed, outcome.time)
+        scope.long_term.since_promotion += len(outcome.seqs)
+        return self._cut_off(scope.mid_term.drop(session_id) for session_id in outcome.evicted)
+
+    def evict(self, scope: Scope) -> tuple[list[int], list[int]]:
+        """Drop the sessions that are over the capacity; return their ids, and their vector rows."""
+        sessions = scope.mid_term.evict()
+        return [session.session_id for session in sessions], self._cut_off(sessions)
+
+    def _cut_off(self, sessions: Iterable[Session | None]) -> list[int]:
+        """Cut the links into sessions that were dropped, and return their rows."""
+        gone = [session for session in sessions if session is not None]
+        for session in gone:
+            self.chains.cut_all(session.seqs)
+        return [session.row for session in gone if session.row >= 0]
+
+    # Long-term memory
+
+    def hot_pages(self, scope: Scope, now: float) -> list[int]:
+        """Return the pages that are to be made long-term memory next, ascending; none where it is not time for it.
+
+        They are those of the sessions whose heat has reached the threshold, hottest first, that were not analysed yet:
+        as many as one promotion takes.
+        """
+        limit = self._config.long_term.promotion_pages
+        if scope.remake:
+            return scope.remake[:limit]
+        hottest = scope.mid_term.hottest(now) if scope.long_term.since_promotion >= limit else None
+        if hottest is None or hottest[1] < self._config.mid_term.heat_threshold:
+            return []
+        heats = [(scope.mid_term.heat_of(session, now), session) for session in scope.mid_term.sessions]
+        hot = [entry for entry in heats if entry[0] >= self._config.mid_term.heat_threshold]
+        hot.sort(key=lambda entry: entry[0], reverse=True)
+        return sorted([seq for _, session in hot for seq in session.fresh][:limit])
+
+    def promote(self, scope: Scope, outcome: PromotionOutcome) -> list[int]:
+        """Enter a promotion's outcome; return the vector rows that are of no use any more."""
+        analysed = set(outcome.seqs)
+        scope.mid_term.analysed(outcome.seqs, outcome.time)
+        scope.remake = [seq for seq in scope.remake if seq not in analysed]
+        scope.long_term.since_promotion = 0
+        scope.long_term.profile.update(outcome.profile, outcome.timestamp, outcome.seqs)
+        freed = [told.row for told in outcome.told if not _tell(scope.facts(of_user=told.of_user), told)]
+        freed += [fact.row for of_user in (True, False) for fact in scope.facts(of_user=of_user).evict()]
+        return [row for row in freed if row >= 0]
+
+    # Forgetting
+
+    def forget(self, scope: Scope, seqs: Collection[int]) -> Forgotten:
+        """Take pages out of mid- and long-term memory, with all that was derived from them.
+
+        A session that holds one of them is dropped, as its summary may tell of it, and the chain's overview goes; a
+        profile made from one of them is cleared, and its other pages enter ``remake``.
+        """
+        redo, rows, remake = set[int](), list[int](), set(scope.remake)
+        for seq in seqs:
+            redo.update(self.chains.cut(seq))
+            session_id = scope.mid_term.session_of(seq)
+            session = None if session_id is None else scope.mid_term.drop(session_id)
+            if session is not None:
+                redo.update(session.seqs)
+                rows.append(session.row)
+            removed = scope.long_term.remove_page(seq)
+            rows += [fact.row for fact in (*removed.knowledge, *removed.assistant_knowledge)]
+            remake.update(removed.remake)
+        scope.remake = sorted(remake.difference(seqs))
+        return Forgotten([row for row in rows if row >= 0], redo.difference(seqs))
+
+
+def _tell(base: FactBase, told: Told) -> bool:
+    """Enter a fact that was told; return whether its row is in use now."""
+    known = base.find(told.same_as) if told.same_as else None
+    if known is not None:
+        base.merge(known.fact_id, told.seqs, told.timestamp)
+        return False
+    fact, new = base.add(told.text, told.timestamp, told.seqs)
+    if new:
+        fact.row = told.row
+    return new

@@ -1,0 +1,188 @@
+"""Batches on their way into mid-term memory: tasks, summaries, and what is applied. Owned by the coordinator."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from mos_pipeline.engine.aside import Aside
+from mos_pipeline.engine.derived import Derived
+from mos_pipeline.engine.desk import Desk
+from mos_pipeline.engine.embedding import Embedding
+from mos_pipeline.engine.events import BatchDone, Event
+from mos_pipeline.engine.flow import Batch, ScopeFlow, Step
+from mos_pipeline.engine.placing import decide
+from mos_pipeline.memory.state import MemoryState, Scope
+from mos_pipeline.messages import decode_record
+from mos_pipeline.runtime.supervisor import Outcome
+from mos_pipeline.store.reading import PageReader
+
+__all__ = ["LLM", "Batches"]
+
+logger = logging.getLogger(__name__)
+
+LLM = "llm"
+
+
+class Batches:
+    """The batches of all scopes that have begun and are not applied yet."""
+
+    def __init__(
+        self,
+        state: MemoryState,
+        reader: PageReader,
+        derived: Derived,
+        desk: Desk,
+        embedding: Embedding,
+        aside: Aside,
+        applied: Callable[[Scope], None],
+    ) -> None:
+        """``applied(scope)`` is told of every batch that has become part of mid-term memory."""
+        self._state = state
+        self._reader = reader
+        self._derived = derived
+        self._desk = desk
+        self._embedding = embedding
+        self._aside = aside
+        self._applied = applied
+        self._flows: dict[int, ScopeFlow] = {}
+
+    @property
+    def idle(self) -> bool:
+        """Whether every batch that was begun is applied."""
+        return not self._flows
+
+    @property
+    def count(self) -> int:
+        """Batches begun and not applied yet."""
+        return sum(len(flow.batches) for flow in self._flows.values())
+
+    def begin(self, scope: Scope, seqs: list[int]) -> None:
+        """Take the next pages of ``scope``; their tasks begin once all of them are embedded."""
+        self._flows.setdefault(scope.number, ScopeFlow()).batches.append(Batch(tuple(seqs)))
+
+    def advance(self, scope: Scope) -> None:
+        """Do what can be done for ``scope`` now: its pages may have been embedded."""
+        flow = self._flows.get(scope.number)
+        if flow is None:
+            return
+        while batch := flow.next_for_tasks(partial(self._aside.settled, scope)):
+            self._begin_tasks(scope, flow, batch)
+        while batch_ready := flow.take_ready():
+            self._apply(scope, batch_ready)
+        if not flow.batches:
+            self._flows.pop(scope.number, None)
+
+    def forget(self, scope: Scope, seqs: set[int]) -> None:
+        """Leave out ``seqs``; what is under way for ``scope`` may tell of them, and is begun anew."""
+        flow = self._flows.get(scope.number)
+        if flow is None:
+            return
+        for batch in flow.restart(seqs):
+            if batch.step == Step.READY:
+                self._embedding.pool.release(batch.summary_rows)
+        if not flow.batches:
+            del self._flows[scope.number]
+
+    def _begin_tasks(self, scope: Scope, flow: ScopeFlow, batch: Batch) -> None:
+        batch.live = tuple(seq for seq in batch.seqs if seq not in scope.aside)
+        if not batch.live:
+            batch.step = Step.READY
+            return
+        batch.step = Step.TASKS
+        pages = [self._task_page(seq) for seq in batch.live]
+        vectors = self._embedding.pool.read([self._state.pages.row(seq) for seq in batch.live])
+        body = {"pages": pages, "vectors": vectors.tobytes(), "dimension": vectors.shape[1]}
+        batch.before = self._before(scope, batch.live[0])
+        previous = self._previous(flow, batch.before)
+        for kind, payload in (("continuity", {**body, "previous": previous}), ("topics", body)):
+            self._desk.submit(LLM, kind, payload, partial(self._task_done, scope, batch, kind))
+
+    def _task_page(self, seq: int) -> list[str]:
+        return list(decode_record(self._reader.read(seq))[2:5])
+
+    def _before(self, scope: Scope, seq: int) -> int:
+        """Return the page of ``scope`` before ``seq``, or -1 where there is none with a vector."""
+        seqs = self._state.pages.seqs_of(scope.number)
+        at = int(np.searchsorted(seqs, seq)) - 1
+        before = int(seqs[at]) if at >= 0 else -1
+        return before if before >= 0 and before not in scope.aside and self._state.pages.row(before) >= 0 else -1
+
+    def _previous(self, flow: ScopeFlow, before: int) -> dict[str, Any] | None:
+        """Return what the continuity task wants to know of the page ``before``."""
+        if before < 0:
+            return None
+        page, overview = flow.overview or (-1, "")
+        if page != before:
+            overview = self._state.chains.overview(before)
+        vector = self._embedding.pool.read([self._state.pages.row(before)])
+        return {"page": self._task_page(before), "vector": vector.tobytes(), "overview": overview}
+
+    def _current(self, scope: Scope, batch: Batch) -> ScopeFlow | None:
+        """Return the flow that ``batch`` is in; None where it was split or begun anew meanwhile."""
+        flow = self._flows.get(scope.number)
+        return flow if flow is not None and batch in flow.batches else None
+
+    def _task_done(self, scope: Scope, batch: Batch, kind: str, outcome: Outcome) -> None:
+        flow = self._current(scope, batch)
+        if flow is None or outcome.fate == "down":
+            return
+        if outcome.fate != "done":
+            self._task_failed(scope, flow, batch, f"{kind} failed: {outcome.error}")
+        elif kind == "continuity":
+            batch.continuity = outcome.result
+        else:
+            batch.topics = outcome.result["topics"]
+        if batch.continuity is not None and batch.topics is not None:
+            flow.overview = batch.live[-1], batch.continuity["overviews"][-1]
+            self._embed_summaries(scope, batch)
+        self.advance(scope)
+
+    def _task_failed(self, scope: Scope, flow: ScopeFlow, batch: Batch, reason: str) -> None:
+        if len(batch.seqs) > 1:
+            flow.split(batch)
+            return
+        self._aside.put(scope, batch.seqs[0], reason)
+        batch.live, batch.step = (), Step.READY
+
+    def _embed_summaries(self, scope: Scope, batch: Batch) -> None:
+        batch.step = Step.SUMMARIES
+        texts = [topic["content"] for topic in batch.topics or []]
+        answer = partial(self._summaries_done, scope, batch)
+        batch.summary_rows = self._embedding.send(scope.session_rows, texts, answer, urgent=True)
+
+    def _summaries_done(self, scope: Scope, batch: Batch, rows: list[int], outcome: Outcome) -> None:
+        if self._current(scope, batch) is None:
+            self._embedding.pool.release(rows)
+            return
+        if outcome.fate == "down":
+            return
+        if outcome.fate != "done":
+            logger.warning("summaries could not be embedded (%s); their pages' centroids stand in", outcome.error)
+            for row, topic in zip(rows, batch.topics or [], strict=True):
+                self._write_centroid(row, [batch.live[index] for index in topic["pages"]])
+        batch.step = Step.READY
+        self.advance(scope)
+
+    def _write_centroid(self, row: int, seqs: list[int]) -> None:
+        pool = self._embedding.pool
+        centroid = pool.read([self._state.pages.row(seq) for seq in seqs]).astype(np.float32).mean(axis=0)
+        centroid /= np.linalg.norm(centroid) or 1.0
+        pool.write([row], centroid[None].astype(np.float16))
+
+    def _apply(self, scope: Scope, batch: Batch) -> None:
+        first = self._task_page(batch.live[0])[2] if batch.live else ""
+        pool = self._embedding.pool
+        outcome = decide(scope, batch, first, time.time(), pool)
+        self._state.apply(scope, outcome)
+        evicted, rows = self._state.evict(scope)
+        founded = pool.read([placed.row for placed in outcome.placed if placed.founded])
+        done = BatchDone(batch.seqs, outcome._replace(evicted=evicted), founded)
+        self._derived.event(Event(scope.user_id, scope.assistant_id, done))
+        pool.release(rows)
+        self._applied(scope)

@@ -1,0 +1,164 @@
+"""What happened to a scope's mid- and long-term memory, in the order in which it happened: EVENTS frames.
+
+A body is ``[[event, …], dimension, vectors]``, an event ``[tag, user id, assistant id, field, …]``; ``vectors`` are the
+embeddings of what the events brought (summaries of founded sessions, new facts), one after the other. Rows in this
+process's vector pool are left out. The BATCH frames of the first format hold batches alone, and are still read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import starmap
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from mos_pipeline.memory.outcomes import BatchOutcome, Placed, PromotionOutcome, Told
+from mos_pipeline.messages import decode, encode
+from mos_pipeline.store.codec import pack_vectors, unpack_vectors
+
+__all__ = ["BatchDone", "Event", "Forgotten", "Promoted", "Visited", "decode_batches", "decode_events", "encode_events"]
+
+Vectors = npt.NDArray[np.float16]
+
+
+class BatchDone(NamedTuple):
+    """A batch was applied.
+
+    Attributes:
+        seqs: all its pages, those set aside included.
+        vectors: float16 (f, dimension): summary embeddings of the sessions it founded, in the order of ``placed``.
+    """
+
+    seqs: Sequence[int]
+    outcome: BatchOutcome
+    vectors: Vectors
+
+
+class Promoted(NamedTuple):
+    """Hot sessions became long-term memory; ``vectors``, float16 (f, dimension), are those of the new facts."""
+
+    outcome: PromotionOutcome
+    vectors: Vectors
+
+
+class Forgotten(NamedTuple):
+    """Pages were forgotten, and with them what was derived from them."""
+
+    seqs: Sequence[int]
+
+
+class Visited(NamedTuple):
+    """How often sessions were visited: ``[[session id, visits, last visit in seconds since 1970, accesses], …]``."""
+
+    sessions: list[list[Any]]
+
+
+What = BatchDone | Promoted | Forgotten | Visited
+
+
+class Event(NamedTuple):
+    """What happened, and to whose memory."""
+
+    user_id: str
+    assistant_id: str
+    what: What
+
+    @property
+    def pages(self) -> int:
+        """How many pages it is about: what it counts for when events make a frame."""
+        return len(self.what.sessions) if isinstance(self.what, Visited) else len(_seqs(self.what))
+
+    @property
+    def last_page(self) -> int:
+        """The highest page it is about; -1 for none."""
+        return -1 if isinstance(self.what, Visited) else max(_seqs(self.what), default=-1)
+
+
+def _seqs(what: BatchDone | Promoted | Forgotten) -> Sequence[int]:
+    return what.outcome.seqs if isinstance(what, Promoted) else what.seqs
+
+
+def encode_events(events: Sequence[Event], dimension: int) -> bytes:
+    """Return the frame body of events."""
+    vectors = [event.what.vectors for event in events if isinstance(event.what, BatchDone | Promoted)]
+    joined = np.concatenate([np.empty((0, dimension), np.float16), *(part for part in vectors if len(part))])
+    packed = [[_TAGS[type(event.what)], *event[:2], *_packed(event.what)] for event in events]
+    return encode([packed, dimension, pack_vectors(joined)])
+
+
+def _packed(what: What) -> list[Any]:
+    match what:
+        case BatchDone(seqs, outcome):
+            return [seqs, *outcome._replace(placed=[entry._replace(row=-1) for entry in outcome.placed])]
+        case Promoted(outcome):
+            return [*outcome._replace(told=[entry._replace(row=-1) for entry in outcome.told])]
+        case Forgotten(seqs):
+            return [np.array(seqs, "<i8").tobytes()]
+        case Visited(sessions):
+            return [sessions]
+
+
+def decode_events(body: bytes) -> list[Event]:
+    """Return what ``encode_events`` was given."""
+    packed, dimension, vectors = decode(body)
+    rows = _Rows(unpack_vectors(vectors, dimension))
+    return [Event(user, assistant, _UNPACK[tag](rows, *fields)) for tag, user, assistant, *fields in packed]
+
+
+def decode_batches(body: bytes) -> list[Event]:
+    """Return the batches of a BATCH frame; when they were applied is not known, and counts as long ago."""
+    packed, dimension, vectors = decode(body)
+    rows = _Rows(unpack_vectors(vectors, dimension))
+    return [
+        Event(user, assistant, _batch(rows, seqs, live, links, overviews, placed, 0.0, []))
+        for user, assistant, seqs, live, links, overviews, placed in packed
+    ]
+
+
+class _Rows:
+    """Vectors, given out from the first on."""
+
+    def __init__(self, vectors: Vectors) -> None:
+        self._vectors = vectors
+        self._next = 0
+
+    def take(self, count: int) -> Vectors:
+        self._next += count
+        return self._vectors[self._next - count : self._next]
+
+
+def _batch(
+    rows: _Rows,
+    seqs: list[int],
+    live: list[int],
+    links: list[int],
+    overviews: list[list[Any]],
+    placed: list[list[Any]],
+    time: float,
+    evicted: list[int],
+) -> BatchDone:
+    entries = list(starmap(Placed, placed))
+    outcome = BatchOutcome(live, links, overviews, entries, time, evicted)
+    return BatchDone(seqs, outcome, rows.take(sum(entry.founded for entry in entries)))
+
+
+def _promotion(
+    rows: _Rows, seqs: list[int], profile: str, timestamp: str, told: list[list[Any]], time: float
+) -> Promoted:
+    entries = list(starmap(Told, told))
+    outcome = PromotionOutcome(seqs, profile, timestamp, entries, time)
+    return Promoted(outcome, rows.take(sum(entry.new for entry in entries)))
+
+
+def _forgotten(_: _Rows, seqs: bytes) -> Forgotten:
+    return Forgotten(np.frombuffer(seqs, "<i8").tolist())
+
+
+def _visited(_: _Rows, sessions: list[list[Any]]) -> Visited:
+    return Visited(sessions)
+
+
+_TAGS = {BatchDone: 0, Promoted: 1, Forgotten: 2, Visited: 3}
+_UNPACK: tuple[Any, ...] = (_batch, _promotion, _forgotten, _visited)

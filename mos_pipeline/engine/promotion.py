@@ -1,0 +1,196 @@
+"""Hot sessions become long-term memory: the profile and the knowledge, by two tasks in parallel.
+
+Owned by the coordinator. A scope has one promotion under way at the most, and the next no sooner than
+``long_term.promotion_pages`` pages later, which takes in all that became hot meanwhile.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mos_pipeline.config import LongTerm
+from mos_pipeline.engine.batches import LLM
+from mos_pipeline.engine.derived import Derived
+from mos_pipeline.engine.desk import Desk
+from mos_pipeline.engine.embedding import Embedding
+from mos_pipeline.engine.events import Event, Promoted
+from mos_pipeline.memory.outcomes import PromotionOutcome, Told
+from mos_pipeline.memory.state import MemoryState, Scope
+from mos_pipeline.messages import decode_record
+from mos_pipeline.runtime.supervisor import Outcome
+from mos_pipeline.runtime.vector_pool import VectorPool
+from mos_pipeline.store.reading import PageReader
+
+__all__ = ["Promotion", "enter_promotion"]
+
+logger = logging.getLogger(__name__)
+
+Vector = npt.NDArray[np.float16]
+Found = tuple[bool, str, int]  # of the user's (else the assistant's)? the fact; its page
+
+
+@dataclass(slots=True, eq=False)
+class _Work:
+    """A promotion under way; ``profile`` and ``facts`` are None until their tasks have answered."""
+
+    seqs: list[int]
+    profile: str | None = None
+    facts: list[Found] | None = None
+    timestamps: dict[int, str] = field(default_factory=dict)
+
+
+class Promotion:
+    """The promotions of all scopes."""
+
+    def __init__(
+        self,
+        config: LongTerm,
+        state: MemoryState,
+        reader: PageReader,
+        derived: Derived,
+        desk: Desk,
+        embedding: Embedding,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """``clock()`` is the present time, in unix seconds."""
+        self._config = config
+        self._state = state
+        self._reader = reader
+        self._derived = derived
+        self._desk = desk
+        self._embedding = embedding
+        self._clock = clock
+        self._under_way: dict[int, _Work] = {}
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is under way."""
+        return not self._under_way
+
+    def consider(self, scope: Scope) -> None:
+        """Promote what is hot in ``scope``, if it is time for it."""
+        if scope.number not in self._under_way and self._embedding.ready:
+            seqs = self._state.hot_pages(scope, self._clock())
+            if seqs:
+                self._begin(scope, seqs)
+
+    def forget(self, scope: Scope) -> None:
+        """Give up what is under way for ``scope``: it may tell of pages that are forgotten now."""
+        self._under_way.pop(scope.number, None)
+
+    def _begin(self, scope: Scope, seqs: list[int]) -> None:
+        records = [decode_record(record) for record in self._reader.read_many(seqs)]
+        pages = [list(record[2:5]) for record in records]
+        work = _Work(seqs, timestamps={seq: record.timestamp for seq, record in zip(seqs, records, strict=True)})
+        self._under_way[scope.number] = work
+        profile = {"profile": scope.long_term.profile.text, "pages": pages}
+        self._desk.submit(LLM, "profile", profile, partial(self._told, scope, work, self._take_profile))
+        self._desk.submit(LLM, "knowledge", {"pages": pages}, partial(self._told, scope, work, self._take_facts))
+
+    def _current(self, scope: Scope, work: _Work) -> bool:
+        return self._under_way.get(scope.number) is work
+
+    def _told(self, scope: Scope, work: _Work, take: Callable[[_Work, Any], None], outcome: Outcome) -> None:
+        if not self._current(scope, work) or outcome.fate == "down":
+            return
+        if outcome.fate != "done":
+            self._give_up(scope, f"{outcome.error}")
+            return
+        take(work, outcome.result)
+        if work.profile is not None and work.facts is not None:
+            self._embed(scope, work, work.facts)
+
+    def _give_up(self, scope: Scope, reason: str) -> None:
+        logger.warning(
+            "pages of user %r could not be made long-term memory (%s); they are tried again %d pages later",
+            scope.user_id,
+            reason,
+            self._config.promotion_pages,
+        )
+        scope.long_term.since_promotion, scope.remake = 0, []
+        del self._under_way[scope.number]
+
+    def _take_profile(self, work: _Work, result: Any) -> None:
+        work.profile = str(result["profile"])
+
+    def _take_facts(self, work: _Work, result: Any) -> None:
+        work.facts = [
+            (kind == "user", fact["text"], work.seqs[fact["page"]])
+            for kind in ("user", "assistant")
+            for fact in result[kind]
+        ]
+
+    def _embed(self, scope: Scope, work: _Work, facts: list[Found]) -> None:
+        """Have those facts embedded that are not known word for word."""
+        unknown = [text for of_user, text, _ in facts if scope.facts(of_user=of_user).find(text) is None]
+        texts = list(dict.fromkeys(unknown))
+        if texts:
+            self._embedding.send(scope.fact_rows(of_user=True), texts, partial(self._embedded, scope, work, texts))
+        else:
+            self._apply(scope, work, {})
+
+    def _embedded(self, scope: Scope, work: _Work, texts: list[str], rows: list[int], outcome: Outcome) -> None:
+        """Take the facts' vectors out of the pool: which of them go in, and where, is told now."""
+        found = self._embedding.pool.read(rows)
+        self._embedding.pool.release(rows)
+        if not self._current(scope, work) or outcome.fate == "down":
+            return
+        if outcome.fate != "done":
+            self._give_up(scope, f"embedding its facts failed: {outcome.error}")
+            return
+        self._apply(scope, work, dict(zip(texts, found, strict=True)))
+
+    def _apply(self, scope: Scope, work: _Work, vectors: dict[str, Vector]) -> None:
+        told = list[Told]()
+        for of_user, text, seq in work.facts or []:
+            fact = Told(of_user, text, work.timestamps[seq], [seq], "", False, -1)
+            told.append(self._compared(scope, fact, told, vectors) if text in vectors else fact)
+        outcome = PromotionOutcome(work.seqs, work.profile or "", work.timestamps[work.seqs[-1]], told, self._clock())
+        enter_promotion(self._state, scope, outcome, self._embedding.pool)
+        brought = [vectors[fact.text] for fact in told if fact.new]
+        stacked = np.array(brought, np.float16).reshape(len(brought), self._derived.dimension)
+        self._derived.event(Event(scope.user_id, scope.assistant_id, Promoted(outcome, stacked)))
+        del self._under_way[scope.number]
+        self.consider(scope)  # a profile that is made anew may need more pages than one promotion takes
+
+    def _compared(self, scope: Scope, fact: Told, earlier: list[Told], vectors: dict[str, Vector]) -> Told:
+        """Return the fact with the one that says nearly the same, or with a row that holds its vector."""
+        vector, owner = vectors[fact.text], scope.fact_rows(of_user=fact.of_user)
+        known = self._nearest_known(scope, fact.of_user, owner, vector)
+        beside = [other.text for other in earlier if other.new and other.of_user == fact.of_user]
+        same_as = known or next((text for text in beside if self._same(vectors[text], vector)), "")
+        if same_as:
+            return fact._replace(same_as=same_as)
+        pool = self._embedding.pool
+        (row,) = pool.allocate(owner, 1)
+        pool.write([row], vector[None])
+        return fact._replace(new=True, row=int(row))
+
+    def _same(self, one: Vector, other: Vector) -> bool:
+        return float(one.astype(np.float32) @ other.astype(np.float32)) >= self._config.merge_cosine
+
+    def _nearest_known(self, scope: Scope, of_user: bool, owner: int, vector: Vector) -> str:
+        tags, cosines = self._embedding.pool.scores(owner, vector)
+        for at in np.argsort(-cosines)[: int((cosines >= self._config.merge_cosine).sum())].tolist():
+            holder, fact_id = self._state.fact_of(int(tags[at]))
+            known = scope.facts(of_user=of_user).get(fact_id) if holder is scope else None
+            if known is not None:
+                return known.text
+        return ""
+
+
+def enter_promotion(state: MemoryState, scope: Scope, outcome: PromotionOutcome, pool: VectorPool) -> None:
+    """Enter a promotion's outcome, whose new facts' rows are written; those that are kept are searchable from now."""
+    pool.release(state.promote(scope, outcome))
+    for told in outcome.told:
+        fact = scope.facts(of_user=told.of_user).find(told.text) if told.new else None
+        if fact is not None and fact.row == told.row:
+            pool.commit([told.row], np.array([scope.fact_tag(fact.fact_id)], np.int64))

@@ -1,0 +1,140 @@
+"""Mid- and long-term memory told again from a store's frames: events in their order, and checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+
+from mos_pipeline.engine.checkpoints import Checkpoint
+from mos_pipeline.engine.events import BatchDone, Event, Forgotten, Promoted, Visited
+from mos_pipeline.engine.promotion import enter_promotion
+from mos_pipeline.memory.outcomes import BatchOutcome, Placed
+from mos_pipeline.memory.pages import FORGOTTEN, LOST
+from mos_pipeline.memory.state import MemoryState, Scope
+from mos_pipeline.runtime.vector_pool import VectorPool
+
+__all__ = ["Retelling"]
+
+
+class Retelling:
+    """Enters events as they were entered when they were new.
+
+    A page that was forgotten later is in its session, as it was, until the event that took it out is told.
+
+    Attributes:
+        batched: for each page, bool (n,), whether a batch with it was applied and is in force.
+    """
+
+    def __init__(self, state: MemoryState, pages: int, pool: VectorPool) -> None:
+        """Enter what belongs to the first ``pages`` pages."""
+        self._state = state
+        self._pool = pool
+        self.batched = np.zeros(pages, bool)
+
+    def events(self, events: Iterable[Event]) -> None:
+        """Enter events, in their order."""
+        founded: dict[int, list[tuple[int, npt.NDArray[np.float16]]]] = {}
+        for event in events:
+            scope = self._state.scope(event.user_id, event.assistant_id)
+            match event.what:
+                case BatchDone():
+                    founded.setdefault(scope.number, []).extend(self._batch(scope, event.what))
+                case Promoted():
+                    self._promotion(scope, event.what)
+                case Forgotten(seqs):
+                    self._forget(scope, seqs)
+                case Visited(sessions):
+                    for counts in sessions:
+                        scope.mid_term.set_visits(*counts)
+        for number, summaries in founded.items():
+            self._enter_summaries(self._state.scopes[number], summaries)
+
+    def checkpoints(self, checkpoints: Iterable[Checkpoint]) -> None:
+        """Put scopes' memory in place of what was told of them before."""
+        for checkpoint in checkpoints:
+            scope = self._state.scope(checkpoint.user_id, checkpoint.assistant_id)
+            self._pool.free(scope.session_rows)
+            ...
+
+    def forget_the_rest(self) -> None:
+        """Forget what was forgotten at last, and then everything was killed before that was written."""
+        gone = self._state.pages.seqs_of(FORGOTTEN)
+        gone = gone[gone < len(self.batched)]
+        for scope in self._state.scopes:
+            if mine := [seq for seq in gone.tolist() if self._state.tells_of(scope, seq)]:
+                self._forget(scope, mine)
+
+    def _batch(self, scope: Scope, done: BatchDone) -> list[tuple[int, npt.NDArray[np.float16]]]:
+        """Enter a batch; return the ids of the sessions it founded, with their summaries' vectors."""
+        seqs = [seq for seq in done.seqs if self._known(seq)]
+        if not seqs or self.batched[seqs].any():  # all lost, or written twice
+            return []
+        if not _joins_known(scope, done.outcome.placed):
+            return []  # the session it joined was lost with a damaged frame: its pages are placed again
+        self.batched[seqs] = True
+        self._pool.release(self._state.apply(scope, self._without_lost(done.outcome)))
+        ids = [entry.session_id for entry in done.outcome.placed if entry.founded]
+        return list(zip(ids, done.vectors, strict=True))
+
+    def _enter_summaries(self, scope: Scope, summaries: list[tuple[int, npt.NDArray[np.float16]]]) -> None:
+        """Fill in the vectors of founded sessions that are still there."""
+        present = {}
+        for session_id, vector in summaries:
+            session = scope.mid_term.get(session_id)
+            if session is not None and session.row < 0:
+                present[session_id] = vector
+        if present:
+            rows = self._pool.allocate(scope.session_rows, len(present))
+            self._pool.write(rows, np.array(list(present.values())))
+            self._pool.commit(rows, np.array(list(present), np.int64))
+            scope.mid_term.set_rows(dict(zip(present, rows.tolist(), strict=True)))
+
+    def _promotion(self, scope: Scope, promoted: Promoted) -> None:
+        outcome, vectors = promoted
+        rows = iter(self._new_rows(scope, promoted))
+        told = [entry._replace(row=next(rows)) if entry.new else entry for entry in outcome.told]
+        enter_promotion(self._state, scope, outcome._replace(told=told), self._pool)
+
+    def _new_rows(self, scope: Scope, promoted: Promoted) -> list[int]:
+        rows = list[int]()
+        for told, vector in zip((told for told in promoted.outcome.told if told.new), promoted.vectors, strict=True):
+            (row,) = self._pool.allocate(scope.fact_rows(of_user=told.of_user), 1)
+            self._pool.write([row], vector[None])
+            rows.append(int(row))
+        return rows
+
+    def _forget(self, scope: Scope, seqs: Iterable[int]) -> None:
+        forgotten = self._state.forget(scope, list(seqs))
+        self._pool.release(forgotten.rows)
+        self.batched[[seq for seq in forgotten.redo if seq < len(self.batched)]] = False
+
+    def _known(self, seq: int) -> bool:
+        return 0 <= seq < len(self.batched) and self._state.pages.scope(seq) != LOST
+
+    def _without_lost(self, outcome: BatchOutcome) -> BatchOutcome:
+        if not self._state.pages.count_of(LOST):
+            return outcome
+        links = [
+            (seq, before if self._known(before) else -1)
+            for seq, before in zip(outcome.seqs, outcome.links, strict=True)
+            if self._known(seq)
+        ]
+        return outcome._replace(
+            seqs=[seq for seq, _ in links],
+            links=[before for _, before in links],
+            overviews=[[seq, text] for seq, text in outcome.overviews if self._known(seq)],
+            placed=[entry._replace(seqs=list(filter(self._known, entry.seqs))) for entry in outcome.placed],
+        )
+
+
+def _joins_known(scope: Scope, placed: list[Placed]) -> bool:
+    """Whether every session that pages are placed in is founded here, or was before."""
+    founded = set[int]()
+    for entry in placed:
+        if entry.founded:
+            founded.add(entry.session_id)
+        elif entry.session_id not in founded and scope.mid_term.get(entry.session_id) is None:
+            return False
+    return True
