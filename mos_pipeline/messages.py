@@ -4,15 +4,21 @@ A page's record, in the journal and in segments, is the msgpack array
 ``[user_id, assistant_id, user_input, agent_response, timestamp, metadata, page_id, source]``; ``page_id`` is nil where
 the library made the id (it follows from the sequence number), ``source`` is nil or ``[digest, ordinal]`` of the file
 the page came from. Strings are UTF-8 with lone surrogates passed through, since chat exports hold them.
+
+A tombstone, which forgets pages, is a record of its own sequence number: ``["forget", numbers]``, the numbers as
+``pack_seqs`` makes them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 import msgpack
+
+from mos_pipeline.errors import InputError
 
 __all__ = [
     "Hit",
@@ -27,10 +33,17 @@ __all__ = [
     "SourceMark",
     "decode",
     "decode_record",
+    "decode_tombstone",
     "embedded_text",
     "encode",
+    "encode_tombstone",
     "has_compound_key",
+    "is_tombstone",
+    "pack_seqs",
+    "unpack_seqs",
 ]
+
+_TOMBSTONE = b"\x92\xa6forget"  # an array of two, the first a string: no page's record begins so
 
 
 def encode(message: Any) -> bytes:
@@ -68,6 +81,49 @@ def decode_record(data: bytes | memoryview) -> PageRecord:
     """Return the record that ``encode(tuple(record))`` made."""
     *fields, source = decode(data)
     return PageRecord._make([*fields, SourceMark._make(source) if source else None])
+
+
+def pack_seqs(seqs: Iterable[int]) -> bytes:
+    """Return sequence numbers as the msgpack array of their differences: a byte each where they lie close together."""
+    packed: bytes = msgpack.packb([after - before for before, after in pairwise((0, *seqs))])
+    return packed
+
+
+def unpack_seqs(data: bytes) -> list[int]:
+    """Return what ``pack_seqs`` was given.
+
+    Raises:
+        ValueError, TypeError: it is something else.
+    """
+    return list(accumulate(msgpack.unpackb(data), initial=0))[1:]
+
+
+def encode_tombstone(seqs: Sequence[int]) -> bytes:
+    """Return the record that forgets the pages ``seqs``, ascending and at least one.
+
+    Raises:
+        InputError: they are not.
+    """
+    if not seqs or seqs[0] < 0 or any(before >= after for before, after in pairwise(seqs)):
+        raise InputError("a tombstone names pages by ascending numbers, and at least one")
+    return encode(["forget", pack_seqs(seqs)])
+
+
+def is_tombstone(body: bytes) -> bool:
+    """Return whether a record is a tombstone, by how it begins."""
+    return body.startswith(_TOMBSTONE)
+
+
+def decode_tombstone(body: bytes) -> list[int] | None:
+    """Return the pages that a tombstone forgets, ascending; None where ``body`` is the record of a page.
+
+    Raises:
+        ValueError, TypeError: it begins like a tombstone, and is none.
+    """
+    if not is_tombstone(body):
+        return None
+    _, packed = decode(body)
+    return unpack_seqs(packed)
 
 
 def has_compound_key(value: Any) -> bool:

@@ -48,6 +48,7 @@ def _as_dict(report: VerifyReport) -> dict[str, Any]:
         "ok": report.ok,
         "owner": report.owner,
         "pages": report.pages,
+        "forgotten": report.forgotten,
         "repeated": report.repeated,
         "frames": report.frames,
         "bytes": report.bytes,

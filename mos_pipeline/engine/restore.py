@@ -12,7 +12,6 @@ import numpy as np
 from mos_pipeline.engine.intake import Accepted, Intake
 from mos_pipeline.engine.persistence import Persistence
 from mos_pipeline.memory.state import MemoryState
-from mos_pipeline.messages import decode_record
 from mos_pipeline.store.codec import FrameKind, unpack_pages
 from mos_pipeline.store.folder import Damage
 from mos_pipeline.store.heads import PageHeads, heads_of
@@ -104,7 +103,7 @@ class Restore:
             if self._known.add(seq, seq + 1):
                 needless.discard(journal)
                 try:
-                    heads = heads_of([decode_record(body)])
+                    heads = heads_of([body])
                 except (ValueError, TypeError) as error:  # it was never a page's record; it costs itself only
                     damage = Damage(journal.path, offset, RECORD_OVERHEAD + len(body), f"no page's record ({error})")
                     logger.error("%s, offset %d: %s", *damage[:2], damage.reason)

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mos_pipeline.errors import InputError, StoreError, StoreFullError
-from mos_pipeline.messages import decode_record
 from mos_pipeline.runtime.worker import Report
 from mos_pipeline.store.codec import FrameKind, pack_pages
 from mos_pipeline.store.folder import Damage, StoreFolder, keep_aside
@@ -227,7 +226,7 @@ def _identity(payload: Any) -> dict[str, Any]:
 
 def _heads(path: Path, first_seq: int, records: list[bytes]) -> PageHeads:
     try:
-        return heads_of(map(decode_record, records))
+        return heads_of(records)
     except (ValueError, TypeError) as error:
         last = first_seq + len(records) - 1
         raise InputError(f"{path}: one of pages {first_seq} to {last} is no page's record ({error})") from None

@@ -11,7 +11,7 @@ unpack a frame to know it.
 The body is one zstd frame, or plain (flag bit 0) where compression fails or gains nothing; its CRC-32 is that of the
 stored bytes. Unpacked, every body is one msgpack message; that of a PAGES frame is ``[first_seq, heads, [record, …]]``,
 the records being the journal's bytes unchanged, of consecutive sequence numbers, and the heads what opening has to know
-of them.
+of them. Where a page was forgotten and is gone for good, its record is empty.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ __all__ = [
     "HEADER_BYTES",
     "MAGIC",
     "NO_PAGE",
+    "SCOPE_KINDS",
     "FrameHeader",
     "FrameKind",
     "FramePages",
@@ -71,6 +72,16 @@ class FrameKind(IntEnum):
     VECTORS = 3
     ASIDE = 4
     WORDS = 5  # words of pages
+    STATE = 6  # scopes' mid- and long-term memory; replaces what frames of SCOPE_KINDS said before
+    PROMOTION = 7
+    FORGOTTEN = 8
+    HEAT = 9
+
+
+# What frames of these kinds tell of a scope, a later STATE frame tells anew.
+SCOPE_KINDS = frozenset(
+    (FrameKind.BATCH, FrameKind.STATE, FrameKind.PROMOTION, FrameKind.FORGOTTEN, FrameKind.HEAT),
+)
 
 
 _KINDS = frozenset(map(int, FrameKind))

@@ -1,20 +1,33 @@
-"""MANIFEST: what a store consists of. A JSON object, replaced as a whole."""
+"""MANIFEST: what a store consists of. A JSON object, replaced as a whole.
+
+Format 2 knows tombstones, frames that replace others, and segments in an order that is not that of their numbers. An
+owner raises the format of an older store when it opens it, before any of these can come into it: an older version of
+the library, which would bring forgotten pages back, refuses it from then on.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import secrets
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from mos_pipeline.errors import StoreDamagedError, StoreVersionError
 from mos_pipeline.store.folder import StoreFolder, disk_errors, fsync_folder, open_private, write_all
 
-__all__ = ["FORMAT", "Manifest"]
+__all__ = ["FORMAT", "Manifest", "Retired"]
 
-FORMAT = 1
+FORMAT = 2
+
+
+class Retired(NamedTuple):
+    """A segment that was replaced: its number, and the last generation that it belonged to."""
+
+    number: int
+    generation: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +38,13 @@ class Manifest:
         format: version of the store's format.
         store: the store's random id, 16 hexadecimal digits.
         created: when it was made, ISO 8601 in UTC.
-        segments: numbers of the valid segments, ascending; the last one is appended to.
+        segments: numbers of the valid segments, in the order of what they tell; the last one is appended to.
         embedding: identity of the model its vectors come from (``{"model", "dimension", "digest", "backend", …}``), or
             None before the first.
+        generation: how often segments were replaced by rewritten ones.
+        drafts: numbers of segments that are being rewritten, or were when the writer died: nobody needs them yet.
+        retired: segments that were replaced, and whose files may still be there for readers of an older generation.
+        highest: the highest number that a segment ever had; none is given twice.
     """
 
     format: int
@@ -35,6 +52,10 @@ class Manifest:
     created: str
     segments: tuple[int, ...] = ()
     embedding: dict[str, Any] | None = None
+    generation: int = 0
+    drafts: tuple[int, ...] = ()
+    retired: tuple[Retired, ...] = ()
+    highest: int = 0
 
     @classmethod
     def new(cls) -> Manifest:
@@ -71,12 +92,20 @@ class Manifest:
                 f"{folder.manifest}: the store has format {content['format']}, this version reads up to {FORMAT}; "
                 "use the version of mos_pipeline that made it, or a newer one"
             )
-        segments, embedding = content["segments"], content["embedding"]
-        if not all(type(number) is int and number > 0 for number in segments) or sorted(set(segments)) != segments:
-            raise ValueError("segments are not ascending numbers")
+        embedding = content["embedding"]
         if embedding is not None and type(embedding) is not dict:
             raise TypeError("embedding is not an object")
-        return cls(content["format"], str(content["store"]), str(content["created"]), tuple(segments), embedding)
+        return cls(
+            content["format"],
+            str(content["store"]),
+            str(content["created"]),
+            _distinct(content["segments"]),
+            embedding,
+            _number(content.get("generation", 0)),
+            _distinct(content.get("drafts", [])),
+            tuple(Retired(*map(_number, pair)) for pair in content.get("retired", [])),
+            _number(content.get("highest", 0)),
+        )
 
     def save(self, folder: StoreFolder) -> None:
         """Replace the store's MANIFEST by this one, at once and durably.
@@ -96,10 +125,59 @@ class Manifest:
             new.replace(folder.manifest)
             fsync_folder(folder.root)
 
+    @property
+    def next_number(self) -> int:
+        """The number of the next segment."""
+        retired = (segment.number for segment in self.retired)
+        return 1 + max(self.highest, *self.segments, *self.drafts, *retired, 0)
+
+    def upgraded(self) -> Manifest:
+        """Return a copy in the newest format."""
+        return replace(self, format=FORMAT)
+
     def with_segment(self, number: int) -> Manifest:
         """Return a copy that names one more segment."""
-        return replace(self, segments=(*self.segments, number))
+        return replace(self, segments=(*self.segments, number), highest=max(number, self.highest))
+
+    def with_draft(self, number: int) -> Manifest:
+        """Return a copy that names one more draft."""
+        return replace(self, drafts=(*self.drafts, number), highest=max(number, self.highest))
+
+    def without_drafts(self) -> Manifest:
+        """Return a copy whose drafts were given up."""
+        return replace(self, drafts=())
+
+    def compacted(self, rewritten: Mapping[int, Collection[int]]) -> Manifest:
+        """Return the next generation, where drafts stand in the places of the segments that they were rewritten from.
+
+        Args:
+            rewritten: by each old segment's number, those of the drafts that take its place, which may be none.
+        """
+        return replace(
+            self,
+            segments=tuple(new for number in self.segments for new in rewritten.get(number, (number,))),
+            generation=self.generation + 1,
+            drafts=(),
+            retired=(*self.retired, *(Retired(number, self.generation) for number in rewritten)),
+        )
+
+    def without_retired(self, removed: Collection[int]) -> Manifest:
+        """Return a copy that does not name the retired segments ``removed``."""
+        return replace(self, retired=tuple(segment for segment in self.retired if segment.number not in removed))
 
     def with_embedding(self, identity: dict[str, Any]) -> Manifest:
         """Return a copy with the embedding model's identity."""
         return replace(self, embedding=identity)
+
+
+def _number(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r} is not a number from 0 on")
+    return value
+
+
+def _distinct(values: Any) -> tuple[int, ...]:
+    numbers = tuple(map(_number, values))
+    if len(set(numbers)) != len(numbers) or 0 in numbers:
+        raise ValueError("segments are not distinct numbers from 1 on")
+    return numbers

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from threading import Lock
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
-from mos_pipeline.errors import InputError, StoreDamagedError
+from mos_pipeline.errors import InputError, StoreDamagedError, StoreError
+from mos_pipeline.messages import is_tombstone
 from mos_pipeline.store.codec import FrameKind, unpack_pages
 from mos_pipeline.store.journal import Journal
 from mos_pipeline.store.segments import FrameAddress, SegmentReader
 from mos_pipeline.store.seqs import SeqRanges
 
-__all__ = ["PageFrame", "PageReader"]
+__all__ = ["MovedFrame", "PageFrame", "PageReader"]
 
+MOVED_AT_ONCE = 64  # so that readers wait some 0.1 ms for the lock, however many frames were moved
 RECORD_COST = 41  # bytes of memory that a record takes beyond its own: a bytes object's head and a place in a list
 
 
@@ -26,6 +29,21 @@ class PageFrame(NamedTuple):
     first_seq: int
     pages: int
     address: FrameAddress
+
+
+class MovedFrame(NamedTuple):
+    """A PAGES frame that was rewritten: it lies at ``new`` now, and held ``pages`` pages from ``first_seq`` on."""
+
+    old: FrameAddress
+    new: FrameAddress
+    first_seq: int
+    pages: int
+
+    @classmethod
+    def from_row(cls, row: Sequence[int]) -> Self:
+        """Return what a row of six numbers says: old segment and offset, new segment and offset, first page, pages."""
+        old_segment, old_offset, new_segment, new_offset, first_seq, pages = row
+        return cls(FrameAddress(old_segment, old_offset), FrameAddress(new_segment, new_offset), first_seq, pages)
 
 
 class PageReader:
@@ -63,6 +81,33 @@ class PageReader:
                 for seq in range(frame.first_seq, stop):
                     self._journaled.pop(seq, None)
 
+    def moved(self, moves: Iterable[Sequence[int]]) -> None:
+        """Read frames from now on where the writer moved them to: rows as ``MovedFrame.from_row`` takes them.
+
+        The old frames must stay readable until this has returned.
+        """
+        rows = iter(moves)
+        while part := list(islice(rows, MOVED_AT_ONCE)):
+            with self._lock:
+                for move in map(MovedFrame.from_row, part):
+                    self._cache.drop(move.old)
+                    self._swap(move)
+
+    def _swap(self, move: MovedFrame) -> None:
+        at = bisect_left(self._starts, move.first_seq)
+        while at < len(self._starts) and self._starts[at] < move.first_seq + move.pages:
+            if (self._numbers[at], self._offsets[at]) == move.old:
+                self._numbers[at], self._offsets[at] = move.new
+            at += 1
+
+    def frame_of(self, seq: int) -> FrameAddress | None:
+        """Return where the frame of a page's record is; None where the page is in no frame yet, or not there at all."""
+        with self._lock:
+            at = bisect_right(self._starts, seq) - 1
+            if at < 0 or seq >= self._stops[at]:
+                return None
+            return FrameAddress(self._numbers[at], self._offsets[at])
+
     def _insert(self, start: int, stop: int, frame: PageFrame) -> None:
         at = bisect_right(self._starts, start)
         self._starts.insert(at, start)
@@ -75,7 +120,7 @@ class PageReader:
         """Return a page's record.
 
         Raises:
-            InputError: there is no page of that number.
+            InputError: there is no page of that number, or no more.
             StoreDamagedError: its bytes are damaged.
             StoreError: its segment can't be read.
         """
@@ -88,7 +133,13 @@ class PageReader:
             InputError, StoreDamagedError, StoreError: as from ``read``.
         """
         unpacked: dict[FrameAddress, list[bytes]] = {}
-        return [self._read(seq, unpacked) for seq in seqs]
+        return [self._page(seq, unpacked) for seq in seqs]
+
+    def _page(self, seq: int, unpacked: dict[FrameAddress, list[bytes]]) -> bytes:
+        body = self._read(seq, unpacked)
+        if not body or is_tombstone(body):
+            raise _no_page(seq)
+        return body
 
     def _read(self, seq: int, unpacked: dict[FrameAddress, list[bytes]]) -> bytes:
         with self._lock:
@@ -98,7 +149,12 @@ class PageReader:
             frame = self._find(seq)
             records = unpacked.get(frame.address) or self._cache.get(frame.address)
         if records is None:
-            records = self._unpack(frame)
+            try:
+                records = self._unpack(frame)
+            except StoreError:
+                if self.frame_of(seq) == frame.address:
+                    raise
+                return self._read(seq, unpacked)  # it was moved, and the old one removed, since we looked
             with self._lock:
                 self._cache.put(frame.address, records)
         unpacked[frame.address] = records
@@ -107,7 +163,7 @@ class PageReader:
     def _find(self, seq: int) -> PageFrame:
         at = bisect_right(self._starts, seq) - 1
         if at < 0 or seq >= self._stops[at]:
-            raise InputError(f"there is no page {seq} in the store; ask for one that was accepted and not forgotten")
+            raise _no_page(seq)
         first = self._firsts[at]
         return PageFrame(first, self._stops[at] - first, FrameAddress(self._numbers[at], self._offsets[at]))
 
@@ -121,6 +177,10 @@ class PageReader:
         raise StoreDamagedError(
             f"segment {segment}, offset {offset}: not the frame of page {frame.first_seq}; reopen the store"
         )
+
+
+def _no_page(seq: int) -> InputError:
+    return InputError(f"there is no page {seq} in the store; ask for one that was accepted and not forgotten")
 
 
 def _from_journal(seq: int, journal: Journal, offset: int) -> bytes:
@@ -153,3 +213,8 @@ class _FrameCache:
         self._bytes += size
         while self._bytes > self._limit:
             self._bytes -= self._frames.popitem(last=False)[1][1]
+
+    def drop(self, address: FrameAddress) -> None:
+        entry = self._frames.pop(address, None)
+        if entry is not None:
+            self._bytes -= entry[1]

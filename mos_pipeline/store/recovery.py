@@ -29,7 +29,7 @@ from mos_pipeline.store.folder import (
 )
 from mos_pipeline.store.journal import Journal
 from mos_pipeline.store.lock import StoreLock
-from mos_pipeline.store.manifest import Manifest
+from mos_pipeline.store.manifest import FORMAT, Manifest
 from mos_pipeline.store.scanning import Damaged, Frame, Torn
 from mos_pipeline.store.segments import FrameAddress, SegmentReader
 
@@ -241,7 +241,11 @@ class OpenStore:
 
 def _load_or_make(folder: StoreFolder) -> Manifest:
     if folder.manifest.exists():
-        return Manifest.load(folder)
+        manifest = Manifest.load(folder)
+        if manifest.format < FORMAT:
+            manifest = manifest.upgraded()
+            manifest.save(folder)
+        return manifest
     left = numbered(folder.segments, ".segment") + numbered(folder.journals, ".journal")
     if left:
         raise StoreDamagedError(

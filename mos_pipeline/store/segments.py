@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
@@ -46,7 +46,10 @@ FIRST_READ = 1 << 14  # most frames of 64 pages are shorter: header and body in 
 
 
 class FrameAddress(NamedTuple):
-    """Where a frame lies: the segment's number, and the offset of its header in bytes. Ascending in time."""
+    """Where a frame lies: the segment's number, and the offset of its header in bytes.
+
+    Ascending in the order of appending; frames that were rewritten have higher numbers than their place in that order.
+    """
 
     segment: int
     offset: int
@@ -123,7 +126,7 @@ class SegmentWriter:
     def _begin_next(self) -> None:
         """Make the next segment and name it in the MANIFEST, before it gets its first frame."""
         self.sync()
-        number = self._number + 1
+        number = self.manifest.next_number
         path = self._folder.segment(number)
         with disk_errors(path, "a new segment could not be made"):
             # Not O_EXCL: after a failure further down, the next attempt finds the file that this one made.
@@ -263,6 +266,12 @@ class SegmentReader:
             if len(self._files) > OPEN_FILES:
                 self._files.popitem(last=False)
             return file
+
+    def drop(self, numbers: Iterable[int]) -> None:
+        """Let go of the files of segments that were removed, so that their room on the disk becomes free."""
+        with self._lock:
+            for number in numbers:
+                self._files.pop(number, None)
 
     def close(self) -> None:
         """Let go of the files; a later read opens them again."""

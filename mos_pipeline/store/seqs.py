@@ -54,6 +54,10 @@ class SeqRanges:
     def __len__(self) -> int:
         return sum(self._stops) - sum(self._starts)
 
+    def ranges(self) -> list[Range]:
+        """Return the set as ranges [start, stop), ascending."""
+        return list(zip(self._starts, self._stops, strict=True))
+
     def holes(self) -> list[Range]:
         """Return the ranges [start, stop) between the lowest and the highest number that are not in the set."""
         return list(zip(self._stops[:-1], self._starts[1:], strict=True))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mos_pipeline.errors import StoreError
-from mos_pipeline.messages import decode
+from mos_pipeline.messages import decode, decode_tombstone
 from mos_pipeline.store.codec import FrameKind, unpack_pages
 from mos_pipeline.store.folder import StoreFolder, numbered
 from mos_pipeline.store.journal import Journal, JournalRecord
@@ -36,7 +37,8 @@ class VerifyReport:
 
     Attributes:
         owner: pid of the live owner, or None.
-        pages: distinct pages.
+        pages: distinct pages that were not forgotten.
+        forgotten: page numbers whose page was forgotten, whether its bytes are still there or not.
         repeated: how often a page was met again (in a journal and a segment, or in two frames); harmless.
         frames: frames of each kind, by the kind's name in lower case.
         bytes: bytes on the disk: of frames by kind, of ``journals``, and ``other`` (MANIFEST, aside, what is damaged).
@@ -46,6 +48,7 @@ class VerifyReport:
 
     owner: int | None = None
     pages: int = 0
+    forgotten: int = 0
     repeated: int = 0
     frames: Counter[str] = field(default_factory=Counter)
     bytes: Counter[str] = field(default_factory=Counter)
@@ -85,6 +88,8 @@ class _Check:
         self._folder = folder
         self._report = report
         self._known = SeqRanges()
+        self._forgotten = SeqRanges()
+        self._tombstones = set[int]()
 
     def journal(self, path: Path) -> None:
         try:
@@ -103,9 +108,8 @@ class _Check:
         journal.close()
 
     def _record(self, path: Path, record: JournalRecord) -> None:
-        self._pages(record.seq, 1)
-        if reason := _undecodable(record.body):
-            self._problem(path, record.offset, f"page {record.seq}: {reason}")
+        if reason := self._pages(record.seq, [record.body]):
+            self._problem(path, record.offset, reason)
 
     def segments(self) -> None:
         try:
@@ -151,14 +155,30 @@ class _Check:
             first_seq, _, records = unpack_pages(frame.body)
         except StoreError as error:
             return str(error)
-        self._pages(first_seq, len(records))
-        bad = ((seq, _undecodable(record)) for seq, record in enumerate(records, first_seq))
+        return self._pages(first_seq, records)
+
+    def _pages(self, first_seq: int, bodies: Sequence[bytes]) -> str:
+        """Count neighbouring records, and return what is wrong with them."""
+        stop = first_seq + len(bodies)
+        fresh = sum(stop - start for start, stop in self._known.add(first_seq, stop))
+        self._report.repeated += len(bodies) - fresh
+        bad = ((seq, self._page(seq, body)) for seq, body in enumerate(bodies, first_seq))
         return "; ".join(f"page {seq}: {reason}" for seq, reason in bad if reason)
 
-    def _pages(self, first_seq: int, count: int) -> None:
-        fresh = sum(stop - start for start, stop in self._known.add(first_seq, first_seq + count))
-        self._report.pages += fresh
-        self._report.repeated += count - fresh
+    def _page(self, seq: int, body: bytes) -> str:
+        if not body:
+            self._forgotten.add(seq, seq + 1)
+            return ""
+        try:
+            named = decode_tombstone(body)
+        except (ValueError, TypeError) as error:
+            return f"a tombstone that can't be read ({error})"
+        if named is None:
+            return _undecodable(body)
+        self._tombstones.add(seq)
+        for page in named:
+            self._forgotten.add(page, page + 1)
+        return ""
 
     def _torn(self, path: Path, torn: Torn) -> None:
         # Where the owner is alive, it is just being written.
@@ -167,6 +187,12 @@ class _Check:
             self._report.notes.append(Finding(path, torn.offset, reason))
 
     def sequence(self) -> None:
+        """Count the pages, and look for numbers that are missing: those of forgotten pages may be."""
+        for start, stop in self._forgotten.ranges():
+            self._known.add(start, stop)
+        tombstones = sum(seq not in self._forgotten for seq in self._tombstones)
+        self._report.forgotten = len(self._forgotten)
+        self._report.pages = len(self._known) - len(self._forgotten) - tombstones
         for start, stop in self._known.holes():
             which = f"page {start} is" if stop == start + 1 else f"pages {start} to {stop - 1} are"
             self._problem(self._folder.root, 0, f"{which} missing; restore a backup")

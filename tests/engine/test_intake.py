@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mos_pipeline.errors import InputError, StoreFullError
-from mos_pipeline.messages import SourceMark, decode_record
+from mos_pipeline.messages import SourceMark, decode_record, encode
 from mos_pipeline.store.heads import heads_of
 from mos_pipeline.store.journal import Journal
 from tests.engine.desk import JOURNAL_BYTES, PATIENCE_S, Desk, desk, journaled, record, texts
@@ -217,8 +217,8 @@ def test_a_full_disk_refuses_the_page_and_leaves_no_trace(tmp_path: Path, monkey
 def test_restored_pages_are_known_and_the_numbers_go_on(tmp_path: Path) -> None:
     with desk(tmp_path) as d:
         known = [record(page_id="mine", source=SourceMark(b"one", 7)), record(page_id="other")]
-        d.intake.restore(heads_of(known), 2)
-        d.intake.restore(heads_of([record(source=SourceMark(b"one", 3))]), 1)
+        d.intake.restore(heads_of(map(encode, known)), 2)
+        d.intake.restore(heads_of([encode(record(source=SourceMark(b"one", 3)))]), 1)
         assert d.intake.add(record(page_id="mine")) == ("mine", False)
         assert d.intake.sources() == {b"one": 8}
         assert d.add() == d.state.ids.id_of(3, None)
@@ -227,7 +227,7 @@ def test_restored_pages_are_known_and_the_numbers_go_on(tmp_path: Path) -> None:
 
 def test_restored_pages_without_an_id_of_their_own_are_known_behind_those_that_have_one(tmp_path: Path) -> None:
     with desk(tmp_path) as d:
-        d.intake.restore(heads_of([record(page_id="mine"), record(), record()]), 3)
+        d.intake.restore(heads_of(map(encode, [record(page_id="mine"), record(), record()])), 3)
         automatic = d.state.ids.id_of(2, None)
         assert d.state.ids.resolve(automatic) == 2
         assert d.intake.add(record("again", page_id=automatic)) == (automatic, False)

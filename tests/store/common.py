@@ -16,7 +16,7 @@ import pytest
 
 import mos_pipeline
 from mos_pipeline.config import Store
-from mos_pipeline.messages import decode_record, encode
+from mos_pipeline.messages import encode
 from mos_pipeline.store.codec import pack_pages
 from mos_pipeline.store.folder import StoreFolder
 from mos_pipeline.store.heads import heads_of
@@ -51,7 +51,7 @@ def pages(first_seq: int, count: int, text: str = "hello") -> bytes:
 
 def packed(first_seq: int, records: list[bytes]) -> bytes:
     """The body of a frame of pages, as the writer makes it."""
-    return pack_pages(first_seq, heads_of(map(decode_record, records)), records)
+    return pack_pages(first_seq, heads_of(records), records)
 
 
 def made_folder(root: Path) -> StoreFolder:

@@ -7,10 +7,12 @@ import stat
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mos_pipeline.errors import StoreDamagedError, StoreError, StoreFullError, StoreVersionError
 from mos_pipeline.store.folder import StoreFolder
-from mos_pipeline.store.manifest import FORMAT, Manifest
+from mos_pipeline.store.manifest import FORMAT, Manifest, Retired
 
 
 @pytest.fixture
@@ -66,11 +68,16 @@ GOOD = {"format": 1, "store": "0" * 16, "created": "now", "segments": [1], "embe
                 {"format": 0},
                 {"segments": None},
                 {"segments": "12"},
-                {"segments": [2, 1]},
-                {"segments": [1, 1]},
+                {"segments": [1, 2, 1]},
                 {"segments": [0]},
                 {"segments": ["../x"]},
                 {"embedding": [1]},
+                {"generation": -1},
+                {"generation": None},
+                {"drafts": [0]},
+                {"retired": [[1]]},
+                {"retired": [["1", 0]]},
+                {"highest": True},
             )
         ),
     ],
@@ -115,3 +122,47 @@ def test_new_content_is_on_the_disk_before_it_takes_the_name(
         spy(name)
     Manifest.new().save(folder)
     assert calls == ["pwrite", "fsync", "replace", "fsync"]
+
+
+def test_older_format_is_read_with_what_it_did_not_know(folder: StoreFolder) -> None:
+    folder.manifest.write_text(json.dumps(GOOD))
+    manifest = Manifest.load(folder)
+    assert (manifest.format, manifest.generation, manifest.drafts, manifest.retired) == (1, 0, (), ())
+    assert manifest.next_number == 2
+    assert manifest.upgraded().format == FORMAT
+
+
+steps = st.lists(st.tuples(st.sampled_from(["segment", "compact", "sweep"]), st.integers(0, 1 << 8)), max_size=12)
+
+
+@given(steps)
+def test_numbers_are_given_once_and_order_is_that_of_what_segments_tell(steps: list[tuple[str, int]]) -> None:
+    manifest, tells, given_out = Manifest.new(), dict[int, list[int]](), set[int]()
+
+    def number() -> int:
+        assert manifest.next_number not in given_out
+        given_out.add(manifest.next_number)
+        return manifest.next_number
+
+    for clock, (step, choice) in enumerate(steps):
+        if step == "segment":
+            new = number()
+            tells[new] = [clock]
+            manifest = manifest.with_segment(new)
+        elif step == "sweep":
+            manifest = manifest.without_retired([old.number for old in manifest.retired])
+        else:
+            old = [seg for at, seg in enumerate(manifest.segments[:-1]) if choice >> at & 1]
+            rewritten = dict[int, list[int]]()
+            for seg in old:
+                new = number()
+                tells[new] = tells[seg]
+                rewritten[seg] = [new] if tells[seg][0] % 3 else []  # some have nothing left
+                manifest = manifest.with_draft(new)
+            generation = manifest.generation
+            manifest = manifest.compacted(rewritten)
+            assert manifest.generation == generation + 1
+            assert manifest.drafts == ()
+            assert {Retired(seg, generation) for seg in old} <= set(manifest.retired)
+        told = [clock for seg in manifest.segments for clock in tells[seg]]
+        assert told == sorted(told)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mos_pipeline.errors import InputError, StoreDamagedError
+from mos_pipeline.errors import InputError, StoreDamagedError, StoreError
+from mos_pipeline.messages import encode_tombstone
 from mos_pipeline.store.codec import FrameKind
 from mos_pipeline.store.folder import StoreFolder
 from mos_pipeline.store.journal import Journal
@@ -162,3 +163,71 @@ def test_pages_are_found_by_other_threads_while_they_move_to_a_segment(store: St
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def moved(old: FrameAddress, new: PageFrame) -> list[int]:
+    return [*old, *new.address, new.first_seq, new.pages]
+
+
+def test_moved_frames_are_read_at_their_new_place(store: Store) -> None:
+    old = [store.frame(first, 8) for first in range(0, 1600, 8)]
+    store.reader.persisted(old)
+    assert store.reader.read(9) == record(9)
+    new = [store.frame(frame.first_seq, 8, "moved") for frame in old]
+    store.reader.moved(moved(a.address, b) for a, b in zip(old[:-1], new, strict=False))
+    text = ["moved"] * 199 + ["hello"]
+    assert [store.reader.read(8 * at + 1) for at in range(200)] == [record(8 * at + 1, text[at]) for at in range(200)]
+    assert [store.reader.frame_of(8 * at) for at in range(200)] == [f.address for f in [*new[:-1], old[-1]]]
+
+
+def test_pages_known_from_another_frame_stay_there_when_one_moves(store: Store) -> None:
+    first, second = store.frame(10, 5, "first"), store.frame(8, 10, "second")
+    store.reader.persisted([first, second])
+    store.reader.moved([moved(second.address, store.frame(8, 10, "moved"))])
+    texts = {**dict.fromkeys(range(8, 18), "moved"), **dict.fromkeys(range(10, 15), "first")}
+    assert [store.reader.read(seq) for seq in range(8, 18)] == [record(seq, texts[seq]) for seq in range(8, 18)]
+
+
+def test_frame_of_a_page_that_is_in_none(store: Store) -> None:
+    store.accept(0)
+    assert [store.reader.frame_of(seq) for seq in (-1, 0, 7)] == [None] * 3
+    store.reader.persisted([frame := store.frame(0, 1)])
+    assert store.reader.frame_of(0) == frame.address
+
+
+def test_number_without_a_page_is_unknown(store: Store) -> None:
+    stone = encode_tombstone([0])
+    body = packed(0, [b"", stone, record(2)])
+    store.reader.persisted([PageFrame(0, 3, store.writer.append(FrameKind.PAGES, body))])
+    offset = store.journal.append(3, stone)
+    assert offset is not None
+    store.reader.add_unpersisted(3, store.journal, offset)
+    for seq in (0, 1, 3):
+        with pytest.raises(InputError, match=f"no page {seq} in the store"):
+            store.reader.read(seq)
+    assert store.reader.read(2) == record(2)
+
+
+def test_frame_that_moves_while_it_is_looked_for_is_found(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    old, new = store.frame(0, 4), store.frame(0, 4, "moved")
+    store.reader.persisted([old])
+    real = store.segments.read_frame
+
+    def read_frame(address: FrameAddress) -> tuple[FrameKind, bytes]:
+        if address == old.address:
+            store.reader.moved([moved(old.address, new)])
+            raise StoreError("the segment could not be opened")
+        return real(address)
+
+    monkeypatch.setattr(store.segments, "read_frame", read_frame)
+    assert store.reader.read(1) == record(1, "moved")
+
+
+def test_dropped_segment_gives_its_descriptor_back(store: Store) -> None:
+    address = store.frame(0, 4).address
+    store.segments.read_frame(address)
+    store.folder.segment(1).rename(store.folder.root / "elsewhere")
+    store.segments.read_frame(address)
+    store.segments.drop([1, 7])
+    with pytest.raises(StoreError, match="could not be opened"):
+        store.segments.read_frame(address)

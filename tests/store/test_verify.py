@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mos_pipeline.errors import StoreError
-from mos_pipeline.messages import encode
+from mos_pipeline.messages import encode, encode_tombstone
 from mos_pipeline.store.codec import HEADER_BYTES, FrameKind, encode_frame, pack_pages
 from mos_pipeline.store.folder import StoreFolder
 from mos_pipeline.store.heads import heads_of
@@ -14,7 +14,7 @@ from mos_pipeline.store.journal import Journal
 from mos_pipeline.store.recovery import open_store
 from mos_pipeline.store.segments import SegmentWriter
 from mos_pipeline.store.verify import VerifyReport, verify_store
-from tests.store.common import CONFIG, flip, pages, record
+from tests.store.common import CONFIG, flip, packed, pages, record
 
 
 @pytest.fixture
@@ -214,3 +214,27 @@ def test_store_in_use_is_sound_at_every_moment(root: Path) -> None:
             report = verify_store(root)
             assert (report.problems, report.notes, report.pages) == ([], [], seq + 1)
         writer.close()
+
+
+def test_forgotten_pages_are_counted_and_no_problem(root: Path) -> None:
+    with open_store(root, CONFIG) as store:
+        journal = store.new_journal()
+        journal.append(14, encode_tombstone([0, 1, 5]))
+        journal.append(15, record(15))
+        journal.append(16, encode_tombstone([5, 15]))
+    write(root, FrameKind.PAGES, packed(4, [record(4), b"", b"", record(7)]))  # 6: a tombstone named it once
+    write(root, FrameKind.PAGES, packed(14, [encode_tombstone([0, 1, 5])]))
+    report = verify_store(root)
+    assert (report.problems, report.notes) == ([], [])
+    assert (report.pages, report.forgotten) == (10, 5)
+
+
+def test_lost_page_that_was_forgotten_is_not_missing(root: Path) -> None:
+    write(root, FrameKind.PAGES, packed(16, [encode_tombstone([14])]))
+    assert "page 15 is missing" in reasons(verify_store(root))
+    assert "14" not in reasons(verify_store(root))
+
+
+def test_tombstone_that_can_not_be_read_is_a_problem(root: Path) -> None:
+    write(root, FrameKind.PAGES, pack_pages(14, NO_HEADS, [encode(["forget", 7])]))
+    assert "page 14: a tombstone that can't be read" in reasons(verify_store(root))
