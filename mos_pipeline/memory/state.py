@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 from mos_pipeline.config import Config
 from mos_pipeline.memory.chains import Chains
-from mos_pipeline.memory.pages import PageIds, PageTable
+from mos_pipeline.memory.page_ids import PageIds
+from mos_pipeline.memory.pages import PageTable
 from mos_pipeline.memory.ring import ShortTermRing
 from mos_pipeline.memory.sessions import MidTerm
 from mos_pipeline.memory.word_index import WordIndex
@@ -107,18 +108,18 @@ class MemoryState:
                 user_id,
                 assistant_id,
                 ShortTermRing(self._config.short_term.capacity),
-                MidTerm(self._config.mid_term.similarity_threshold),
+                MidTerm(self._config.mid_term),
             )
             self.scopes.append(scope)
             self._by_name[user_id, assistant_id] = scope
         return scope
 
-    def apply(self, scope: Scope, outcome: BatchOutcome) -> None:
-        """Enter a batch's outcome: links, overviews, sessions."""
+    def apply(self, scope: Scope, outcome: BatchOutcome, now: float = 0.0) -> None:
+        """Enter a batch's outcome at ``now``, in seconds since 1970: links, overviews, sessions."""
         for seq, before in zip(outcome.seqs, outcome.links, strict=True):
             if before >= 0:
                 self.chains.link(before, seq)
         for seq, text in outcome.overviews:
             self.chains.set_overview(seq, text)
         for placed in outcome.placed:
-            scope.mid_term.apply(placed)
+            scope.mid_term.apply(placed, now)
