@@ -57,15 +57,39 @@ class MidTerm:
     similarity_threshold: float = setting(
         0.6, "a topic joins the best session from this cosine + Jaccard on, else it founds one", low=0.0
     )
-    capacity: int = setting(2000, "sessions kept per user (not enforced by this version)", unit="sessions", low=1)
-    heat_threshold: float = setting(7.0, "heat that promotes a session (not acted on by this version)", low=0.0)
+    capacity: int = setting(
+        2000, "sessions kept per user; beyond, the least retrieved goes, and its pages stay", unit="sessions", low=1
+    )
+    heat_threshold: float = setting(
+        7.0, "from this heat on a session's new pages are read for profile and knowledge", low=0.0
+    )
+    heat_alpha: float = setting(1.0, "heat: weight of a retrieval that matched the session", low=0.0)
+    heat_beta: float = setting(1.0, "heat: weight of a page that came since the session was last read", low=0.0)
+    heat_gamma: float = setting(1.0, "heat: weight of recency, which falls from 1 to 0", low=0.0)
+    recency_hours: float = setting(24.0, "heat: so long after a visit recency is 1/e", unit="hours", low=0.001)
 
 
 @dataclass(frozen=True, slots=True)
 class LongTerm:
     """Profile and knowledge."""
 
-    knowledge_capacity: int = setting(100, "facts kept per user (this version keeps none)", unit="facts", low=1)
+    knowledge_capacity: int = setting(
+        100, "facts kept of each user, and of each user's assistant; beyond, the oldest goes", unit="facts", low=1
+    )
+    promotion_pages: int = setting(
+        36,
+        "a user's profile and knowledge are made at most once in so many pages, of so many at most",
+        unit="pages",
+        low=1,
+    )
+    facts_per_promotion: int = setting(
+        3, "facts taken each time (extractive); each is embedded, which costs a text", unit="facts", low=0
+    )
+    profile_lines: int = setting(24, "lines of a profile, headings left out (extractive)", unit="lines", low=1)
+    merge_cosine: float = setting(0.95, "two facts from this cosine on are one", low=0.0, high=1.0)
+    share_assistant_knowledge: bool = setting(
+        False, "may what an assistant said of itself to one user be found by its other users"
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Collection, Iterable, Sequence
+from itertools import pairwise
+from typing import Any
 
 from mos_pipeline.errors import InputError
 
@@ -38,17 +41,29 @@ class Chains:
         """
         if not 0 <= earlier < later:
             raise InputError(f"page {later} can't continue page {earlier}; link a page to one of a lower number")
-        self._grow(later + 1)
-        before, after = self._previous[later], self._next[earlier]
+        before, after = self.before(later), self.after(earlier)
         if (before, after) == (earlier, later):
             return
-        if (before, after) != (NONE, NONE):
+        if not self.can_link(earlier, later):
             raise InputError(
                 f"page {later} can't continue page {earlier}: it continues page {before} and that one is continued by "
                 f"page {after} ({NONE}: none); a page has one neighbour on each side"
             )
+        self._grow(later + 1)
         self._previous[later], self._next[earlier] = earlier, later
         self._rename(later, self._first[earlier])
+
+    def can_link(self, earlier: int, later: int) -> bool:
+        """Return whether ``link`` takes these pages: they ascend, and neither has another neighbour there."""
+        return 0 <= earlier < later and (self.before(later), self.after(earlier)) in ((NONE, NONE), (earlier, later))
+
+    def before(self, seq: int) -> int:
+        """Return the page that page ``seq`` continues, -1 for none."""
+        return self._previous[seq] if 0 <= seq < len(self._previous) else NONE
+
+    def after(self, seq: int) -> int:
+        """Return the page that continues page ``seq``, -1 for none."""
+        return self._next[seq] if 0 <= seq < len(self._next) else NONE
 
     def chain_of(self, seq: int) -> int:
         """Return the id of the chain that page ``seq`` is in: the number of its first page."""
@@ -57,7 +72,7 @@ class Chains:
     def pages_of(self, chain: int) -> list[int]:
         """Return the pages of a chain, given by its id (or of its rest, given by one of its pages), in order."""
         pages = [chain]
-        while pages[-1] < len(self._next) and (after := self._next[pages[-1]]) != NONE:
+        while (after := self.after(pages[-1])) != NONE:
             pages.append(after)
         return pages
 
@@ -70,6 +85,60 @@ class Chains:
         chain = self.chain_of(seq)
         if self._overviews.get(chain, (NONE, ""))[0] <= seq:
             self._overviews[chain] = seq, text
+
+    def cut(self, seq: int) -> list[int]:
+        """Take a forgotten page out of its chain, and return the other pages that were in it.
+
+        What came before the page and what came after are chains of their own now, and without an overview: the old one
+        was made from the page too.
+        """
+        chain = self.chain_of(seq)
+        pages = self.pages_of(chain)
+        self._overviews.pop(chain, None)
+        self._part(pages, {seq})
+        return [page for page in pages if page != seq]
+
+    def cut_all(self, seqs: Iterable[int]) -> None:
+        """Cut every link that has an end in ``seqs``, pages that left mid-term memory and are kept otherwise.
+
+        A chain's overview stays with the page it was made at, unless that is one of them.
+        """
+        gone = set(seqs)
+        for chain in sorted({self.chain_of(seq) for seq in gone}):
+            made_at, text = self._overviews.pop(chain, (NONE, ""))
+            self._part(self.pages_of(chain), gone)
+            if text and made_at not in gone:
+                self._overviews[self.chain_of(made_at)] = made_at, text
+
+    def links(self, seqs: Iterable[int]) -> list[int]:
+        """Return for each page the one it continues, or -1."""
+        return list(map(self.before, seqs))
+
+    def as_plain(self, seqs: Collection[int]) -> list[Any]:
+        """Return links and overviews of whole chains, given by all their pages, as msgpack can store them."""
+        linked = [[before, seq] for seq in seqs if (before := self.before(seq)) != NONE]
+        firsts = sorted({self.chain_of(seq) for seq in seqs} & self._overviews.keys())
+        return [linked, [list(self._overviews[first]) for first in firsts]]
+
+    def restore(self, plain: Sequence[Any]) -> None:
+        """Enter what ``as_plain`` told; a link that can't be any more is left out."""
+        linked, overviews = plain
+        for before, seq in linked:
+            if self.can_link(before, seq):
+                self.link(before, seq)
+        for seq, text in overviews:
+            self.set_overview(seq, text)
+
+    def _part(self, pages: list[int], gone: Collection[int]) -> None:
+        """Cut the links of a whole chain that have an end in ``gone``, and name its parts."""
+        if len(pages) < 2:  # no link, and perhaps beyond the columns
+            return
+        for earlier, later in pairwise(pages):
+            if earlier in gone or later in gone:
+                self._next[earlier] = self._previous[later] = NONE
+        for seq in pages:
+            before = self._previous[seq]
+            self._first[seq] = seq if before == NONE else self._first[before]
 
     def _grow(self, count: int) -> None:
         missing = range(len(self._first), count)

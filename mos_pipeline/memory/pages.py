@@ -1,20 +1,20 @@
-"""All pages of a store, in columns, and their ids."""
+"""All pages of a store, in columns."""
 
 from __future__ import annotations
 
-import re
 from array import array
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mos_pipeline.errors import InputError
 
-__all__ = ["PageIds", "PageTable"]
+__all__ = ["FORGOTTEN", "LOST", "PageTable"]
 
 NO_ROW = -1
 LOST = (1 << 32) - 1  # the scope of pages that can't be read any more
-SEQ_DIGITS = 12
+FORGOTTEN = LOST - 1  # and of those that were forgotten on request
 
 
 class PageTable:
@@ -104,10 +104,36 @@ class PageTable:
         """Enter a number whose page can't be read any more; it belongs to no one."""
         self.append(len(self), LOST)
 
+    def append_forgotten(self) -> None:
+        """Enter a number whose page was forgotten, or that stands for no page at all; it belongs to no one."""
+        self.append(len(self), FORGOTTEN)
+
+    def forget(self, seqs: Iterable[int]) -> None:
+        """Make pages nobody's, without a vector; those that are lost or forgotten already stay as they are.
+
+        Views of their scopes' pages that were handed out before stay as they were.
+
+        Raises:
+            IndexError: there is no such page; nothing was changed.
+        """
+        wanted = np.unique(np.fromiter(seqs, np.int64))
+        if len(wanted) and not 0 <= wanted[0] <= wanted[-1] < len(self):
+            raise IndexError(f"there is no page {wanted[0] if wanted[0] < 0 else wanted[-1]}")
+        scopes = np.frombuffer(self._scopes, np.uint32)
+        wanted = wanted[scopes[wanted] < FORGOTTEN]
+        owners = scopes[wanted]
+        scopes[wanted] = FORGOTTEN
+        for owner in np.unique(owners).tolist():
+            self._by_scope[owner] = self._by_scope[owner].without(wanted[owners == owner])
+        self._by_scope[FORGOTTEN] = self._column(FORGOTTEN).joined(wanted)
+        rows = np.frombuffer(self._rows, np.int64)
+        self._embedded -= int((rows[wanted] != NO_ROW).sum())
+        rows[wanted] = NO_ROW
+
     @property
     def kept(self) -> int:
-        """How many pages there are, lost ones left out."""
-        return len(self) - self.count_of(LOST)
+        """How many pages there are, lost and forgotten ones left out."""
+        return len(self) - self.count_of(LOST) - self.count_of(FORGOTTEN)
 
     @property
     def embedded(self) -> int:
@@ -115,12 +141,13 @@ class PageTable:
         return self._embedded
 
     def slice(self, offset: int, limit: int) -> list[int]:
-        """Return ``limit`` pages from the ``offset``-th on, lost ones left out."""
-        lost = self.seqs_of(LOST)
-        if not len(lost):
-            return list(range(offset, min(offset + limit, len(self))))
-        kept = np.delete(np.arange(len(self)), lost)
-        return [int(seq) for seq in kept[offset : offset + limit]]
+        """Return ``limit`` pages from the ``offset``-th on, lost and forgotten ones left out."""
+        gone = np.concatenate((self.seqs_of(LOST), self.seqs_of(FORGOTTEN)))
+        gone.sort(kind="stable")
+        kept_before = gone - np.arange(len(gone))  # how many kept pages there are below each one that is gone
+        ranks = np.arange(offset, max(offset, min(offset + limit, len(self) - len(gone))))
+        seqs: list[int] = (ranks + np.searchsorted(kept_before, ranks, "right")).tolist()
+        return seqs
 
     def seqs_of(self, scope: int) -> NDArray[np.int64]:
         """Return the pages of a scope, ascending, shape (n,), int64: a read-only view of the present state, no copy."""
@@ -142,6 +169,12 @@ class _Seqs:
         self._buffer = np.empty(4, np.int64)
         self._count = 0
 
+    @classmethod
+    def of(cls, seqs: NDArray[np.int64]) -> _Seqs:
+        column = cls()
+        column.extend(seqs)
+        return column
+
     def __len__(self) -> int:
         return self._count
 
@@ -160,6 +193,12 @@ class _Seqs:
         self._buffer[self._count : stop] = seqs
         self._count = stop
 
+    def without(self, seqs: NDArray[np.int64]) -> _Seqs:
+        return _Seqs.of(np.setdiff1d(self.view(), seqs, assume_unique=True))
+
+    def joined(self, seqs: NDArray[np.int64]) -> _Seqs:
+        return _Seqs.of(np.union1d(self.view(), seqs))
+
     def view(self) -> NDArray[np.int64]:
         view = self._buffer[: self._count]
         view.flags.writeable = False
@@ -170,97 +209,3 @@ def _index(seq: int) -> int:
     if seq < 0:
         raise IndexError(f"there is no page {seq}")
     return seq
-
-
-class PageIds:
-    """From page ids to page numbers and back.
-
-    A page whose caller gave no id has an automatic one, ``{store_tag}-{seq:012x}``, which takes no memory: it is read
-    back from its text. Ids that callers give are kept in a dict. They may look like automatic ids of this store (pages
-    exported from a backup and added again), so these rules keep every id with one page for ever:
-
-    - the page that was accepted first keeps the id: where a given id is the automatic one of a lower number, the given
-      one is refused; where it is that of a number to come, that page's automatic id gets a ``+`` appended, and another
-      for as long as that is taken too;
-    - text that looks like an automatic id means a page only if the page was accepted and has that very id: not before
-      it is there, and not where its caller gave it another.
-
-    Pages are registered in the order of their numbers, also when they are read back from disk: what an id means depends
-    on it. Changing takes a lock of the owner; ``id_of`` and ``resolve`` do not.
-
-    Args:
-        store_tag: 16 hexadecimal digits in lower case, different for every store.
-
-    Raises:
-        InputError: the tag is something else.
-    """
-
-    __slots__ = ("_automatic", "_count", "_given", "_seqs", "_tag")
-
-    def __init__(self, store_tag: str) -> None:
-        if not re.fullmatch("[0-9a-f]{16}", store_tag):
-            raise InputError(f"{store_tag!r} is no store's tag; it has 16 hexadecimal digits in lower case")
-        self._tag = store_tag
-        self._automatic = re.compile(rf"{store_tag}-([0-9a-f]{{{SEQ_DIGITS}}})\+*").fullmatch
-        self._seqs: dict[str, int] = {}
-        self._given = bytearray()  # a bit for each page: did its caller give it an id?
-        self._count = 0
-
-    def register(self, page_id: str | None, seq: int) -> None:
-        """Enter an accepted page, whether its caller gave it an id or not (None).
-
-        Raises:
-            InputError: ``seq`` is below that of a page entered before, or an earlier page has the id; nothing was
-                changed.
-        """
-        if seq < self._count:
-            raise InputError(f"page {seq} comes after page {self._count - 1}; register pages in order")
-        if page_id is not None:
-            holder = self._holder(page_id, seq)
-            if holder is not None:
-                raise InputError(f"page {seq}: the id {page_id!r} is that of page {holder}; give each page its own")
-            self._seqs[page_id] = seq
-            self._mark(seq)
-        self._count = seq + 1
-
-    def lose(self, seq: int) -> None:
-        """Enter a page that can't be read any more: its automatic id means no page, and may be given to another."""
-        self.register(None, seq)
-        self._mark(seq)
-
-    def _mark(self, seq: int) -> None:
-        """Note that page ``seq`` does not have its automatic id."""
-        byte, bit = divmod(seq, 8)
-        self._given.extend(bytes(max(0, byte + 1 - len(self._given))))
-        self._given[byte] |= 1 << bit
-
-    def resolve(self, page_id: str) -> int | None:
-        """Return the number of the accepted page with this id, or None where there is none."""
-        return self._holder(page_id, self._count)
-
-    def id_of(self, seq: int, given: str | None) -> str:
-        """Return the id of page ``seq``: the one its caller gave, or the automatic one where that is None."""
-        if given is not None:
-            return given
-        page_id = f"{self._tag}-{seq:0{SEQ_DIGITS}x}"
-        while self._seqs.get(page_id, seq) < seq:
-            page_id += "+"
-        return page_id
-
-    def _holder(self, page_id: str, count: int) -> int | None:
-        """Return the page below ``count`` that has the id."""
-        seq = self._seqs.get(page_id)
-        if seq is not None:
-            return seq
-        seq = self._parsed(page_id)
-        if seq is None or seq >= count or self._has_given(seq) or self.id_of(seq, None) != page_id:
-            return None
-        return seq
-
-    def _parsed(self, page_id: str) -> int | None:
-        match = self._automatic(page_id)
-        return int(match[1], 16) if match else None
-
-    def _has_given(self, seq: int) -> bool:
-        byte, bit = divmod(seq, 8)
-        return byte < len(self._given) and bool(self._given[byte] >> bit & 1)

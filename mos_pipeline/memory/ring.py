@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from mos_pipeline.errors import InputError
 
@@ -14,7 +14,8 @@ class ShortTermRing:
     """The newest ``capacity`` items (sequence numbers) in a fixed buffer of 8 bytes each.
 
     Every ``capacity`` appended items make one batch; an item is in exactly one batch and stays in the ring until
-    newer ones push it out, whatever became of its batch. Not for several threads at once: its owner holds a lock.
+    newer ones push it out, whatever became of its batch. An item that is removed leaves its batch too, if that is not
+    complete yet. Not for several threads at once: its owner holds a lock.
 
     Args:
         capacity: items in the ring and in a batch, at least 1.
@@ -61,6 +62,14 @@ class ShortTermRing:
     def latest(self) -> list[int]:
         """Return the newest items, at most ``capacity``, oldest first."""
         return (self._slots[max(self._tail, self._first) :] + self._slots[: self._tail]).tolist()
+
+    def remove(self, seqs: Collection[int]) -> None:
+        """Take items out, wherever they are; one that isn't there is fine."""
+        tail = [seq for seq in self.tail if seq not in seqs]
+        older = [seq for seq in self._slots[max(self._tail, self._first) :] if seq not in seqs]
+        self._tail, self._first = len(tail), len(self._slots) - len(older)
+        self._slots[: self._tail] = array("q", tail)
+        self._slots[self._first :] = array("q", older)
 
     def restore(self, items: Sequence[int], unbatched: int) -> list[tuple[int, ...]]:
         """Put the ring into the state it had, and return the batches that are due, oldest first.

@@ -1,84 +1,58 @@
-"""Mid-term memory of one scope: sessions, which are pages of one topic under one summary."""
+"""Mid-term memory of one scope: its sessions and their heat."""
 
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_left, insort
+from bisect import insort
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from operator import attrgetter
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mos_pipeline import config
+from mos_pipeline.memory.columns import SeqMap, column, contains, remove
+from mos_pipeline.memory.heat import HeatQueue, heat
+from mos_pipeline.memory.keywords import KeywordIndex
+from mos_pipeline.memory.session import Placement, Session
+
 __all__ = ["MidTerm", "Placement", "Session"]
 
-
-class Placement(Protocol):
-    """Pages that go into a session; what the session begins with counts only where it is not there yet."""
-
-    @property
-    def session_id(self) -> int:
-        """The session, from ``place`` or ``reserve_id``."""
-
-    @property
-    def summary(self) -> str:
-        """The topic's summary."""
-
-    @property
-    def keywords(self) -> Sequence[str]:
-        """The topic's keywords; the session gains them."""
-
-    @property
-    def timestamp(self) -> str:
-        """The moment of founding, as text."""
-
-    @property
-    def seqs(self) -> Sequence[int]:
-        """The topic's pages."""
-
-    @property
-    def row(self) -> int:
-        """Row of the summary's embedding in the vector pool, -1 for none."""
-
-
-@dataclass(slots=True, eq=False)
-class Session:
-    """One topic's pages.
-
-    Attributes:
-        session_id: unique within the scope, ascending in the order of founding, never used again.
-        summary: the founding topic's; joining topics leave it as it is.
-        timestamp: of the founding, as given.
-        row: row of the summary's embedding in the vector pool, -1 for none; not part of a snapshot's meaning, as it
-            is another one after a restart.
-        keywords: those of all its topics, case-folded.
-        seqs: its pages, ascending.
-    """
-
-    session_id: int
-    summary: str
-    timestamp: str
-    row: int
-    keywords: set[str] = field(default_factory=set)
-    seqs: array[int] = field(default_factory=lambda: array("q"))
+_rarest_first = attrgetter("accesses", "last_visit", "session_id")
 
 
 class MidTerm:
     """The sessions of one scope. Not for several threads at once: its owner holds a lock.
 
-    Args:
-        similarity_threshold: a topic joins a session from this cosine + Jaccard on.
+    A session that was dropped doesn't come back: whatever is placed under its id later, as when a batch is read a
+    second time, changes nothing. Its pages are in no session, and only a batch made of them anew would place them.
+    Which sessions had to go depends on retrievals too, so whoever reads a store again repeats ``drop`` where it
+    happened, and doesn't ask ``evict`` again.
     """
 
-    __slots__ = ("_next_id", "_pages", "_session_ids", "_sessions", "_threshold")
+    __slots__ = (
+        "_dropped",
+        "_heats",
+        "_looked",
+        "_next_id",
+        "_places",
+        "_sessions",
+        "_settings",
+        "_settled_ids",
+        "_words",
+    )
 
-    def __init__(self, similarity_threshold: float) -> None:
-        self._threshold = similarity_threshold
+    def __init__(self, settings: config.MidTerm) -> None:
+        self._settings = settings
         self._sessions: dict[int, Session] = {}
+        self._places = SeqMap()  # the session of each page
         self._next_id = 0
-        self._pages = array("q")  # ascending, with the session of each beside it
-        self._session_ids = array("q")
+        self._settled_ids = 0  # sessions from this id on were founded since the last eviction
+        self._dropped = column()  # ascending
+        self._words = KeywordIndex()
+        self._heats = HeatQueue()  # of the sessions with fresh pages
+        self._looked = 0.0  # when the hottest was last asked for
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -94,8 +68,9 @@ class MidTerm:
 
     def session_of(self, seq: int) -> int | None:
         """Return the id of the session that holds page ``seq``, or None where none does."""
-        at = bisect_left(self._pages, seq)
-        return self._session_ids[at] if at < len(self._pages) and self._pages[at] == seq else None
+        return self._places.get(seq)
+
+    # Placing
 
     def place(
         self, keywords: Iterable[str], session_ids: NDArray[np.int64], cosines: NDArray[np.floating[Any]]
@@ -113,50 +88,178 @@ class MidTerm:
         """
         if not len(session_ids):
             return None
-        wanted = _folded(keywords)
-        overlaps = [self._jaccard(wanted, session_id) for session_id in session_ids.tolist()]
-        scores = np.asarray(cosines, np.float64) + overlaps
+        scores = np.asarray(cosines, np.float64) + self._words.jaccard(_folded(keywords), session_ids)
         best = scores.max()
-        return int(session_ids[scores == best].min()) if best >= self._threshold else None
+        return int(session_ids[scores == best].min()) if best >= self._settings.similarity_threshold else None
 
     def reserve_id(self) -> int:
         """Return the id for a session that is about to be founded; it is not given out again."""
         self._next_id += 1
         return self._next_id - 1
 
-    def apply(self, placement: Placement) -> None:
+    def apply(self, placement: Placement, now: float) -> None:
         """Enter a placement: its pages and keywords go into its session, which is founded if it is not there.
 
-        A page that is in a session stays in that one, so applying a placement twice changes nothing.
+        A page that is in a session stays in that one, so applying a placement twice changes nothing. ``now`` is in
+        seconds since 1970; a session that gains pages was visited then.
         """
-        session = self._sessions.get(placement.session_id)
+        session = self._sessions.get(placement.session_id) or self._found(placement, now)
         if session is None:
-            session = Session(placement.session_id, placement.summary, placement.timestamp, placement.row)
-            self._sessions[session.session_id] = session
-            self._next_id = max(self._next_id, session.session_id + 1)
-        session.keywords |= _folded(placement.keywords)
-        for seq in placement.seqs:
-            self._enter(session, seq)
+            return
+        keywords = _folded(placement.keywords) - session.keywords
+        session.keywords |= keywords
+        self._words.add(session.session_id, keywords)
+        joining = [seq for seq in placement.seqs if self._places.add(seq, session.session_id)]
+        for seq in joining:
+            insort(session.seqs, seq)
+            insort(session.fresh, seq)
+        if joining:
+            session.interactions += len(joining)
+            session.last_visit = max(session.last_visit, now)
+            self._heats.mark(session.session_id)
+
+    def _found(self, placement: Placement, now: float) -> Session | None:
+        if contains(self._dropped, placement.session_id):
+            return None
+        session = Session(placement.session_id, placement.summary, placement.timestamp, placement.row, last_visit=now)
+        self._sessions[session.session_id] = session
+        self._next_id = max(self._next_id, session.session_id + 1)
+        return session
 
     def set_rows(self, rows: Mapping[int, int]) -> None:
-        """Set where the summaries' embeddings are, by session id."""
-        for session_id, row in rows.items():
-            self._sessions[session_id].row = row
+        """Set where the summaries' embeddings are, by session id; ids of sessions that are gone are passed over."""
+        for session_id in rows.keys() & self._sessions.keys():
+            self._sessions[session_id].row = rows[session_id]
 
-    def _enter(self, session: Session, seq: int) -> None:
-        at = bisect_left(self._pages, seq)
-        if at < len(self._pages) and self._pages[at] == seq:
-            return
-        self._pages.insert(at, seq)
-        self._session_ids.insert(at, session.session_id)
-        insort(session.seqs, seq)
+    # Heat
 
-    def _jaccard(self, wanted: frozenset[str], session_id: int) -> float:
-        session = self._sessions.get(session_id)
+    def visit(self, session_ids: Iterable[int], now: float) -> None:
+        """Count a retrieval at ``now`` that matched these sessions; those that are gone by now are passed over."""
+        for session_id in session_ids:
+            session = self._sessions.get(session_id)
+            if session is not None:
+                session.visits += 1
+                session.accesses += 1
+                session.last_visit = max(session.last_visit, now)
+                self._reheat(session)
+
+    def heat_of(self, session: Session, now: float) -> float:
+        """Return a session's heat at ``now``."""
+        settings = self._settings
+        return heat(
+            session.visits,
+            session.interactions,
+            (now - session.last_visit) / 3600.0,
+            alpha=settings.heat_alpha,
+            beta=settings.heat_beta,
+            gamma=settings.heat_gamma,
+            recency_hours=settings.recency_hours,
+        )
+
+    def hottest(self, now: float) -> tuple[Session, float] | None:
+        """Return the hottest session at ``now`` among those with fresh pages, and its heat; None where none has any."""
+        if now < self._looked:  # the clock was set back: everything may be hotter than it was
+            for session in self._sessions.values():
+                self._reheat(session)
+        self._looked = now
+        found = self._heats.hottest(lambda session_id: self.heat_of(self._sessions[session_id], now))
+        return None if found is None else (self._sessions[found[0]], found[1])
+
+    def settle(self, now: float) -> None:
+        """Reckon the heat of every session that changed, which is otherwise put off until the hottest is asked for."""
+        self._heats.settle(lambda session_id: self.heat_of(self._sessions[session_id], now))
+
+    def analysed(self, seqs: Iterable[int], now: float) -> None:
+        """Note that pages were analysed at ``now``: they are fresh no longer, and their sessions cool down."""
+        for seq in seqs:
+            session = self._sessions.get(-1 if (held := self.session_of(seq)) is None else held)
+            if session is not None and remove(session.fresh, seq):
+                session.visits = session.interactions = 0
+                session.last_visit = now
+                self._reheat(session)
+
+    def _reheat(self, session: Session) -> None:
+        if session.fresh:
+            self._heats.mark(session.session_id)
+        else:
+            self._heats.discard(session.session_id)
+
+    # Losing
+
+    def evict(self) -> list[Session]:
+        """Drop the least frequently used sessions until there are at most ``capacity``; return them.
+
+        Those with the fewest accesses go, of equal ones the one visited longest ago, then the oldest. Sessions founded
+        since the last call go last of all: without that, none could enter where all others were retrieved once.
+        """
+        excess = len(self._sessions) - self._settings.capacity
+        new_from, self._settled_ids = self._settled_ids, self._next_id
+        if excess <= 0:
+            return []
+        candidates = sorted(self._sessions.values(), key=_rarest_first)
+        candidates.sort(key=lambda session: session.session_id >= new_from)
+        for session in candidates[:excess]:
+            self.drop(session.session_id)
+        return candidates[:excess]
+
+    def drop(self, session_id: int) -> Session | None:
+        """Take a session out for good, and return it; None where it is not there."""
+        session = self._sessions.pop(session_id, None)
         if session is None:
-            return 0.0
-        common = len(wanted & session.keywords)
-        return common / (len(wanted) + len(session.keywords) - common) if common else 0.0
+            return None
+        insort(self._dropped, session_id)
+        self._heats.discard(session_id)
+        self._words.remove(session_id)
+        self._places.remove(session.seqs)
+        return session
+
+    def remove_page(self, seq: int) -> Session | None:
+        """Take a page out; return the session that has lost it, which may be empty now, or None where none had it."""
+        session_id = self.session_of(seq)
+        if session_id is None:
+            return None
+        session = self._sessions[session_id]
+        self._places.remove([seq])
+        remove(session.seqs, seq)
+        if remove(session.fresh, seq):
+            session.interactions = max(0, session.interactions - 1)
+            self._reheat(session)
+        return session
+
+    # Snapshots
+
+    def as_plain(self) -> list[Any]:
+        """Return all of it but the rows as msgpack can store it."""
+        return [self._next_id, self._dropped.tolist(), [session.as_plain() for session in self._sessions.values()]]
+
+    @classmethod
+    def from_plain(cls, plain: Sequence[Any], settings: config.MidTerm) -> MidTerm:
+        """Return the sessions that ``as_plain`` was told of, without rows."""
+        memory = cls(settings)
+        next_id, dropped, sessions = plain
+        memory._dropped.extend(dropped)
+        for session in map(Session.from_plain, sessions):
+            memory._adopt(session)
+        memory._settled_ids = memory._next_id = max(next_id, memory._next_id)
+        present = memory.sessions
+        owners = np.repeat([session.session_id for session in present], [len(session.seqs) for session in present])
+        seqs = [np.frombuffer(session.seqs, np.int64) for session in present]
+        memory._places.fill(np.concatenate([np.empty(0, np.int64), *seqs]), owners.astype(np.int64))
+        return memory
+
+    def restore(self, session: Session) -> None:
+        """Enter a session as it was, with its pages; what is there under its id, or holds its pages, is left alone."""
+        if session.session_id in self._sessions or contains(self._dropped, session.session_id):
+            return
+        session.seqs = array("q", [seq for seq in session.seqs if self._places.add(seq, session.session_id)])
+        session.fresh = array("q", [seq for seq in session.fresh if contains(session.seqs, seq)])
+        self._adopt(session)
+
+    def _adopt(self, session: Session) -> None:
+        self._sessions[session.session_id] = session
+        self._next_id = max(self._next_id, session.session_id + 1)
+        self._words.add(session.session_id, session.keywords)
+        self._reheat(session)
 
 
 def _folded(keywords: Iterable[str]) -> frozenset[str]:

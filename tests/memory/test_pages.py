@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mos_pipeline.errors import InputError
-from mos_pipeline.memory.pages import PageIds, PageTable
+from mos_pipeline.memory.page_ids import PageIds
+from mos_pipeline.memory.pages import FORGOTTEN, LOST, PageTable
 from tests.memory import law
 
 TAG = "00c0ffee00c0ffee"
