@@ -148,6 +148,9 @@ class Store:
     )
     compression_level: int = setting(6, "zstd level", low=1, high=22)
     text_cache_bytes: int = setting(16 * MIB, "decompressed page text kept in memory", unit="bytes", low=0)
+    max_dead_ratio: float = setting(
+        0.25, "share of forgotten pages among those on the disk beyond which segments are compacted", low=0.0, high=1.0
+    )
     lock_timeout_s: float = setting(
         10.0, "how long open() waits for the orphaned writer of a dead owner", unit="seconds", low=0.0
     )
@@ -174,6 +177,8 @@ class Retrieval:
         0.5, "weight of the cosine; the plain mean of both found most evidence on LoCoMo", low=0.0
     )
     words_weight: float = setting(0.5, "weight of BM25, scaled to the query's best page", low=0.0)
+    knowledge_k: int = setting(20, "facts returned, of the user and of the assistant each", unit="facts", low=1)
+    knowledge_cosine: float = setting(0.01, "facts below this cosine are left out (MemoryOS's own)", low=-1.0, high=1.0)
     bm25_k1: float = setting(1.2, "BM25: how fast repeated words saturate", low=0.0)
     bm25_b: float = setting(0.75, "BM25: how much long pages are discounted, 0 to 1", low=0.0, high=1.0)
 

@@ -7,26 +7,36 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import fields as dataclass_fields
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
+from mos_pipeline.arguments import (
+    checked_arguments,
+    checked_count,
+    checked_id,
+    checked_metadata,
+    checked_moment,
+    checked_source,
+    checked_text,
+    checked_timestamp,
+)
 from mos_pipeline.config import Config, load_config
+from mos_pipeline.engine.compaction import CompactionResult
 from mos_pipeline.engine.engine import Engine
+from mos_pipeline.engine.retrieval import Question
 from mos_pipeline.engine.snapshot import snapshot
 from mos_pipeline.errors import ClosedError, DeadlineError, InputError, StoreError
-from mos_pipeline.memory.pages import LOST
+from mos_pipeline.memory.selection import Filter
 from mos_pipeline.memory.state import Scope
-from mos_pipeline.messages import Page, PageRecord, Retrieved, SourceMark
+from mos_pipeline.messages import Knowledge, Page, PageRecord, Profile, Retrieved, Session, SourceMark
 from mos_pipeline.metrics import Stats
 from mos_pipeline.store.verify import VerifyReport, verify_store
 
 __all__ = ["DEFAULT_ASSISTANT", "MemoryPipeline"]
 
 DEFAULT_ASSISTANT = "default_assistant_profile"
-PAGE_FIELDS = frozenset(f.name for f in dataclass_fields(Page))
 
 
 class MemoryPipeline:
@@ -108,14 +118,14 @@ class MemoryPipeline:
         """
         engine = self._open_engine()
         record = PageRecord(
-            _id("user_id", user_id),
-            _id("assistant_id", assistant_id),
-            _text("user_input", user_input),
-            _text("agent_response", agent_response),
-            _timestamp(timestamp),
-            _metadata(metadata),
-            None if page_id is None else _id("page_id", page_id),
-            _source(source),
+            checked_id("user_id", user_id),
+            checked_id("assistant_id", assistant_id),
+            checked_text("user_input", user_input),
+            checked_text("agent_response", agent_response),
+            checked_timestamp(timestamp),
+            checked_metadata(metadata),
+            None if page_id is None else checked_id("page_id", page_id),
+            checked_source(source),
         )
         return engine.intake.add(record)[0]
 
@@ -130,7 +140,7 @@ class MemoryPipeline:
         count = 0
         for item in pages:
             try:
-                self.add(**_arguments(item))
+                self.add(**checked_arguments(item))
             except InputError as error:
                 raise InputError(f"item {count}: {error}; the {count} items before it are kept") from None
             count += 1
@@ -143,9 +153,15 @@ class MemoryPipeline:
         *,
         assistant_id: str = DEFAULT_ASSISTANT,
         k: int | None = None,
+        since: str | datetime | None = None,
+        until: str | datetime | None = None,
+        where: Mapping[str, Any] | None = None,
+        max_tokens: int | None = None,
+        order: Literal["score", "time"] = "score",
+        explain: bool = False,
         timeout: float | None = None,
     ) -> Retrieved:
-        """Find the ``k`` pages of this user and assistant that tell most about ``query``, and the latest pages.
+        """Find what this user's memory with this assistant has to tell about ``query``, and the latest pages.
 
         Every page accepted before the call can be found: by its words at once, by its vector once it is embedded.
 
@@ -153,7 +169,14 @@ class MemoryPipeline:
             user_id: whose memory is searched.
             query: the question.
             assistant_id: pages belong to a user and an assistant together.
-            k: how many pages, at least 1; ``retrieval.k`` where None.
+            k: how many pages, at least 1; where None, ``retrieval.k``, or with ``max_tokens`` as many as that holds.
+            since: only pages with a timestamp from this moment on (ISO 8601 where text; UTC where it names no zone).
+            until: only pages with a timestamp up to this moment.
+            where: only pages whose metadata hold all of these keys with equal values.
+            max_tokens: about how many tokens pages and their chains' overviews may take together, best evidence first;
+                a token is taken for four characters.
+            order: "score" for the best page first, "time" for the order in which pages were accepted.
+            explain: whether each page comes with the parts of its score.
             timeout: seconds to wait for the query's vector, then words alone decide and ``degraded`` is True;
                 ``retrieval.timeout_s`` where None.
 
@@ -164,29 +187,37 @@ class MemoryPipeline:
             ClosedError: the pipeline is closed.
         """
         engine = self._open_engine()
-        k = engine.config.retrieval.k if k is None else k
-        if not isinstance(k, int) or isinstance(k, bool) or k < 1:
-            raise InputError(f"k must be a whole number of at least 1, found {k!r}")
+        if k is None and max_tokens is None:
+            k = engine.config.retrieval.k
+        if order not in {"score", "time"}:
+            raise InputError(f"order must be 'score' or 'time', found {order!r:.100}")
+        question = Question(
+            checked_text("query", query),
+            None if k is None else checked_count("k", k),
+            Filter(checked_moment("since", since), checked_moment("until", until), checked_metadata(where)),
+            None if max_tokens is None else checked_count("max_tokens", max_tokens),
+            order == "time",
+            explain,
+        )
         timeout = engine.config.retrieval.timeout_s if timeout is None else timeout
         deadline = time.monotonic() + timeout
         self._wait_restored(engine, timeout)
         scope = self._scope(engine, user_id, assistant_id)
-        _text("query", query)
         if scope is None:
             return Retrieved([], [], degraded=False)
-        return engine.retrieval.retrieve(scope, query, k, max(0.0, deadline - time.monotonic()))
+        return engine.retrieval.retrieve(scope, question, max(0.0, deadline - time.monotonic()))
 
     def get(self, page_id: str) -> Page | None:
-        """Return the page with this id, or None where there is none (or it was lost with damaged bytes)."""
+        """Return the page with this id, or None where there is none, or none any more."""
         engine = self._open_engine()
-        seq = engine.state.ids.resolve(_id("page_id", page_id))
+        seq = engine.state.ids.resolve(checked_id("page_id", page_id))
         if seq is None or seq >= engine.intake.next_seq:
             return None
         with engine.coordinator.lock:
             engine.coordinator.absorb()
-            if engine.state.pages.scope(seq) == LOST:
+            if not engine.state.pages.is_kept(seq):
                 return None
-        return engine.retrieval.pages([seq])[0]
+        return engine.browsing.pages([seq])[0]
 
     def pages(
         self,
@@ -205,8 +236,7 @@ class MemoryPipeline:
             limit: how many to return at the most, at least 1.
         """
         engine = self._open_engine()
-        if offset < 0 or limit < 1:
-            raise InputError(f"offset must be at least 0 and limit at least 1, found {offset!r} and {limit!r}")
+        offset, limit = checked_count("offset", offset, 0), checked_count("limit", limit)
         with engine.coordinator.lock:
             engine.coordinator.absorb()
             if user_id is None:
@@ -215,7 +245,97 @@ class MemoryPipeline:
                 scope = self._scope(engine, user_id, assistant_id)
                 mine = engine.state.pages.seqs_of(scope.number).tolist() if scope is not None else []
                 seqs = mine[offset : offset + limit]
-        return engine.retrieval.pages(seqs)
+        return engine.browsing.pages(seqs)
+
+    def sessions(
+        self, user_id: str, *, assistant_id: str = DEFAULT_ASSISTANT, offset: int = 0, limit: int = 100
+    ) -> list[Session]:
+        """Return the topics of mid-term memory, hottest first; ``offset`` and ``limit`` as in ``pages``."""
+        engine, scope = self._restored_scope(user_id, assistant_id)
+        offset, limit = checked_count("offset", offset, 0), checked_count("limit", limit)
+        return [] if scope is None else engine.browsing.sessions(scope, offset, limit)
+
+    def profile(self, user_id: str, *, assistant_id: str = DEFAULT_ASSISTANT) -> Profile:
+        """Return what is known of the user as a person; its text is empty while nothing is."""
+        engine, scope = self._restored_scope(user_id, assistant_id)
+        return Profile("", "") if scope is None else engine.browsing.profile(scope)
+
+    def knowledge(
+        self,
+        user_id: str,
+        *,
+        assistant_id: str = DEFAULT_ASSISTANT,
+        about: Literal["user", "assistant"] = "user",
+        offset: int = 0,
+        limit: int = 100,
+    ) -> list[Knowledge]:
+        """Return facts, the newest last: about the user, or what the assistant said of itself to this user."""
+        engine, scope = self._restored_scope(user_id, assistant_id)
+        if about not in {"user", "assistant"}:
+            raise InputError(f"about must be 'user' or 'assistant', found {about!r:.100}")
+        offset, limit = checked_count("offset", offset, 0), checked_count("limit", limit)
+        if scope is None:
+            return []
+        return engine.browsing.knowledge(scope, offset, limit, of_user=about == "user")
+
+    def forget(
+        self,
+        user_id: str | None = None,
+        *,
+        assistant_id: str | None = None,
+        session_id: int | None = None,
+        page_id: str | None = None,
+    ) -> int:
+        """Forget pages for good, with everything that was derived from them; return how many there were.
+
+        They are not found any more from the moment of return, and stay forgotten whatever dies. What was derived from
+        them and from other pages together (summaries, overviews, the profile) is made again from the others, in the
+        background. Their bytes are gone from the disk after the next compaction.
+
+        Args:
+            user_id: every page of this user.
+            assistant_id: only those with this assistant; with all of them where None (one session: the default one).
+            session_id: only the pages of this session of the user's, see ``sessions``.
+            page_id: this page alone; nothing else is named then.
+
+        Raises:
+            InputError: neither or too much is named.
+            StoreFullError: there is no room to note it; nothing was forgotten.
+            DeadlineError: the store is still being read.
+            ClosedError: the pipeline is closed.
+        """
+        engine = self._open_engine()
+        self._wait_restored(engine, engine.config.retrieval.timeout_s)
+        if page_id is not None:
+            if any(given is not None for given in (user_id, assistant_id, session_id)):
+                raise InputError("forget: a page_id names the page alone; leave out user, assistant and session")
+            return engine.removal.page(checked_id("page_id", page_id))
+        if user_id is None:
+            raise InputError("forget: name a user_id, or a page_id")
+        checked_id("user_id", user_id)
+        if assistant_id is not None:
+            checked_id("assistant_id", assistant_id)
+        if session_id is not None:
+            return engine.removal.session(user_id, assistant_id or DEFAULT_ASSISTANT, session_id)
+        return engine.removal.user(user_id, assistant_id)
+
+    def compact(self, timeout: float | None = None) -> CompactionResult:
+        """Write the segments again without what was forgotten; return what that has changed.
+
+        It happens by itself, too, once more than ``store.max_dead_ratio`` of the store is forgotten.
+
+        Args:
+            timeout: seconds to wait at the most; it goes on in the background then.
+
+        Raises:
+            DeadlineError: it is not done yet.
+            StoreError: the disk failed; the segments stay as they were.
+            InputError: the pipeline was opened with ``workers=False``.
+        """
+        engine = self._open_engine()
+        if engine.supervisor is None:
+            raise InputError("compact: the pipeline was opened with workers=False, so nobody works; open it without")
+        return engine.compact(timeout)
 
     def users(self) -> list[str]:
         """Return the ids of all users, in the order of their first pages."""
@@ -306,12 +426,17 @@ class MemoryPipeline:
         return self._engine
 
     def _scope(self, engine: Engine, user_id: str, assistant_id: str) -> Scope | None:
-        return engine.state.find(_id("user_id", user_id), _id("assistant_id", assistant_id))
+        return engine.state.find(checked_id("user_id", user_id), checked_id("assistant_id", assistant_id))
+
+    def _restored_scope(self, user_id: str, assistant_id: str) -> tuple[Engine, Scope | None]:
+        engine = self._open_engine()
+        self._wait_restored(engine, engine.config.retrieval.timeout_s)
+        return engine, self._scope(engine, user_id, assistant_id)
 
     def _wait_restored(self, engine: Engine, timeout: float) -> None:
         if not engine.restored.wait(timeout):
             raise DeadlineError(
-                f"{self!r}: the store is still being read after {timeout} s; give retrieve a longer timeout"
+                f"{self!r}: the store is still being read after {timeout} s; give it more time (retrieve's timeout, setting retrieval.timeout_s)"
             )
         if engine.restore_error is not None:
             raise StoreError(f"{self!r}: the store could not be read; run verify() on it") from engine.restore_error
@@ -322,52 +447,3 @@ class MemoryPipeline:
             f"{message}: {stats.backlog_pages} pages wait to be embedded, {stats.unwritten} pieces to be written; "
             "wait longer, or look at stats() for what holds them up"
         )
-
-
-def _id(name: str, value: object) -> str:
-    if type(value) is not str or not value:
-        raise InputError(f"{name} must be a string that is not empty, found {value!r}")
-    return value
-
-
-def _text(name: str, value: object) -> str:
-    if type(value) is not str:
-        raise InputError(f"{name} must be a string, found {type(value).__name__}")
-    return value
-
-
-def _timestamp(value: object) -> str:
-    if value is None:
-        return time.strftime("%Y-%m-%d %H:%M:%S")
-    if isinstance(value, datetime):
-        return value.isoformat(sep=" ")
-    return _text("timestamp", value)
-
-
-def _metadata(value: object) -> dict[str, Any] | None:
-    if value is None:
-        return None
-    # A dict first: asking an abstract class costs microseconds where its code is not in the processor's cache.
-    if (type(value) is dict or isinstance(value, Mapping)) and set(map(type, value)) <= {str}:
-        return value if type(value) is dict else dict(value)
-    raise InputError(f"metadata must be a mapping with string keys, found {value!r:.200}")
-
-
-def _source(value: object) -> SourceMark | None:
-    if value is None:
-        return None
-    if type(value) is SourceMark and type(value.digest) is bytes and type(value.ordinal) is int and value.ordinal >= 0:
-        return value
-    raise InputError(f"source must be a SourceMark of bytes and a whole number of at least 0, found {value!r}")
-
-
-def _arguments(item: Mapping[str, Any] | Page) -> dict[str, Any]:
-    if isinstance(item, Page):
-        return {name: getattr(item, name) for name in PAGE_FIELDS}
-    if not isinstance(item, Mapping):
-        raise InputError(f"expected a Page or a mapping with add's arguments, found {type(item).__name__}")
-    unknown = item.keys() - PAGE_FIELDS
-    missing = {"user_id", "user_input", "agent_response"} - item.keys()
-    if unknown or missing:
-        raise InputError(f"unknown fields {sorted(unknown)}, missing fields {sorted(missing)}")
-    return dict(item)

@@ -62,6 +62,11 @@ class Batches:
         """Batches begun and not applied yet."""
         return sum(len(flow.batches) for flow in self._flows.values())
 
+    def under_way(self, scope: Scope) -> list[int]:
+        """Return the pages of ``scope`` whose batches have begun and are not applied yet."""
+        flow = self._flows.get(scope.number)
+        return [seq for batch in flow.batches for seq in batch.seqs] if flow is not None else []
+
     def begin(self, scope: Scope, seqs: list[int]) -> None:
         """Take the next pages of ``scope``; their tasks begin once all of them are embedded."""
         self._flows.setdefault(scope.number, ScopeFlow()).batches.append(Batch(tuple(seqs)))

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+import time
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
 
-from mos_pipeline.engine.checkpoints import checkpoint, encode_checkpoints
+from mos_pipeline.config import Store
+from mos_pipeline.engine.batches import Batches
+from mos_pipeline.engine.checkpoints import encode_checkpoints, take
 from mos_pipeline.engine.derived import Derived
 from mos_pipeline.engine.desk import Desk
 from mos_pipeline.engine.embedding import Embedding
@@ -25,9 +26,11 @@ from mos_pipeline.engine.forgetting import Forgetting
 from mos_pipeline.engine.intake import Intake
 from mos_pipeline.engine.persistence import WRITER, Persistence
 from mos_pipeline.memory.state import MemoryState
+from mos_pipeline.messages import pack_seqs
 from mos_pipeline.runtime.supervisor import Outcome
 from mos_pipeline.store.codec import NO_PAGE, FrameKind
-from mos_pipeline.store.reading import FrameMove, PageReader
+from mos_pipeline.store.journal import Journal
+from mos_pipeline.store.reading import PageReader
 from mos_pipeline.store.segments import FrameAddress, SegmentReader
 
 __all__ = ["Compaction", "CompactionResult"]
@@ -35,6 +38,7 @@ __all__ = ["Compaction", "CompactionResult"]
 logger = logging.getLogger(__name__)
 
 SCOPES_AT_ONCE = 16  # in one frame, and in one step
+PAUSE_S = 60.0  # after one that failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +51,11 @@ class CompactionResult:
 
 @dataclass(slots=True, eq=False)
 class _Waiter:
+    """Someone who waits for a compaction; without a ``result``, ``reason`` tells why."""
+
     event: threading.Event = field(default_factory=threading.Event)
     result: CompactionResult | None = None
+    reason: str = ""
 
 
 class _Phase(Enum):
@@ -63,10 +70,10 @@ class Compaction:
 
     def __init__(
         self,
-        max_dead_ratio: float,
-        frame_pages: int,
+        config: Store,
         state: MemoryState,
         forgetting: Forgetting,
+        batches: Batches,
         derived: Derived,
         persistence: Persistence,
         intake: Intake,
@@ -75,11 +82,12 @@ class Compaction:
         embedding: Embedding,
         desk: Desk,
     ) -> None:
-        """Begin by itself once more than ``max_dead_ratio`` of the pages on the disk are forgotten ones."""
-        self._max_dead_ratio = max_dead_ratio
-        self._frame_pages = frame_pages
+        """Begin by itself once more than ``store.max_dead_ratio`` of the pages on the disk are forgotten ones."""
+        self._max_dead_ratio = config.max_dead_ratio
+        self._frame_pages = config.frame_pages
         self._state = state
         self._forgetting = forgetting
+        self._batches = batches
         self._derived = derived
         self._persistence = persistence
         self._intake = intake
@@ -92,7 +100,10 @@ class Compaction:
         self._served = list[_Waiter]()  # by the one under way
         self._next_scope = 0
         self._upto = 0
+        self._journals: frozenset[Journal] = frozenset()
+        self._dead: set[int] = set()
         self._superseded: FrameAddress | None = None
+        self._not_before = 0.0
         self.may_begin = False  # not before the store is restored
 
     @property
@@ -117,7 +128,7 @@ class Compaction:
             case _Phase.CHECKPOINTS:
                 self._write_checkpoints()
                 return True
-            case _Phase.JOURNAL if self._persistence.left_journals(self._upto):
+            case _Phase.JOURNAL if self._persistence.left(self._upto, self._journals):
                 self._rewrite()
         return False
 
@@ -125,18 +136,23 @@ class Compaction:
         if self._desk.supervisor is None:
             return False
         dead = len(self._forgetting.dead)
-        return bool(self._waiting) or dead > self._max_dead_ratio * (self._state.pages.kept + dead)
+        if self._waiting:
+            return True
+        return dead > self._max_dead_ratio * (self._state.pages.kept + dead) and time.monotonic() > self._not_before
 
     def _begin(self) -> None:
         self._served, self._waiting = self._waiting, []
         self._phase, self._next_scope, self._superseded = _Phase.CHECKPOINTS, 0, None
+        if not self._embedding.has_pool:  # so there is nothing but pages and their words
+            self._leave_journal()
 
     def _write_checkpoints(self) -> None:
         scopes = self._state.scopes[self._next_scope : self._next_scope + SCOPES_AT_ONCE]
         self._next_scope += len(scopes)
         self._derived.flush()  # what has happened before comes before
-        read = self._embedding.pool.read if self._embedding.has_pool else None
-        body = encode_checkpoints([checkpoint(self._state, scope) for scope in scopes], read)
+        read = self._embedding.pool.read
+        taken = [take(self._state, scope, self._batches.under_way(scope), read) for scope in scopes]
+        body = encode_checkpoints(taken, self._derived.dimension)
         self._persistence.frame(FrameKind.STATE, body, NO_PAGE, self._note_place)
         if self._next_scope >= len(self._state.scopes):
             self._leave_journal()
@@ -149,7 +165,7 @@ class Compaction:
         self._phase = _Phase.JOURNAL
         self._dead = set(self._forgetting.dead)
         self._upto = self._intake.rotate()
-        self._persistence.rotated()
+        self._journals = self._persistence.rotated()
 
     def _rewrite(self) -> None:
         self._phase = _Phase.REWRITING
@@ -166,17 +182,24 @@ class Compaction:
         self._phase = _Phase.REST
         if outcome.fate != "done":
             logger.error("the segments could not be compacted: %s; they stay as they are", outcome.error)
-            self._end(None)
+            self._not_before = time.monotonic() + PAUSE_S
+            self._end(None, f"{outcome.error}; the segments stay as they are")
             return
-        self._reader.moved([FrameMove.of(move) for move in outcome.result["moved"]])
+        self._reader.moved(outcome.result["moved"])
         self._segments.drop(outcome.result["removed"])
         self._forgetting.dead = [seq for seq in self._forgetting.dead if seq not in self._dead]
         result = CompactionResult(outcome.result["before"], outcome.result["after"])
         logger.info("compacted: %d bytes in segments before, %d after", result.before, result.after)
         self._end(result)
 
-    def _end(self, result: CompactionResult | None) -> None:
+    def give_up(self) -> None:
+        """Tell those who still wait that the pipeline is closed."""
+        self._served += self._waiting
+        self._waiting.clear()
+        self._end(None, "the pipeline was closed meanwhile; what was forgotten stays so, and goes with the next one")
+
+    def _end(self, result: CompactionResult | None, reason: str = "") -> None:
         for waiter in self._served:
-            waiter.result = result
+            waiter.result, waiter.reason = result, reason
             waiter.event.set()
         self._served.clear()

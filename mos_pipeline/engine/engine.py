@@ -12,17 +12,26 @@ from queue import SimpleQueue
 from typing import Any
 
 from mos_pipeline.config import Config
+from mos_pipeline.engine.aside import Aside
+from mos_pipeline.engine.batches import LLM, Batches
+from mos_pipeline.engine.browsing import Browsing
+from mos_pipeline.engine.compaction import Compaction, CompactionResult
 from mos_pipeline.engine.coordinator import Call, Coordinator
 from mos_pipeline.engine.derived import Derived
 from mos_pipeline.engine.desk import Desk
+from mos_pipeline.engine.embedding import EMBEDDER, Embedding
+from mos_pipeline.engine.forgetting import Forgetting
 from mos_pipeline.engine.indexing import Indexing
 from mos_pipeline.engine.intake import Intake
 from mos_pipeline.engine.persistence import WRITER, Persistence
-from mos_pipeline.engine.processing import EMBEDDER, LLM, Processing
+from mos_pipeline.engine.processing import Processing
+from mos_pipeline.engine.promotion import Promotion
+from mos_pipeline.engine.removal import Removal
 from mos_pipeline.engine.replay import Replay
 from mos_pipeline.engine.restore import PagesOutOfOrderError, Restore
 from mos_pipeline.engine.retrieval import Retrieval
-from mos_pipeline.errors import ModelMismatchError, ModelNotFoundError, WorkerError
+from mos_pipeline.engine.visits import Visits
+from mos_pipeline.errors import DeadlineError, ModelMismatchError, ModelNotFoundError, StoreError, WorkerError
 from mos_pipeline.memory.state import MemoryState
 from mos_pipeline.runtime.shared_memory import SHM_FOLDER, sweep
 from mos_pipeline.runtime.start import InheritedFd
@@ -98,31 +107,80 @@ class Engine:
         self.reader = PageReader(store.segments, config.store.text_cache_bytes)
         self.persistence = Persistence(config.store, self.reader, self.desk, store.retire)
         self.derived = Derived(self.persistence, config.store)
-        self.indexing = Indexing(self.state, self.reader, self.derived)
+        self.indexing = Indexing(self.state, self.reader, self.derived, config.retrieval)
         self.intake = Intake(
             self.state,
             config.backlog,
             store.new_journal,
             store.retire,
-            lambda: self.inbox.put(None),
+            self._wake,
             power=config.store.durability == "power",
         )
+        self.embedding = Embedding(self.desk, config.embedding.in_flight_texts)
+        aside = Aside(self.state, self.reader, self.derived)
+        self.promotion = Promotion(
+            config.long_term, self.state, self.reader, self.derived, self.desk, self.embedding
+        )
+        batches = Batches(
+            self.state, self.reader, self.derived, self.desk, self.embedding, aside, self.promotion.consider
+        )
         self.processing = Processing(
-            config, self.state, self.reader, self.persistence, self.derived, self.desk, self.intake.worked_off
+            config.short_term.capacity,
+            self.state,
+            self.reader,
+            self.persistence,
+            self.derived,
+            self.embedding,
+            aside,
+            batches,
+            self.intake.worked_off,
+        )
+        self.visits = Visits(self.derived, self.promotion, self._wake)
+        forgetting = Forgetting(
+            self.state, self.indexing, self.processing, self.promotion, self.derived, self.embedding
+        )
+        self.compaction = Compaction(
+            config.store,
+            self.state,
+            forgetting,
+            batches,
+            self.derived,
+            self.persistence,
+            self.intake,
+            self.reader,
+            store.segments,
+            self.embedding,
+            self.desk,
         )
         self.coordinator = Coordinator(
-            self.state, self.intake, self.indexing, self.processing, self.persistence, self.derived, self.inbox
+            self.state,
+            self.intake,
+            self.indexing,
+            self.processing,
+            self.persistence,
+            self.derived,
+            self.promotion,
+            forgetting,
+            self.visits,
+            self.compaction,
+            self.inbox,
         )
+        self.browsing = Browsing(self.state, self.coordinator, self.reader)
         self.retrieval = Retrieval(
             config.retrieval,
             self.state,
             self.intake,
             self.coordinator,
-            self.processing,
-            self.reader,
+            self.embedding,
+            self.visits,
+            self.browsing,
             self.desk,
         )
+        self.removal = Removal(self.state, self.coordinator, self.intake, self.reader)
         return Restore(store, self.state, self.intake, self.reader, self.persistence)
+
+    def _wake(self) -> None:
+        self.inbox.put(None)
 
     def _roles(self) -> list[Role]:
         config, store = self.config, self.config.store
@@ -163,17 +221,20 @@ class Engine:
 
     def _derive_all(self, restore: Restore) -> None:
         identity = self.store.manifest.embedding
-        if identity is not None:
-            self.processing.pool = self._new_pool(identity["dimension"])
-        replay = Replay(self.state, self.indexing, self.store.segments, restore.sizes, self.processing.pool)
+        pool = None if identity is None else self._new_pool(identity["dimension"])
+        replay = Replay(self.state, self.indexing, self.store.segments, restore.sizes, pool)
         if replay.run(restore.derived, self.coordinator.breathe):
             self.intake.add_backlog(replay.backlog)
             for scope in self.state.scopes:
                 self.indexing.page_came(scope)
                 self.processing.resume(scope, replay.without_vector.pop(scope.number, []))
+            self.compaction.may_begin = True
 
     def _new_pool(self, dimension: int) -> VectorPool:
-        return VectorPool(dimension, self.config.embedding.slab_bytes, self.store.folder.root)
+        pool = VectorPool(dimension, self.config.embedding.slab_bytes, self.store.folder.root)
+        self.embedding.provide(pool)
+        self.derived.dimension = dimension
+        return pool
 
     def _changed(self, role: str) -> None:
         self.inbox.put(lambda: self._take_change(role))
@@ -185,8 +246,8 @@ class Engine:
         if state.error is not None:
             kind = ModelNotFoundError if state.error.startswith("ModelNotFoundError") else WorkerError
             self.coordinator.fail(kind(state.error.removeprefix("ModelNotFoundError: ")), writing=role == WRITER)
-            self.processing.ready = self.processing.ready and role != EMBEDDER  # nothing more is given out
-        elif role == EMBEDDER and not self.processing.ready:
+            self.embedding.ready = self.embedding.ready and role != EMBEDDER  # nothing more is given out
+        elif role == EMBEDDER and not self.embedding.ready:
             self._embedder_ready({key: state.info[key] for key in IDENTITY})
 
     def _embedder_ready(self, identity: dict[str, Any]) -> None:
@@ -202,10 +263,25 @@ class Engine:
             return
         if stored is None:
             self.persistence.identity(identity)
-        if self.processing.pool is None:
-            self.processing.pool = self._new_pool(identity["dimension"])
+        if not self.embedding.has_pool:
+            self._new_pool(identity["dimension"])
         self.model = identity
-        self.processing.ready = self.desk.prompt = True
+        self.embedding.ready = self.desk.prompt = True
+
+    def compact(self, timeout: float | None) -> CompactionResult:
+        """Have the segments compacted, and wait for it.
+
+        Raises:
+            DeadlineError: it is not done in time; it goes on.
+            StoreError: it failed.
+        """
+        waiter = self.compaction.new_waiter()
+        self.inbox.put(partial(self.compaction.request, waiter))
+        if not waiter.event.wait(timeout):
+            raise DeadlineError(f"{self.store.folder.root}: not compacted within {timeout} s; it goes on")
+        if waiter.result is None:
+            raise StoreError(f"{self.store.folder.root}: not compacted: {waiter.reason}")
+        return waiter.result
 
     def close(self) -> None:
         """Make everything safe and stop; pages not worked off yet wait for the next opening."""
@@ -216,10 +292,10 @@ class Engine:
             if self.supervisor is not None:
                 self.supervisor.close(deadline)
             self.coordinator.settle()
+            self.compaction.give_up()
             self._leave_journals()
         finally:
-            if self.processing.pool is not None:
-                self.processing.pool.close()
+            self.embedding.close()
             self.store.close()
 
     def _leave_journals(self) -> None:

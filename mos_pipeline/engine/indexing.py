@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from mos_pipeline.engine.derived import Derived
 from mos_pipeline.engine.frames import WordFrame, decode_words
-from mos_pipeline.memory.pages import LOST
+from mos_pipeline.memory.pages import FORGOTTEN
 from mos_pipeline.memory.state import MemoryState, Scope
 from mos_pipeline.memory.words import analyse
 from mos_pipeline.messages import decode_record
@@ -56,6 +56,12 @@ class Indexing:
         scope.indexed = stop
         return stop < len(seqs)
 
+    def forget(self, scope: Scope, seqs: Sequence[int]) -> None:
+        """Take pages out of the words; for as long as they are still among the scope's pages."""
+        known = self._state.pages.seqs_of(scope.number)[: scope.indexed]
+        scope.indexed -= int(np.isin(known, seqs).sum())
+        scope.words.remove(seqs)
+
     def restore(self, bodies: list[bytes]) -> None:
         """Enter stored words, of each scope as far as they go without a gap; the rest is read from the texts later."""
         frames = [frame for body in bodies if (frame := decode_words(body)) is not None]
@@ -79,7 +85,7 @@ class Indexing:
         order = once[np.argsort(numbers, kind="stable")]
         numbers = np.sort(numbers)
         for number in np.unique(numbers).tolist():
-            if number == LOST:
+            if number >= FORGOTTEN:
                 continue
             mine = order[np.searchsorted(numbers, number) : np.searchsorted(numbers, number, "right")]
             scope = self._state.scopes[number]

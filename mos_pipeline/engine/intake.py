@@ -183,10 +183,16 @@ class Intake:
                 self._journal = None
             return self._next_seq
 
-    def restore(self, heads: PageHeads, pages: int) -> None:
-        """Enter the next ``pages`` pages, accepted before the store was closed; their rings are not filled by this."""
+    def restore(self, heads: PageHeads, pages: int, is_gone: Callable[[int], bool]) -> None:
+        """Enter the next ``pages`` pages, accepted before the store was closed; their rings are not filled by this.
+
+        ``is_gone(seq)`` tells whether a page was forgotten, so that its id may be that of a later one.
+        """
         first, last = self._next_seq, self._next_seq + pages - 1
         for place, page_id in heads.page_ids:
+            holder = self._state.ids.resolve(page_id)
+            if holder is not None and is_gone(holder):
+                self._state.ids.release(page_id)
             self._register(page_id, first + place)
         if not heads.page_ids or heads.page_ids[-1][0] < pages - 1:
             self._state.ids.register(None, last)

@@ -115,15 +115,16 @@ class Persistence:
         if due is not None and due <= time.monotonic():
             self.hand_over(everything=due > 0.0)
 
-    def rotated(self) -> None:
-        """Note that no page comes to the present journal any more: it goes once its pages are in segments."""
+    def rotated(self) -> frozenset[Journal]:
+        """Note that no page comes to the present journal any more; return the journals that hold pages."""
         previous, self._current = self._current, None
         if previous is not None:
             self._retire_if_done(previous)
+        return frozenset(self._left)
 
-    def left_journals(self, upto: int) -> bool:
-        """Whether every page below ``upto`` is in a segment, and no journal holds one of them."""
-        return self.written(upto) and all(journal is self._current for journal in self._left)
+    def left(self, upto: int, journals: frozenset[Journal]) -> bool:
+        """Whether every page below ``upto`` is in a flushed segment, and ``journals`` are removed."""
+        return self.written(upto) and journals.isdisjoint(self._left)
 
     def frame(
         self, kind: FrameKind, body: bytes, last_page: int, written: Callable[[FrameAddress], None] | None = None

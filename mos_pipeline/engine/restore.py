@@ -11,10 +11,11 @@ import numpy as np
 
 from mos_pipeline.engine.intake import Accepted, Intake
 from mos_pipeline.engine.persistence import Persistence
+from mos_pipeline.memory.pages import FORGOTTEN
 from mos_pipeline.memory.state import MemoryState
 from mos_pipeline.store.codec import FrameKind, unpack_pages
 from mos_pipeline.store.folder import Damage
-from mos_pipeline.store.heads import PageHeads, heads_of
+from mos_pipeline.store.heads import NO_SCOPE, PageHeads, heads_of
 from mos_pipeline.store.journal import RECORD_OVERHEAD, Journal
 from mos_pipeline.store.reading import PageFrame, PageReader
 from mos_pipeline.store.recovery import OpenStore
@@ -64,6 +65,7 @@ class Restore:
         self._known = SeqRanges()
         self.derived: list[FrameAddress] = []
         self._highest = -1
+        self._forgotten: set[int] = set()
         self.sizes = array("I")
 
     def pages(self, *, sort: bool = False) -> None:
@@ -83,6 +85,7 @@ class Restore:
             self._enter(run)
         while len(self._state.pages) <= self._highest:  # a new page must not inherit a lost one's vector
             self._lost_page()
+        self._forget()
         self._fill_rings()
 
     def _runs(self) -> Iterator[_Run]:
@@ -123,11 +126,27 @@ class Restore:
             self._lost_page()
         scopes = [self._state.scope(user_id, assistant_id) for user_id, assistant_id in run.heads.scopes]
         numbers = np.array([scope.number for scope in scopes], np.uint32)
-        self._state.pages.extend(numbers[np.frombuffer(run.heads.scope_of, "<u4")])
+        places = np.frombuffer(run.heads.scope_of, "<u4")
+        mine = np.full(len(places), FORGOTTEN, np.uint32)
+        mine[places != NO_SCOPE] = numbers[places[places != NO_SCOPE]]
+        self._state.pages.extend(mine)
         self.sizes.extend(run.sizes)
-        self._intake.restore(run.heads, len(run.sizes))
+        self._forgotten.update(run.heads.forgotten)
+        self._intake.restore(run.heads, len(run.sizes), self._is_gone)
         if run.journal is not None:
-            self._persistence.page(run.first_seq, Accepted(scopes[0], run.journal, run.offset, run.sizes[0]))
+            scope = scopes[0] if scopes else None
+            self._persistence.page(run.first_seq, Accepted(scope, run.journal, run.offset, run.sizes[0]))
+
+    def _is_gone(self, seq: int) -> bool:
+        return seq in self._forgotten or self._state.pages.scope(seq) == FORGOTTEN
+
+    def _forget(self) -> None:
+        """Take out what tombstones name; a page of theirs that was lost stays lost."""
+        seqs = [seq for seq in self._forgotten if seq < len(self._state.pages)]
+        self._state.pages.forget(seqs)
+        for seq in self._state.pages.seqs_of(FORGOTTEN).tolist():
+            self.sizes[seq] = 0
+        self._state.ids.forget_all(set(self._state.pages.seqs_of(FORGOTTEN).tolist()))
 
     def _fill_rings(self) -> None:
         for scope in self._state.scopes:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from mos_pipeline.engine.checkpoints import Checkpoint
+from mos_pipeline.engine.checkpoints import Checkpoint, enter
 from mos_pipeline.engine.events import BatchDone, Event, Forgotten, Promoted, Visited
 from mos_pipeline.engine.promotion import enter_promotion
 from mos_pipeline.memory.outcomes import BatchOutcome, Placed
-from mos_pipeline.memory.pages import FORGOTTEN, LOST
+from mos_pipeline.memory.pages import LOST
 from mos_pipeline.memory.state import MemoryState, Scope
 from mos_pipeline.runtime.vector_pool import VectorPool
 
@@ -32,6 +32,7 @@ class Retelling:
         self._state = state
         self._pool = pool
         self.batched = np.zeros(pages, bool)
+        self._untold: dict[int, int] = {}  # forgotten pages that memory may still tell of, and their scopes' numbers
 
     def events(self, events: Iterable[Event]) -> None:
         """Enter events, in their order."""
@@ -55,16 +56,22 @@ class Retelling:
         """Put scopes' memory in place of what was told of them before."""
         for checkpoint in checkpoints:
             scope = self._state.scope(checkpoint.user_id, checkpoint.assistant_id)
-            self._pool.free(scope.session_rows)
-            ...
+            self._untold = {seq: number for seq, number in self._untold.items() if number != scope.number}
+            mine = self._state.pages.seqs_of(scope.number)
+            self.batched[mine[mine < len(self.batched)]] = False
+            enter(checkpoint, self._state, scope, self._pool)
+            self._tells_of(scope, [seq for seq in checkpoint.batched if self._known(seq)])
+            for seq in checkpoint.batched:
+                if not self._known(seq):
+                    scope.mid_term.remove_page(seq)
 
     def forget_the_rest(self) -> None:
         """Forget what was forgotten at last, and then everything was killed before that was written."""
-        gone = self._state.pages.seqs_of(FORGOTTEN)
-        gone = gone[gone < len(self.batched)]
-        for scope in self._state.scopes:
-            if mine := [seq for seq in gone.tolist() if self._state.tells_of(scope, seq)]:
-                self._forget(scope, mine)
+        by_scope: dict[int, list[int]] = {}
+        for seq, number in self._untold.items():
+            by_scope.setdefault(number, []).append(seq)
+        for number, seqs in by_scope.items():
+            self._forget(self._state.scopes[number], seqs)
 
     def _batch(self, scope: Scope, done: BatchDone) -> list[tuple[int, npt.NDArray[np.float16]]]:
         """Enter a batch; return the ids of the sessions it founded, with their summaries' vectors."""
@@ -73,7 +80,7 @@ class Retelling:
             return []
         if not _joins_known(scope, done.outcome.placed):
             return []  # the session it joined was lost with a damaged frame: its pages are placed again
-        self.batched[seqs] = True
+        self._tells_of(scope, seqs)
         self._pool.release(self._state.apply(scope, self._without_lost(done.outcome)))
         ids = [entry.session_id for entry in done.outcome.placed if entry.founded]
         return list(zip(ids, done.vectors, strict=True))
@@ -105,8 +112,15 @@ class Retelling:
             rows.append(int(row))
         return rows
 
-    def _forget(self, scope: Scope, seqs: Iterable[int]) -> None:
-        forgotten = self._state.forget(scope, list(seqs))
+    def _tells_of(self, scope: Scope, seqs: Sequence[int]) -> None:
+        """Note that memory tells of pages."""
+        self.batched[list(seqs)] = True
+        self._untold |= {seq: scope.number for seq in seqs if not self._state.pages.is_kept(seq)}
+
+    def _forget(self, scope: Scope, seqs: Sequence[int]) -> None:
+        for seq in seqs:
+            self._untold.pop(seq, None)
+        forgotten = self._state.forget(scope, seqs)
         self._pool.release(forgotten.rows)
         self.batched[[seq for seq in forgotten.redo if seq < len(self.batched)]] = False
 

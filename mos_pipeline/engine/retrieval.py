@@ -1,26 +1,60 @@
-"""Finding pages: the query's vector from the embedder, its words, and both searches joined. In the caller's thread."""
+"""Finding: the query's vector from the embedder, its words, both searches joined, and what is known of the user.
+
+In the caller's thread. Nothing here changes the state; which sessions were matched is left as a note for the
+coordinator.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Iterator
+from operator import itemgetter
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from mos_pipeline.config import Retrieval as RetrievalConfig
+from mos_pipeline.engine.browsing import Browsing
 from mos_pipeline.engine.coordinator import Coordinator
 from mos_pipeline.engine.desk import Desk
+from mos_pipeline.engine.embedding import EMBEDDER, Embedding
 from mos_pipeline.engine.intake import Intake
-from mos_pipeline.engine.processing import EMBEDDER, Processing
-from mos_pipeline.memory.ranking import Ranked, join
+from mos_pipeline.engine.visits import Visits
+from mos_pipeline.memory.ranking import Dense, Ranked, Weights, join, two_level
+from mos_pipeline.memory.selection import Budget, Filter
 from mos_pipeline.memory.state import MemoryState, Scope
+from mos_pipeline.memory.word_index import Shape, WordScores
 from mos_pipeline.memory.words import query_terms
-from mos_pipeline.messages import Hit, Page, Retrieved, decode_record
+from mos_pipeline.messages import Hit, KnowledgeHit, Page, Parts, Retrieved
 from mos_pipeline.runtime.supervisor import Outcome
-from mos_pipeline.store.reading import PageReader
 
-__all__ = ["Retrieval"]
+__all__ = ["Question", "Retrieval"]
+
+Vector = npt.NDArray[np.float16]
+
+Ranking = Callable[[int], list[Ranked]]
+
+
+class Question(NamedTuple):
+    """What is asked for.
+
+    Attributes:
+        query: the text.
+        k: how many pages; as many as the budget holds where None.
+        filter: what pages must be like.
+        max_tokens: the budget of pages and overviews; none where None.
+        in_time_order: whether the pages come in the order of acceptance, not best first.
+        explain: whether each page comes with the parts of its score.
+    """
+
+    query: str
+    k: int | None
+    filter: Filter = Filter()
+    max_tokens: int | None = None
+    in_time_order: bool = False
+    explain: bool = False
 
 
 class _QueryVector:
@@ -28,7 +62,7 @@ class _QueryVector:
 
     def __init__(self, desk: Desk, query: str) -> None:
         self._came = threading.Event()
-        self._vector: npt.NDArray[np.float16] | None = None
+        self._vector: Vector | None = None
         self._desk = desk
         self._unit_id = desk.submit(EMBEDDER, "query", [query], self._take, urgent=True, direct=True)
 
@@ -37,7 +71,7 @@ class _QueryVector:
             self._vector = np.frombuffer(outcome.result, np.float16)
         self._came.set()
 
-    def wait(self, deadline: float) -> npt.NDArray[np.float16] | None:
+    def wait(self, deadline: float) -> Vector | None:
         if not self._came.wait(max(0.0, deadline - time.monotonic())):
             self._desk.withdraw(EMBEDDER, self._unit_id)  # or a model that loads slowly would begin with old questions
         return self._vector
@@ -52,64 +86,107 @@ class Retrieval:
         state: MemoryState,
         intake: Intake,
         coordinator: Coordinator,
-        processing: Processing,
-        reader: PageReader,
+        embedding: Embedding,
+        visits: Visits,
+        browsing: Browsing,
         desk: Desk,
     ) -> None:
         self._config = config
         self._state = state
         self._intake = intake
         self._coordinator = coordinator
-        self._processing = processing
-        self._reader = reader
+        self._embedding = embedding
+        self._visits = visits
+        self._browsing = browsing
         self._desk = desk
+        self._shape = Shape(config.bm25_k1, config.bm25_b, config.window_words)
+        self._weights = Weights(config.dense_weight, config.words_weight, config.window_weight, config.sitting_weight)
 
-    def retrieve(self, scope: Scope, query: str, k: int, timeout_s: float) -> Retrieved:
-        """Return the ``k`` best pages of ``scope``, and its latest ones."""
+    def retrieve(self, scope: Scope, question: Question, timeout_s: float) -> Retrieved:
+        """Return what ``scope`` has to tell about a question, and its latest pages."""
         deadline = time.monotonic() + timeout_s
         with self._intake.lock:
             latest = scope.ring.latest()  # before catching up: what is read below must be known by then
-        asked = _QueryVector(self._desk, query) if self._desk.supervisor is not None else None
+        asked = _QueryVector(self._desk, question.query) if self._desk.supervisor is not None else None
         with self._coordinator.lock:  # while the embedder is at it
             self._coordinator.catch_up(scope)
-            words, word_scores = scope.words.search(query_terms(query), k1=self._config.bm25_k1, b=self._config.bm25_b)
+            words = scope.words.view(self._shape)
+        found = words.search(query_terms(question.query))
         vector = asked.wait(deadline) if asked is not None else None
-        dense, dense_scores = np.empty(0, np.int64), np.empty(0, np.float32)
-        pool = self._processing.pool
-        if not self._processing.ready:  # not started, or a model other than the store's: never compare the two
+        if not self._embedding.ready:  # not started, or a model other than the store's: never compare the two
             vector = None
-        if vector is not None and pool is not None:
-            dense, dense_scores = pool.scores(scope.page_rows, vector)
-        ranked = join(
-            dense,
-            dense_scores,
-            words,
-            word_scores,
-            dense_weight=self._config.dense_weight,
-            words_weight=self._config.words_weight,
-            k=k,
+        hits = self._hits(scope, question, self._ranking(scope, vector, found))
+        return Retrieved(
+            hits,
+            self._browsing.pages(latest),
+            degraded=vector is None,
+            user_knowledge=self._knowledge(scope, vector, of_user=True),
+            assistant_knowledge=self._knowledge(scope, vector, of_user=False),
+            profile=scope.long_term.profile.text,
+            overviews=[text for text in dict.fromkeys(hit.overview for hit in hits) if text],
         )
-        return Retrieved(self._hits(ranked), self.pages(latest), degraded=vector is None)
 
-    def _hits(self, ranked: list[Ranked]) -> list[Hit]:
-        pages = self.pages([hit.doc for hit in ranked])
+    def _ranking(self, scope: Scope, vector: Vector | None, words: WordScores) -> Ranking:
+        """Return what gives the best pages, as many as it is asked for."""
+        if vector is None:
+            return lambda k: join(words, Dense.none(), self._weights, k=k)
+        dense = Dense(*self._embedding.pool.scores(scope.page_rows, vector))
+        if self._config.method == "two-level":
+            sessions, relevance = self._embedding.pool.scores(scope.session_rows, vector)
+            pages = self._pages_of(scope, sessions)
+            return lambda k: two_level(pages, relevance, dense, k=k)
+        return lambda k: join(words, dense, self._weights, k=k)
+
+    def _pages_of(self, scope: Scope, session_ids: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
+        with self._coordinator.lock:
+            sessions = [scope.mid_term.get(session_id) for session_id in session_ids.tolist()]
+            return [np.array(session.seqs if session is not None else (), np.int64) for session in sessions]
+
+    def _hits(self, scope: Scope, question: Question, ranking: Ranking) -> list[Hit]:
+        """Return the best that pass, and leave a note which sessions they belong to."""
+        budget, chosen = Budget(question.max_tokens), list[tuple[int, Hit]]()
+        for part in _parts_of(ranking, question.k or self._config.k):
+            for seq, hit in self._read(scope, question, part):
+                if len(chosen) == question.k:
+                    break
+                page = hit.page
+                if question.filter.passes(page.timestamp, page.metadata):
+                    if budget.takes((page.user_input, page.agent_response), hit.overview):
+                        chosen.append((seq, hit))
+            if len(chosen) == question.k or budget.spent:
+                break
+        if question.in_time_order:
+            chosen.sort(key=itemgetter(0))
+        self._visits.note(scope, {hit.session_id for _, hit in chosen if hit.session_id is not None})
+        return [hit for _, hit in chosen]
+
+    def _read(self, scope: Scope, question: Question, ranked: list[Ranked]) -> list[tuple[int, Hit]]:
+        """Return pages with all that is told of them; those forgotten since they were ranked are left out."""
+        with self._coordinator.lock:
+            kept = [one for one in ranked if self._state.pages.is_kept(one.doc)]
+            told = [(self._state.chains.overview(one.doc), scope.mid_term.session_of(one.doc)) for one in kept]
+        pages = self._browsing.pages([one.doc for one in kept])
         return [
-            Hit(hit.score, page, hit.dense, hit.words, self._state.chains.overview(hit.doc))
-            for hit, page in zip(ranked, pages, strict=True)
+            (one.doc, Hit(one.score, page, one.dense, one.words, *about, _parts(one) if question.explain else None))
+            for one, page, about in zip(kept, pages, told, strict=True)
         ]
 
-    def pages(self, seqs: list[int]) -> list[Page]:
-        """Return pages by sequence number."""
-        return [self._page(seq, record) for seq, record in zip(seqs, self._reader.read_many(seqs), strict=True)]
+    def _knowledge(self, scope: Scope, vector: Vector | None, *, of_user: bool) -> list[KnowledgeHit]:
+        if vector is None:
+            return []
+        tags, cosines = self._embedding.pool.scores(scope.fact_rows(of_user=of_user), vector)
+        order = np.argsort(-cosines, kind="stable")
+        near = [(float(cosines[at]), int(tags[at])) for at in order if cosines[at] >= self._config.knowledge_cosine]
+        return self._browsing.knowledge_hits(scope, near, of_user=of_user, limit=self._config.knowledge_k)
 
-    def _page(self, seq: int, record: bytes) -> Page:
-        fields = decode_record(record)
-        return Page(
-            self._state.ids.id_of(seq, fields.page_id),
-            fields.user_id,
-            fields.assistant_id,
-            fields.user_input,
-            fields.agent_response,
-            fields.timestamp,
-            fields.metadata or {},
-        )
+
+def _parts_of(ranking: Ranking, first: int) -> Iterator[list[Ranked]]:
+    """Yield all pages, best first: ``first`` of them at first, and more each time, as filters pass over some."""
+    done, size = 0, first
+    while len(ranked := ranking(size)) > done:
+        yield ranked[done:]
+        done, size = len(ranked), 8 * size
+
+
+def _parts(ranked: Ranked) -> Parts:
+    return Parts(ranked.dense, ranked.words, ranked.window, ranked.sitting)

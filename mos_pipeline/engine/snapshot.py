@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from mos_pipeline.engine.batches import LLM
+from mos_pipeline.engine.embedding import EMBEDDER
 from mos_pipeline.engine.engine import Engine
 from mos_pipeline.engine.persistence import WRITER
-from mos_pipeline.engine.processing import EMBEDDER, LLM
 from mos_pipeline.metrics import Stats, WorkerStats
 
 __all__ = ["snapshot"]
@@ -14,7 +15,8 @@ def snapshot(engine: Engine) -> Stats:
     """Return the engine's figures at this moment."""
     with engine.coordinator.lock:
         engine.coordinator.absorb()
-        state, scopes, pool = engine.state, list(engine.state.scopes), engine.processing.pool
+        state, scopes = engine.state, list(engine.state.scopes)
+        usage = engine.embedding.pool.usage if engine.embedding.has_pool else None
         aside = {seq: reason for scope in scopes for seq, reason in scope.aside.items()}
         pages = engine.retrieval.pages(list(aside))
         return Stats(
@@ -24,11 +26,11 @@ def snapshot(engine: Engine) -> Stats:
             sessions=sum(len(scope.mid_term) for scope in scopes),
             backlog_pages=state.pages.kept - state.pages.embedded - sum(state.pages.row(seq) < 0 for seq in aside),
             backlog_bytes=engine.intake.backlog_bytes,
-            in_flight_texts=engine.processing.texts_in_flight,
+            in_flight_texts=engine.embedding.in_flight,
             unwritten=engine.persistence.outstanding,
             restored=engine.restored.is_set(),
-            vectors=pool.usage.used if pool is not None else 0,
-            vector_bytes=pool.usage.allocated_bytes if pool is not None else 0,
+            vectors=usage.used if usage is not None else 0,
+            vector_bytes=usage.allocated_bytes if usage is not None else 0,
             set_aside={page.page_id: reason for page, reason in zip(pages, aside.values(), strict=True)},
             model=engine.model,
             damage=[f"{item.path}, offset {item.offset}: {item.reason}" for item in engine.store.damage],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +73,14 @@ class PageTable:
             IndexError: there is no such page.
         """
         return self._scopes[_index(seq)]
+
+    def is_kept(self, seq: int) -> bool:
+        """Return whether page ``seq`` is somebody's: neither lost nor forgotten.
+
+        Raises:
+            IndexError: there is no such page.
+        """
+        return self._scopes[_index(seq)] < FORGOTTEN
 
     def row(self, seq: int) -> int:
         """Return the row of page ``seq`` in the vector pool, or -1 where it has no vector.

@@ -143,6 +143,13 @@ class MidTerm:
                 session.last_visit = max(session.last_visit, now)
                 self._reheat(session)
 
+    def set_visits(self, session_id: int, visits: int, last_visit: float, accesses: int) -> None:
+        """Set what visits have come to; a session that is gone is passed over."""
+        session = self._sessions.get(session_id)
+        if session is not None:
+            session.visits, session.last_visit, session.accesses = visits, last_visit, accesses
+            self._reheat(session)
+
     def heat_of(self, session: Session, now: float) -> float:
         """Return a session's heat at ``now``."""
         settings = self._settings

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from mos_pipeline.config import Config
 from mos_pipeline.memory.chains import Chains
@@ -144,6 +145,13 @@ class MemoryState:
         for session in gone:
             self.chains.cut_all(session.seqs)
         return [session.row for session in gone if session.row >= 0]
+
+    def adopt(self, scope: Scope, mid_term: list[Any], chains: list[Any], long_term: list[Any]) -> None:
+        """Put what ``as_plain`` told of a scope's memory in place of what it has; nothing has a vector row then."""
+        self.chains.cut_all(self.pages.seqs_of(scope.number).tolist())
+        self.chains.restore(chains)
+        scope.mid_term = MidTerm.from_plain(mid_term, self._config.mid_term)
+        scope.long_term = LongTerm.from_plain(long_term, self._config.long_term)
 
     # Long-term memory
 

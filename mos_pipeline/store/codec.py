@@ -73,14 +73,12 @@ class FrameKind(IntEnum):
     ASIDE = 4
     WORDS = 5  # words of pages
     STATE = 6  # scopes' mid- and long-term memory; replaces what frames of SCOPE_KINDS said before
-    PROMOTION = 7
-    FORGOTTEN = 8
-    HEAT = 9
+    EVENTS = 7  # what happened to scopes' mid- and long-term memory
 
 
 # What frames of these kinds tell of a scope, a later STATE frame tells anew.
 SCOPE_KINDS = frozenset(
-    (FrameKind.BATCH, FrameKind.STATE, FrameKind.PROMOTION, FrameKind.FORGOTTEN, FrameKind.HEAT),
+    (FrameKind.BATCH, FrameKind.STATE, FrameKind.EVENTS),
 )
 
 

@@ -1,0 +1,120 @@
+"""A scope's mid- and long-term memory as a whole: STATE frames, which replace what the events before them tell.
+
+A body is ``[[scope, …], dimension, vectors]``; a scope is the fields of ``Checkpoint`` without its vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from mos_pipeline.memory.long_term import Fact
+from mos_pipeline.memory.session import Session
+from mos_pipeline.memory.state import MemoryState, Scope
+from mos_pipeline.messages import decode, encode, pack_seqs, unpack_seqs
+from mos_pipeline.runtime.vector_pool import VectorPool
+from mos_pipeline.store.codec import pack_vectors, unpack_vectors
+
+__all__ = ["Checkpoint", "decode_checkpoints", "encode_checkpoints", "enter", "take"]
+
+Vectors = npt.NDArray[np.float16]
+
+
+class Checkpoint(NamedTuple):
+    """A scope's memory at one moment.
+
+    Attributes:
+        batched: the pages whose batches are applied, ascending.
+        mid_term, chains, long_term: as their ``as_plain`` tells them.
+        remake: pages that the profile is to be made from anew.
+        with_vector: for each session, fact of the user and fact of the assistant, in this order: has it a vector?
+        vectors: float16 (v, dimension), of those that have one.
+    """
+
+    user_id: str
+    assistant_id: str
+    batched: list[int]
+    mid_term: list[Any]
+    chains: list[Any]
+    long_term: list[Any]
+    remake: list[int]
+    with_vector: list[bool]
+    vectors: Vectors
+
+
+def take(state: MemoryState, scope: Scope, under_way: Collection[int], read: Callable[[list[int]], Vectors]) -> Checkpoint:
+    """Return the scope's memory as it is now.
+
+    Args:
+        state: what the scope is part of.
+        scope: whose memory.
+        under_way: pages whose batches have begun and are not applied.
+        read: returns the vectors of rows.
+    """
+    pages = state.pages.seqs_of(scope.number)[: scope.given]
+    batched = pages[~np.isin(pages, [*scope.gaps, *under_way])].tolist()
+    rows = [bearer.row for group in _groups(scope) for bearer, _ in group.bearers]
+    return Checkpoint(
+        scope.user_id,
+        scope.assistant_id,
+        batched,
+        scope.mid_term.as_plain(),
+        state.chains.as_plain(batched),
+        scope.long_term.as_plain(),
+        scope.remake,
+        [row >= 0 for row in rows],
+        read([row for row in rows if row >= 0]),
+    )
+
+
+class _Group(NamedTuple):
+    """What has a vector: its owner key in the pool, and each with its tag there."""
+
+    owner: int
+    bearers: list[tuple[Session | Fact, int]]
+
+
+def _groups(scope: Scope) -> Iterator[_Group]:
+    """Yield all that has a vector, in the order of ``with_vector``."""
+    yield _Group(scope.session_rows, [(session, session.session_id) for session in scope.mid_term.sessions])
+    for of_user in (True, False):
+        facts = scope.facts(of_user=of_user).facts
+        yield _Group(scope.fact_rows(of_user=of_user), [(fact, scope.fact_tag(fact.fact_id)) for fact in facts])
+
+
+def encode_checkpoints(checkpoints: Sequence[Checkpoint], dimension: int) -> bytes:
+    """Return the frame body of checkpoints."""
+    empty = np.empty((0, dimension), np.float16)
+    vectors = np.concatenate([empty, *(one.vectors for one in checkpoints if len(one.vectors))])
+    packed = [one[:-1] for one in (one._replace(batched=pack_seqs(one.batched)) for one in checkpoints)]
+    return encode([packed, dimension, pack_vectors(vectors)])
+
+
+def decode_checkpoints(body: bytes) -> list[Checkpoint]:
+    """Return what ``encode_checkpoints`` was given."""
+    packed, dimension, vectors = decode(body)
+    rows, first, found = unpack_vectors(vectors, dimension), 0, list[Checkpoint]()
+    for user, assistant, batched, *rest, with_vector in packed:
+        last = first + sum(with_vector)
+        found.append(Checkpoint(user, assistant, unpack_seqs(batched), *rest, with_vector, rows[first:last]))
+        first = last
+    return found
+
+
+def enter(checkpoint: Checkpoint, state: MemoryState, scope: Scope, pool: VectorPool) -> None:
+    """Put the checkpoint in place of what is known of ``scope``."""
+    pool.release([bearer.row for group in _groups(scope) for bearer, _ in group.bearers if bearer.row >= 0])
+    state.adopt(scope, checkpoint.mid_term, checkpoint.chains, checkpoint.long_term)
+    scope.remake = list(checkpoint.remake)
+    vectors, has_vector = iter(checkpoint.vectors), iter(checkpoint.with_vector)
+    for owner, bearers in _groups(scope):
+        mine = [(bearer, tag, next(vectors)) for bearer, tag in bearers if next(has_vector)]
+        if mine:
+            rows = pool.allocate(owner, len(mine))
+            pool.write(rows, np.array([vector for _, _, vector in mine]))
+            pool.commit(rows, np.array([tag for _, tag, _ in mine], np.int64))
+            for (bearer, _, _), row in zip(mine, rows.tolist(), strict=True):
+                bearer.row = row
