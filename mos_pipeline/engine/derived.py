@@ -33,7 +33,7 @@ class Derived:
         self._vector_seqs = list[npt.NDArray[np.int64]]()
         self._vectors = list[npt.NDArray[np.float16]]()
         self._batches = list[BatchFrame]()
-        self._words: tuple[array[Any], ...] = (array("q"), array("I"), array("I"), array("B"))
+        self._words: tuple[array[Any], ...] = (array("q"), array("I"), array("I"), array("B"), array("I"))
 
     @property
     def empty(self) -> bool:
@@ -59,13 +59,14 @@ class Derived:
         if sum(len(batch.seqs) for batch in self._batches) >= SMALL * self._frame_pages:
             self._flush_batches()
 
-    def words(self, seq: int, hashes: npt.NDArray[np.uint32], counts: npt.NDArray[np.uint8]) -> None:
-        """Take the distinct words of page ``seq``: hashes uint32 (n,) and how often each comes, uint8 (n,)."""
-        seqs, sizes, all_hashes, all_counts = self._words
+    def words(self, seq: int, hashes: npt.NDArray[np.uint32], counts: npt.NDArray[np.uint8], sitting: int) -> None:
+        """Take the distinct words of page ``seq``, uint32 (n,), how often each comes, uint8 (n,), and its sitting."""
+        seqs, sizes, all_hashes, all_counts, sittings = self._words
         seqs.append(seq)
         sizes.append(len(hashes))
         all_hashes.frombytes(hashes.tobytes())
         all_counts.frombytes(counts.tobytes())
+        sittings.append(sitting)
         self._came()
         if len(seqs) >= SMALL * self._frame_pages:
             self._flush_words()

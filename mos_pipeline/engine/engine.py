@@ -98,7 +98,7 @@ class Engine:
         self.reader = PageReader(store.segments, config.store.text_cache_bytes)
         self.persistence = Persistence(config.store, self.reader, self.desk, store.retire)
         self.derived = Derived(self.persistence, config.store)
-        self.indexing = Indexing(self.state, self.reader, self.derived)
+        self.indexing = Indexing(self.state, self.reader, self.derived, config.retrieval)
         self.intake = Intake(
             self.state,
             config.backlog,

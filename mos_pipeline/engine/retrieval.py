@@ -13,8 +13,10 @@ from mos_pipeline.engine.coordinator import Coordinator
 from mos_pipeline.engine.desk import Desk
 from mos_pipeline.engine.intake import Intake
 from mos_pipeline.engine.processing import EMBEDDER, Processing
-from mos_pipeline.memory.ranking import Ranked, join
+from mos_pipeline.memory.bm25 import Shape
+from mos_pipeline.memory.ranking import Dense, Ranked, Weights, join, two_level
 from mos_pipeline.memory.state import MemoryState, Scope
+from mos_pipeline.memory.word_index import WordScores
 from mos_pipeline.memory.words import query_terms
 from mos_pipeline.messages import Hit, Page, Retrieved, decode_record
 from mos_pipeline.runtime.supervisor import Outcome
@@ -63,6 +65,8 @@ class Retrieval:
         self._processing = processing
         self._reader = reader
         self._desk = desk
+        self._shape = Shape(config.bm25_k1, config.bm25_b, config.window_words)
+        self._weights = Weights(config.dense_weight, config.words_weight, config.window_weight, config.sitting_weight)
 
     def retrieve(self, scope: Scope, query: str, k: int, timeout_s: float) -> Retrieved:
         """Return the ``k`` best pages of ``scope``, and its latest ones."""
@@ -72,24 +76,28 @@ class Retrieval:
         asked = _QueryVector(self._desk, query) if self._desk.supervisor is not None else None
         with self._coordinator.lock:  # while the embedder is at it
             self._coordinator.catch_up(scope)
-            words, word_scores = scope.words.search(query_terms(query), k1=self._config.bm25_k1, b=self._config.bm25_b)
+            words = scope.words.view(self._shape)
+        found = words.search(query_terms(query))
         vector = asked.wait(deadline) if asked is not None else None
-        dense, dense_scores = np.empty(0, np.int64), np.empty(0, np.float32)
-        pool = self._processing.pool
         if not self._processing.ready:  # not started, or a model other than the store's: never compare the two
             vector = None
-        if vector is not None and pool is not None:
-            dense, dense_scores = pool.scores(scope.page_rows, vector)
-        ranked = join(
-            dense,
-            dense_scores,
-            words,
-            word_scores,
-            dense_weight=self._config.dense_weight,
-            words_weight=self._config.words_weight,
-            k=k,
-        )
+        ranked = self._ranked(scope, vector, found, k)
         return Retrieved(self._hits(ranked), self.pages(latest), degraded=vector is None)
+
+    def _ranked(self, scope: Scope, vector: npt.NDArray[np.float16] | None, words: WordScores, k: int) -> list[Ranked]:
+        pool = self._processing.pool
+        if vector is None or pool is None:
+            return join(words, Dense.none(), self._weights, k=k)
+        dense = Dense(*pool.scores(scope.page_rows, vector))
+        if self._config.method == "two-level":
+            sessions, relevance = pool.scores(scope.session_rows, vector)
+            return two_level(self._pages_of(scope, sessions), relevance, dense, k=k)
+        return join(words, dense, self._weights, k=k)
+
+    def _pages_of(self, scope: Scope, session_ids: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
+        with self._coordinator.lock:
+            sessions = [scope.mid_term.get(session_id) for session_id in session_ids.tolist()]
+            return [np.array(session.seqs if session is not None else (), np.int64) for session in sessions]
 
     def _hits(self, ranked: list[Ranked]) -> list[Hit]:
         pages = self.pages([hit.doc for hit in ranked])
