@@ -94,5 +94,5 @@ def checked_moment(name: str, value: object) -> datetime | None:
         return None
     found = value if isinstance(value, datetime) else moment(checked_text(name, value))
     if found is None:
-        raise InputError(f"{name} must be a datetime or ISO 8601 text such as 2026-03-01 10:00:00, found {value!r:.100}")
+        raise InputError(f"{name} must be a datetime or ISO 8601 text (2026-03-01 10:00:00), found {value!r:.100}")
     return found if found.tzinfo is not None else found.replace(tzinfo=UTC)

@@ -173,10 +173,20 @@ class Retrieval:
     timeout_s: float = setting(
         5.0, "how long retrieve waits for the query's vector before it answers by words alone", unit="seconds", low=0.0
     )
-    dense_weight: float = setting(
-        0.5, "weight of the cosine; the plain mean of both found most evidence on LoCoMo", low=0.0
+    method: str = setting(
+        "joined",
+        "how pages are ranked: vectors and words joined, or (two-level) MemoryOS's own search, sessions before pages",
+        choices=("joined", "two-level"),
     )
-    words_weight: float = setting(0.5, "weight of BM25, scaled to the query's best page", low=0.0)
+    dense_weight: float = setting(0.6, "weight of the cosine", low=0.0)
+    words_weight: float = setting(0.4, "weight of the page's BM25, scaled to the query's best page", low=0.0)
+    window_weight: float = setting(0.3, "weight of the BM25 of a page with its neighbours, scaled alike", low=0.0)
+    sitting_weight: float = setting(0.2, "weight of the BM25 of the page's whole sitting, scaled alike", low=0.0)
+    window_words: float = setting(40.0, "so much a neighbour lends to a page's window", unit="words", low=0.0)
+    sitting_key: str = setting("session", "where in a page's metadata its source names the sitting it belongs to")
+    sitting_gap_hours: float = setting(
+        1.0, "pages without such a name that lie so far apart in time belong to two sittings", unit="hours", low=0.0
+    )
     knowledge_k: int = setting(20, "facts returned, of the user and of the assistant each", unit="facts", low=1)
     knowledge_cosine: float = setting(0.01, "facts below this cosine are left out (MemoryOS's own)", low=-1.0, high=1.0)
     bm25_k1: float = setting(1.2, "BM25: how fast repeated words saturate", low=0.0)

@@ -436,7 +436,8 @@ class MemoryPipeline:
     def _wait_restored(self, engine: Engine, timeout: float) -> None:
         if not engine.restored.wait(timeout):
             raise DeadlineError(
-                f"{self!r}: the store is still being read after {timeout} s; give it more time (retrieve's timeout, setting retrieval.timeout_s)"
+                f"{self!r}: the store is still being read after {timeout} s; give it more time (retrieve's timeout, "
+                "or the setting retrieval.timeout_s)"
             )
         if engine.restore_error is not None:
             raise StoreError(f"{self!r}: the store could not be read; run verify() on it") from engine.restore_error

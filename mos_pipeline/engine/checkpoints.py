@@ -45,7 +45,9 @@ class Checkpoint(NamedTuple):
     vectors: Vectors
 
 
-def take(state: MemoryState, scope: Scope, under_way: Collection[int], read: Callable[[list[int]], Vectors]) -> Checkpoint:
+def take(
+    state: MemoryState, scope: Scope, under_way: Collection[int], read: Callable[[list[int]], Vectors]
+) -> Checkpoint:
     """Return the scope's memory as it is now.
 
     Args:

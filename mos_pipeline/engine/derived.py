@@ -39,7 +39,7 @@ class Derived:
         self._vectors = list[npt.NDArray[np.float16]]()
         self._events = list[Event]()
         self._event_pages = 0
-        self._words: tuple[array[Any], ...] = (array("q"), array("I"), array("I"), array("B"))
+        self._words: tuple[array[Any], ...] = (array("q"), array("I"), array("I"), array("B"), array("I"))
         self.dimension = 0
 
     @property
@@ -67,13 +67,14 @@ class Derived:
         if self._event_pages >= SMALL * self._frame_pages:
             self._flush_events()
 
-    def words(self, seq: int, hashes: npt.NDArray[np.uint32], counts: npt.NDArray[np.uint8]) -> None:
-        """Take the distinct words of page ``seq``: hashes uint32 (n,) and how often each comes, uint8 (n,)."""
-        seqs, sizes, all_hashes, all_counts = self._words
+    def words(self, seq: int, hashes: npt.NDArray[np.uint32], counts: npt.NDArray[np.uint8], sitting: int) -> None:
+        """Take the distinct words of page ``seq``, uint32 (n,), how often each comes, uint8 (n,), and its sitting."""
+        seqs, sizes, all_hashes, all_counts, sittings = self._words
         seqs.append(seq)
         sizes.append(len(hashes))
         all_hashes.frombytes(hashes.tobytes())
         all_counts.frombytes(counts.tobytes())
+        sittings.append(sitting)
         self._came()
         if len(seqs) >= SMALL * self._frame_pages:
             self._flush_words()

@@ -118,9 +118,7 @@ class Engine:
         )
         self.embedding = Embedding(self.desk, config.embedding.in_flight_texts)
         aside = Aside(self.state, self.reader, self.derived)
-        self.promotion = Promotion(
-            config.long_term, self.state, self.reader, self.derived, self.desk, self.embedding
-        )
+        self.promotion = Promotion(config.long_term, self.state, self.reader, self.derived, self.desk, self.embedding)
         batches = Batches(
             self.state, self.reader, self.derived, self.desk, self.embedding, aside, self.promotion.consider
         )

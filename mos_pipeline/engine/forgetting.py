@@ -64,7 +64,9 @@ class Forgetting:
             scope.aside.pop(seq, None)
         forgotten = self._state.forget(scope, gone)
         rows += forgotten.rows
-        scope.gaps = sorted({*scope.gaps, *forgotten.redo}.intersection(pages.seqs_of(scope.number)[: scope.given].tolist()))
+        scope.gaps = sorted(
+            {*scope.gaps, *forgotten.redo}.intersection(pages.seqs_of(scope.number)[: scope.given].tolist())
+        )
         if self._embedding.has_pool:
             self._embedding.pool.release(rows)
         self._derived.event(Event(scope.user_id, scope.assistant_id, Forgotten(seqs)))

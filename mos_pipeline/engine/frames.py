@@ -38,12 +38,14 @@ class WordFrame(NamedTuple):
         sizes: distinct words of each page, uint32 (n,).
         hashes: uint32 (sum of sizes,): word hashes, page after page.
         counts: uint8 (sum of sizes,).
+        sittings: the number of each page's sitting in its scope, uint32 (n,).
     """
 
     seqs: npt.NDArray[np.int64]
     sizes: npt.NDArray[np.uint32]
     hashes: npt.NDArray[np.uint32]
     counts: npt.NDArray[np.uint8]
+    sittings: npt.NDArray[np.uint32]
 
 
 def encode_vectors(seqs: npt.NDArray[np.int64], vectors: npt.NDArray[np.float16]) -> bytes:
@@ -59,22 +61,28 @@ def decode_vectors(body: bytes) -> VectorFrame:
 
 def encode_words(frame: WordFrame) -> bytes:
     """Return the frame body for words, marked with the analyser that found them."""
-    seqs, sizes, hashes, counts = frame
-    columns = (seqs.astype("<i8"), sizes.astype("<u4"), hashes.astype("<u4"), counts)
+    seqs, sizes, hashes, counts, sittings = frame
+    columns = (seqs.astype("<i8"), sizes.astype("<u4"), hashes.astype("<u4"), counts, sittings.astype("<u4"))
     return encode([analyser_id(), *(column.tobytes() for column in columns)])
 
 
 def decode_words(body: bytes) -> WordFrame | None:
-    """Return what ``encode_words`` was given; None where another analyser (another stemmer's version) found them."""
-    analyser, seqs, sizes, hashes, counts = decode(body)
-    if analyser != analyser_id():
-        return None
-    return WordFrame(
+    """Return what ``encode_words`` was given.
+
+    None where another analyser (another stemmer's version) found them, or where they tell no sittings, as in the first
+    form of this frame, which also lacks the words of names and dates: such words are found again from the texts.
+    """
+    analyser, seqs, sizes, hashes, counts, *sittings = decode(body)
+    if len(sittings) > 1:
+        raise ValueError(f"{len(sittings) - 1} columns too many")
+    frame = WordFrame(
         np.frombuffer(seqs, "<i8"),
         np.frombuffer(sizes, "<u4"),
         np.frombuffer(hashes, "<u4"),
         np.frombuffer(counts, np.uint8),
+        np.frombuffer(sittings[0] if sittings else b"", "<u4"),
     )
+    return frame if sittings and analyser == analyser_id() else None
 
 
 def encode_aside(seq: int, reason: str) -> bytes:

@@ -7,24 +7,28 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from mos_pipeline.config import Retrieval
 from mos_pipeline.engine.derived import Derived
 from mos_pipeline.engine.frames import WordFrame, decode_words
 from mos_pipeline.memory.pages import FORGOTTEN
+from mos_pipeline.memory.sittings import Sitting, next_sitting
 from mos_pipeline.memory.state import MemoryState, Scope
-from mos_pipeline.memory.words import analyse
-from mos_pipeline.messages import decode_record
+from mos_pipeline.memory.words import analyse_page
+from mos_pipeline.messages import PageRecord, decode_record
 from mos_pipeline.store.reading import PageReader
 
 __all__ = ["Indexing"]
 
 
 class Indexing:
-    """Words of pages: who still has to be indexed. Owned by the coordinator."""
+    """Words and sittings of pages: who still has to be indexed. Owned by the coordinator."""
 
-    def __init__(self, state: MemoryState, reader: PageReader, derived: Derived) -> None:
+    def __init__(self, state: MemoryState, reader: PageReader, derived: Derived, config: Retrieval) -> None:
         self._state = state
         self._reader = reader
         self._derived = derived
+        self._config = config
+        self._sittings: dict[int, Sitting] = {}  # of each scope's last indexed page, once it was needed
         self._behind: deque[Scope] = deque()
         self._queued: set[int] = set()
 
@@ -49,11 +53,12 @@ class Indexing:
         stop = len(seqs) if pages is None else min(len(seqs), scope.indexed + pages)
         due = seqs[scope.indexed : stop].tolist()
         for seq, stored in zip(due, self._reader.read_many(due), strict=True):
-            record = decode_record(stored)
-            hashes, counts = analyse(f"{record.user_input} {record.agent_response}")
-            scope.words.add(seq, hashes, counts)
-            self._derived.words(seq, hashes, counts)
-        scope.indexed = stop
+            page = decode_record(stored)
+            hashes, counts = analyse_page(page)
+            sitting = self._sitting(scope, page)
+            scope.words.add(seq, hashes, counts, sitting)
+            self._derived.words(seq, hashes, counts, sitting)
+            scope.indexed += 1
         return stop < len(seqs)
 
     def forget(self, scope: Scope, seqs: Sequence[int]) -> None:
@@ -61,6 +66,27 @@ class Indexing:
         known = self._state.pages.seqs_of(scope.number)[: scope.indexed]
         scope.indexed -= int(np.isin(known, seqs).sum())
         scope.words.remove(seqs)
+
+    def _sitting(self, scope: Scope, page: PageRecord) -> int:
+        """Return the sitting of the scope's next page."""
+        before = self._sittings.get(scope.number) or self._last_sitting(scope)
+        sitting = self._next_sitting(before, page)
+        self._sittings[scope.number] = sitting
+        return sitting.number
+
+    def _last_sitting(self, scope: Scope) -> Sitting | None:
+        """Return the sitting of the last indexed page, whose number was stored; the rest is read from its record."""
+        if not scope.indexed:
+            return None
+        seq = int(self._state.pages.seqs_of(scope.number)[scope.indexed - 1])
+        told = self._next_sitting(None, decode_record(self._reader.read_many([seq])[0]))
+        return told._replace(number=scope.words.last_sitting)
+
+    def _next_sitting(self, before: Sitting | None, page: PageRecord) -> Sitting:
+        config = self._config
+        return next_sitting(
+            before, page.timestamp, page.metadata, key=config.sitting_key, gap_hours=config.sitting_gap_hours
+        )
 
     def restore(self, bodies: list[bytes]) -> None:
         """Enter stored words, of each scope as far as they go without a gap; the rest is read from the texts later."""
@@ -73,7 +99,15 @@ class Indexing:
             wrong = np.flatnonzero(expected != words.seqs[: len(expected)])
             whole = int(wrong[0]) if len(wrong) else len(expected)
             stop = int(words.sizes[:whole].sum())
-            scope.words.add_many(words.seqs[:whole], words.sizes[:whole], words.hashes[:stop], words.counts[:stop])
+            scope.words.add_many(
+                words.seqs[:whole],
+                words.sizes[:whole],
+                words.hashes[:stop],
+                words.counts[:stop],
+                # Numbered by other settings, part of them again after damage, they might descend.
+                np.maximum.accumulate(np.maximum(words.sittings[:whole], max(scope.words.last_sitting, 0))),
+            )
+            self._sittings.pop(scope.number, None)
             scope.indexed += whole
 
     def _by_scope(self, frame: WordFrame) -> Iterator[tuple[Scope, WordFrame]]:
@@ -94,4 +128,13 @@ class Indexing:
                 mine = mine[frame.seqs[mine] > known[-1]]
             sizes = frame.sizes[mine].astype(np.int64)
             places = np.repeat(starts[mine] - (np.cumsum(sizes) - sizes), sizes) + np.arange(sizes.sum())
-            yield scope, WordFrame(frame.seqs[mine], frame.sizes[mine], frame.hashes[places], frame.counts[places])
+            yield (
+                scope,
+                WordFrame(
+                    frame.seqs[mine],
+                    frame.sizes[mine],
+                    frame.hashes[places],
+                    frame.counts[places],
+                    frame.sittings[mine],
+                ),
+            )

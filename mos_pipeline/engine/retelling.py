@@ -99,7 +99,7 @@ class Retelling:
             scope.mid_term.set_rows(dict(zip(present, rows.tolist(), strict=True)))
 
     def _promotion(self, scope: Scope, promoted: Promoted) -> None:
-        outcome, vectors = promoted
+        outcome = promoted.outcome
         rows = iter(self._new_rows(scope, promoted))
         told = [entry._replace(row=next(rows)) if entry.new else entry for entry in outcome.told]
         enter_promotion(self._state, scope, outcome._replace(told=told), self._pool)

@@ -25,9 +25,10 @@ from mos_pipeline.engine.visits import Visits
 from mos_pipeline.memory.ranking import Dense, Ranked, Weights, join, two_level
 from mos_pipeline.memory.selection import Budget, Filter
 from mos_pipeline.memory.state import MemoryState, Scope
-from mos_pipeline.memory.word_index import Shape, WordScores
+from mos_pipeline.memory.bm25 import Shape
+from mos_pipeline.memory.word_index import WordScores
 from mos_pipeline.memory.words import query_terms
-from mos_pipeline.messages import Hit, KnowledgeHit, Page, Parts, Retrieved
+from mos_pipeline.messages import Hit, KnowledgeHit, Parts, Retrieved
 from mos_pipeline.runtime.supervisor import Outcome
 
 __all__ = ["Question", "Retrieval"]
@@ -150,9 +151,9 @@ class Retrieval:
                 if len(chosen) == question.k:
                     break
                 page = hit.page
-                if question.filter.passes(page.timestamp, page.metadata):
-                    if budget.takes((page.user_input, page.agent_response), hit.overview):
-                        chosen.append((seq, hit))
+                texts = (page.user_input, page.agent_response)
+                if question.filter.passes(page.timestamp, page.metadata) and budget.takes(texts, hit.overview):
+                    chosen.append((seq, hit))
             if len(chosen) == question.k or budget.spent:
                 break
         if question.in_time_order:

@@ -18,7 +18,7 @@ def snapshot(engine: Engine) -> Stats:
         state, scopes = engine.state, list(engine.state.scopes)
         usage = engine.embedding.pool.usage if engine.embedding.has_pool else None
         aside = {seq: reason for scope in scopes for seq, reason in scope.aside.items()}
-        pages = engine.retrieval.pages(list(aside))
+        pages = engine.browsing.pages(list(aside))
         return Stats(
             path=str(engine.store.folder.root),
             pages=state.pages.kept,

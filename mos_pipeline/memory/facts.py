@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mos_pipeline.errors import InputError
-from mos_pipeline.memory.columns import column, contains, remove
+from mos_pipeline.memory.ascending import column, contains, remove
 
 __all__ = ["Fact", "FactBase"]
 

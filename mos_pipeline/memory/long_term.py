@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from mos_pipeline import config
-from mos_pipeline.memory.columns import column, contains
+from mos_pipeline.memory.ascending import column, contains
 from mos_pipeline.memory.facts import Fact, FactBase
 
 __all__ = ["Fact", "FactBase", "LongTerm", "Profile", "Removed"]

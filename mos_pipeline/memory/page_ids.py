@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 from mos_pipeline.errors import InputError
 
@@ -85,6 +86,18 @@ class PageIds:
             self._spent.add(given_id)
         del self._seqs[given_id]
 
+    def release(self, page_id: str) -> None:
+        """Let an id mean no page from now on; one that means none is fine."""
+        seq = self.resolve(page_id)
+        if seq is not None:
+            self.forget(seq, page_id if page_id in self._seqs else None)
+
+    def forget_all(self, seqs: Collection[int]) -> None:
+        """Let the ids of pages mean no page from now on, whatever they are."""
+        given = {seq: page_id for page_id, seq in self._seqs.items() if seq in seqs}
+        for seq in seqs:
+            self.forget(seq, given.get(seq))
+
     def _mark(self, seq: int) -> None:
         """Note that page ``seq`` does not have its automatic id."""
         byte, bit = divmod(seq, 8)
@@ -110,7 +123,7 @@ class PageIds:
         if seq is not None:
             return seq
         seq = self._parsed(page_id)
-        if seq is None or seq >= count or self._has_given(seq) or self.id_of(seq, None) != page_id:
+        if seq is None or seq >= count or self.has_given(seq) or self.id_of(seq, None) != page_id:
             return None
         return seq
 
@@ -118,6 +131,7 @@ class PageIds:
         match = self._automatic(page_id)
         return int(match[1], 16) if match else None
 
-    def _has_given(self, seq: int) -> bool:
+    def has_given(self, seq: int) -> bool:
+        """Return whether page ``seq`` does not have its automatic id: its caller gave it one, or it is gone."""
         byte, bit = divmod(seq, 8)
         return byte < len(self._given) and bool(self._given[byte] >> bit & 1)

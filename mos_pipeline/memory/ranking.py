@@ -1,89 +1,188 @@
-"""Joining two searches, by vector and by words, into one ranking."""
+"""Joining the searches, by vector and by words, into one ranking; and MemoryOS's own search, to compare with."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Ranked", "join"]
+from mos_pipeline.memory.word_index import WordScores
+
+__all__ = ["Dense", "Ranked", "Weights", "join", "two_level"]
+
+# MemoryOS's constants (its retriever's defaults; arXiv 2506.06326).
+TOP_SESSIONS = 5
+LOWEST_COSINE = 0.1
+
+Floats = NDArray[np.float64]
+
+
+class Weights(NamedTuple):
+    """What each part of a score counts, 0 or more; 0 switches the part off.
+
+    Attributes:
+        dense: the cosine of query and page.
+        words: BM25 of the page.
+        window: BM25 of the page with its neighbours.
+        sitting: BM25 of the page's sitting.
+    """
+
+    dense: float
+    words: float
+    window: float
+    sitting: float
+
+    def without_dense(self) -> Weights:
+        """Return the weights for a query without a vector: the words' own, or plain BM25 where those are all 0."""
+        if self.words or self.window or self.sitting:
+            return self._replace(dense=0.0)
+        return Weights(0.0, 1.0, 0.0, 0.0)
 
 
 class Ranked(NamedTuple):
-    """A document that was found.
+    """A document that was found, with the parts of its score.
 
     Attributes:
         doc: its number.
         score: the joined score, higher is better; comparable within one answer only.
         dense: cosine of query and document; None where the document or the query has no vector.
         words: BM25 of query and document, not scaled; 0 where they share no word.
+        window: BM25 of query and the document's window, not scaled.
+        sitting: BM25 of query and the document's sitting, not scaled.
     """
 
     doc: int
     score: float
     dense: float | None
-    words: float
+    words: float = 0.0
+    window: float = 0.0
+    sitting: float = 0.0
+
+
+class Dense(NamedTuple):
+    """A search by vector: distinct document numbers in any order, int64 (n,), and their cosines, finite, float (n,)."""
+
+    docs: NDArray[np.int64]
+    cosines: NDArray[np.floating]
+
+    @classmethod
+    def none(cls) -> Dense:
+        """Return the search that found nothing."""
+        return cls(np.empty(0, np.int64), np.empty(0, np.float32))
 
 
 def join(
-    dense_docs: ArrayLike,
-    dense_scores: ArrayLike,
-    word_docs: ArrayLike,
-    word_scores: ArrayLike,
-    *,
-    dense_weight: float,
-    words_weight: float,
-    k: int,
+    words: WordScores, dense: Dense, weights: Weights, *, k: int, allowed: ArrayLike | None = None
 ) -> list[Ranked]:
     """Return the best ``k`` documents of both searches together, best first; of equal scores the newer comes first.
 
-    ``score = dense_weight · cosine + words_weight · BM25 / (the query's highest BM25)``. A document without a vector,
-    or without a word of the query, counts 0 on that side. With no vector at all (the query's did not come in time)
-    the words decide alone, with weight 1. The order of the arguments' entries does not matter.
+    ``score = dense · cosine + words · BM25 / max + window · window BM25 / max + sitting · sitting BM25 / max``, each
+    maximum over the documents that may be returned. A document without a vector counts 0 for its cosine. One that has
+    no vector and matches in no part is not found. With no vector at all (the query's did not come in time) the words
+    decide alone.
 
     Args:
-        dense_docs: document numbers, distinct, in any order, shape (n,), int64.
-        dense_scores: their cosines, finite, shape (n,), float.
-        word_docs: document numbers, distinct, in any order, shape (m,), int64.
-        word_scores: their BM25 scores, finite, 0 or more, shape (m,), float.
-        dense_weight: 0 or more.
-        words_weight: 0 or more.
+        words: all documents of the scope.
+        dense: those with a vector; the order of its entries does not matter.
+        weights: of the parts.
         k: how many to return; fewer come where fewer were found.
+        allowed: numbers of the documents that may be returned, in any order, shape (a,); None: all.
     """
-    dense = _ascending(np.asarray(dense_docs, np.int64), np.asarray(dense_scores, np.float64))
-    words = _ascending(np.asarray(word_docs, np.int64), np.asarray(word_scores, np.float64))
     if not len(dense.docs):
-        dense_weight, words_weight = 0.0, 1.0
-    best = words.scores.max(initial=0.0)
-    scaled = words.scores * (words_weight / best if best > 0.0 else 0.0)
-    entries = _entries(dense.docs, dense_weight * dense.scores, words.docs, scaled)
-    return [_ranked(dense, words, entries, place) for place in _best(entries, k)]
+        weights = weights.without_dense()
+    table = _table(words, dense)
+    found = ~np.isnan(table.dense) | (table.words > 0.0) | (table.window > 0.0) | (table.sitting > 0.0)
+    if allowed is not None:
+        found &= np.isin(table.docs, np.asarray(allowed, np.int64))
+    scores = np.where(found, _joined(table, weights, found), -np.inf)
+    return [_ranked(table, place, float(scores[place])) for place in _best(table.docs, scores, k)]
 
 
-class _Side(NamedTuple):
-    """One search's answer, documents ascending."""
+def two_level(
+    sessions: Sequence[NDArray[np.int64]],
+    relevance: ArrayLike,
+    dense: Dense,
+    *,
+    k: int,
+    allowed: ArrayLike | None = None,
+) -> list[Ranked]:
+    """Return the best ``k`` pages of the best sessions, as MemoryOS searches: by vectors alone, in two steps.
 
-    docs: NDArray[np.int64]
-    scores: NDArray[np.float64]
+    The five sessions whose summaries are nearest to the query, of those with a cosine of 0.1 or more; then their pages,
+    of those with a cosine of 0.1 or more.
 
-
-class _Entries(NamedTuple):
-    """Both answers as one, documents ascending.
-
-    A document of both stands twice in a row: with the joined score, from the vectors, then with -inf, from the words.
+    Args:
+        sessions: pages of each session, int64 (n,).
+        relevance: cosine of the query and each session's summary, shape (s,).
+        dense: all pages with a vector.
+        k: how many to return.
+        allowed: numbers of the pages that may be returned; None: all.
     """
+    cosines = np.asarray(relevance, np.float64)
+    best = [place for place in np.argsort(-cosines, kind="stable")[:TOP_SESSIONS] if cosines[place] >= LOWEST_COSINE]
+    pages = np.concatenate([np.empty(0, np.int64), *(sessions[place] for place in best)])
+    found = np.isin(dense.docs, pages) & (dense.cosines >= LOWEST_COSINE)
+    if allowed is not None:
+        found &= np.isin(dense.docs, np.asarray(allowed, np.int64))
+    scores = np.where(found, dense.cosines, -np.inf).astype(np.float64)
+    return [
+        Ranked(int(dense.docs[place]), float(scores[place]), float(scores[place]))
+        for place in _best(dense.docs, scores, k)
+    ]
+
+
+class _Table(NamedTuple):
+    """Both searches side by side, documents ascending; NaN for a cosine that is not there."""
 
     docs: NDArray[np.int64]
-    scores: NDArray[np.float64]
-    origin: NDArray[np.intp]  # place in the vectors' answer followed by the words'
+    dense: Floats
+    words: Floats
+    window: Floats
+    sitting: Floats
 
 
-def _ascending(docs: NDArray[np.int64], scores: NDArray[np.float64]) -> _Side:
+def _table(words: WordScores, dense: Dense) -> _Table:
+    docs, cosines = _ascending(dense)
+    parts = words.pages, words.windows, words.sittings
+    count = len(docs)
+    if count <= len(words.docs) and np.array_equal(words.docs[:count], docs):  # but for the latest, all have vectors
+        known = np.full(len(words.docs), np.nan)
+        known[:count] = cosines
+        return _Table(words.docs, known, *(part.astype(np.float64) for part in parts))
+    both = np.concatenate((words.docs, docs))
+    both.sort(kind="stable")  # a merge of two sorted halves
+    both = both[np.concatenate((np.ones(1, bool), both[1:] != both[:-1]))]
+    places = np.searchsorted(both, words.docs)
+    return _Table(
+        both,
+        _placed(np.searchsorted(both, docs), cosines, len(both), np.nan),
+        *(_placed(places, part, len(both), 0.0) for part in parts),
+    )
+
+
+def _placed(places: NDArray[np.intp], values: NDArray[np.floating], count: int, other: float) -> Floats:
+    column = np.full(count, other)
+    column[places] = values
+    return column
+
+
+def _joined(table: _Table, weights: Weights, found: NDArray[np.bool_]) -> Floats:
+    scores = weights.dense * np.nan_to_num(table.dense, nan=0.0)
+    for weight, part in zip(weights[1:], table[2:], strict=True):
+        best = part.max(initial=0.0, where=found)
+        if weight and best > 0.0:
+            scores += part * (weight / best)
+    return scores
+
+
+def _ascending(dense: Dense) -> Dense:
+    docs, cosines = np.asarray(dense.docs, np.int64), np.asarray(dense.cosines)
     if (docs[1:] > docs[:-1]).all():
-        return _Side(docs, scores)
+        return Dense(docs, cosines)
     order = _order(docs)
-    return _Side(docs[order], scores[order])
+    return Dense(docs[order], cosines[order])
 
 
 def _order(docs: NDArray[np.int64]) -> NDArray[np.intp]:
@@ -98,32 +197,17 @@ def _order(docs: NDArray[np.int64]) -> NDArray[np.intp]:
     return order
 
 
-def _entries(
-    dense_docs: NDArray[np.int64],
-    dense_scores: NDArray[np.float64],
-    word_docs: NDArray[np.int64],
-    word_scores: NDArray[np.float64],
-) -> _Entries:
-    docs = np.concatenate((dense_docs, word_docs))
-    origin = docs.argsort(kind="stable")  # a merge of two sorted halves; of equal documents the vectors' comes first
-    docs, scores = docs[origin], np.concatenate((dense_scores, word_scores))[origin]
-    twins = np.flatnonzero(docs[1:] == docs[:-1])
-    scores[twins] += scores[twins + 1]
-    scores[twins + 1] = -np.inf
-    return _Entries(docs, scores, origin)
-
-
-def _best(entries: _Entries, k: int) -> list[int]:
-    """Return the places of the ``k`` highest scores, best first, equal ones by descending document number."""
+def _best(docs: NDArray[np.int64], scores: Floats, k: int) -> list[int]:
+    """Return the places of the ``k`` highest finite scores, best first, equal ones by descending document number."""
     if k <= 0:
         return []
-    places = np.flatnonzero(entries.scores >= _floor(entries.scores, k))
-    ranks = np.lexsort((-entries.docs[places], -entries.scores[places]))[:k]
+    places = np.flatnonzero(scores >= _floor(scores, k))
+    ranks = np.lexsort((-docs[places], -scores[places]))[:k]
     best: list[int] = places[ranks].tolist()
     return best
 
 
-def _floor(scores: NDArray[np.float64], k: int) -> float:
+def _floor(scores: Floats, k: int) -> float:
     """Return a finite score that the ``k`` highest reach, and few others.
 
     Of the maxima of disjoint groups, the k-th highest is such a one: each of k groups holds a score as high. That is
@@ -138,13 +222,6 @@ def _floor(scores: NDArray[np.float64], k: int) -> float:
     return max(lowest, float(np.partition(maxima, groups - k)[groups - k]))
 
 
-def _ranked(dense: _Side, words: _Side, entries: _Entries, place: int) -> Ranked:
-    doc, score = int(entries.docs[place]), float(entries.scores[place])
-    with_vector = len(dense.docs)
-    first = int(entries.origin[place])
-    if first >= with_vector:
-        return Ranked(doc, score, None, float(words.scores[first - with_vector]))
-    cosine, twin = float(dense.scores[first]), place + 1
-    if twin < len(entries.docs) and entries.docs[twin] == doc:
-        return Ranked(doc, score, cosine, float(words.scores[entries.origin[twin] - with_vector]))
-    return Ranked(doc, score, cosine, 0.0)
+def _ranked(table: _Table, place: int, score: float) -> Ranked:
+    doc, cosine, words, window, sitting = (column[place].item() for column in table)
+    return Ranked(doc, score, None if np.isnan(cosine) else cosine, words, window, sitting)

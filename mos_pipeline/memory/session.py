@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from mos_pipeline.memory.columns import column
+from mos_pipeline.memory.ascending import column
 
 __all__ = ["Placement", "Session"]
 

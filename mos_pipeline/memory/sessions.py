@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mos_pipeline import config
-from mos_pipeline.memory.columns import SeqMap, column, contains, remove
+from mos_pipeline.memory.ascending import SeqMap, column, contains, remove
 from mos_pipeline.memory.heat import HeatQueue, heat
 from mos_pipeline.memory.keywords import KeywordIndex
 from mos_pipeline.memory.session import Placement, Session

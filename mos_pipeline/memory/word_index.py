@@ -1,98 +1,138 @@
-"""Word search over the pages of one scope: postings in arrays, ranked by BM25.
-
-Postings stand in a few runs, each sorted by term, and a small unsorted tail. A full tail is sorted into a run, together
-with the runs before it that are not much larger (a log-structured merge), so a posting is sorted again only a
-logarithmic number of times, and a search looks into few places.
-"""
+"""Word search over the pages of one scope: pages, windows and sittings from one set of postings."""
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mos_pipeline.errors import InputError
+from mos_pipeline.memory.bm25 import Lengths, Shape, page_scores, sitting_scores, term_weights, window_scores
+from mos_pipeline.memory.columns import Column
+from mos_pipeline.memory.postings import Matches, Postings, PostingStore, find
 
-__all__ = ["WordIndex"]
+__all__ = ["WordIndex", "WordScores", "WordView"]
 
-TAIL = 2048  # postings; scanned by every search
-MAX_RUN = 1 << 18  # postings; a larger merge would hold up its thread for more than some milliseconds
-
-
-class _Postings(NamedTuple):
-    """Columns of equal length; documents by position in the index, ascending for each term."""
-
-    hashes: NDArray[np.uint32]
-    docs: NDArray[np.uint32]
-    counts: NDArray[np.uint8]
-
-    def take(self, rows: slice | NDArray[np.intp]) -> _Postings:
-        """Return the given rows of every column."""
-        return _Postings(self.hashes[rows], self.docs[rows], self.counts[rows])
+DEAD_SHARE = 4  # removed documents are purged when they are one in so many
 
 
-class _Matches(NamedTuple):
-    """Postings of a query's terms: ``sizes[i]`` documents in a row for the query's term number ``terms[i]``."""
+class WordScores(NamedTuple):
+    """BM25 of all n documents of an index, in ascending order; 0 where nothing matches.
 
-    terms: NDArray[np.intp]
-    sizes: NDArray[np.intp]
-    docs: NDArray[np.uint32]
-    counts: NDArray[np.uint8]
+    Attributes:
+        docs: document numbers, int64 (n,).
+        pages: of the documents themselves, float32 (n,).
+        windows: of each with its neighbours, float32 (n,).
+        sittings: of the sitting that each belongs to, float32 (n,).
+    """
+
+    docs: NDArray[np.int64]
+    pages: NDArray[np.float32]
+    windows: NDArray[np.float32]
+    sittings: NDArray[np.float32]
+
+
+class WordView(NamedTuple):
+    """An index as it was at one moment; it may be searched while the index changes, by any thread.
+
+    Attributes:
+        parts: its postings.
+        docs: document numbers, int64 (n,).
+        lengths: those of the n documents, which have no removed one among them.
+        ranks: for each position that postings name, the document's place among the n, or -1 where it was removed,
+            int64; None where places are positions.
+        shape: the formula's constants.
+    """
+
+    parts: list[Postings]
+    docs: NDArray[np.int64]
+    lengths: Lengths
+    ranks: NDArray[np.int64] | None
+    shape: Shape
+
+    def search(self, query_hashes: NDArray[np.uint32]) -> WordScores:
+        """Return the scores of every document for a query: term hashes, shape (q,), a repeated one counts once."""
+        query = np.unique(np.asarray(query_hashes, np.uint32))
+        matches = self._matches(query)
+        if matches is None:
+            return WordScores(self.docs, *np.zeros((3, len(self.docs)), np.float32))
+        weights = term_weights(matches, len(query), len(self.docs), self.shape.k1)
+        scores = (of(matches, weights, self.lengths, self.shape) for of in (page_scores, window_scores, sitting_scores))
+        return WordScores(self.docs, *scores)
+
+    def _matches(self, query: NDArray[np.uint32]) -> Matches | None:
+        matches = find(self.parts, query)
+        if matches is None or self.ranks is None:
+            return matches
+        docs = self.ranks[matches.docs]
+        kept = np.flatnonzero(docs >= 0)
+        if not len(kept):
+            return None
+        sizes = np.bincount(np.repeat(matches.terms, matches.sizes)[kept])
+        terms = np.flatnonzero(sizes)
+        return Matches(terms, sizes[terms], docs[kept].astype(np.uint32), matches.counts[kept])
 
 
 class WordIndex:
     """The words of one scope's pages, and BM25 over them.
 
-    Some 235 bytes for a page of 25 distinct terms, some 600 for an empty index. Not for several threads at once: its
-    owner holds a lock.
+    Some 245 bytes for a page of 25 distinct terms, some 1,000 for an empty index. Not for several threads at once: its
+    owner holds a lock; but a ``view`` is searched without it.
     """
 
-    __slots__ = ("_docs", "_lengths", "_runs", "_tail_counts", "_tail_docs", "_tail_hashes", "_total")
+    __slots__ = ("_dead", "_docs", "_lengths", "_measured", "_postings", "_sittings")
 
     def __init__(self) -> None:
-        self._docs = array("q")
-        self._lengths = array("I")
-        self._total = 0
-        self._runs: list[_Postings] = []
-        self._tail_hashes = array("I")
-        self._tail_docs = array("I")
-        self._tail_counts = array("B")
+        self._docs = Column(np.int64)
+        self._lengths = Column(np.float32)
+        self._sittings = Column(np.uint32)
+        self._postings = PostingStore()
+        self._dead = set[int]()  # positions
+        self._measured: tuple[float, Lengths] | None = None
 
     def __len__(self) -> int:
         """Return how many documents the index holds, those without a word included."""
-        return len(self._docs)
+        return len(self._docs) - len(self._dead)
 
-    def add(self, doc: int, hashes: NDArray[np.uint32], counts: NDArray[np.uint8]) -> None:
+    @property
+    def last_sitting(self) -> int:
+        """The number of the last document's sitting, -1 where there is none."""
+        return int(self._sittings.view()[-1]) if len(self._sittings) else -1
+
+    def add(self, doc: int, hashes: NDArray[np.uint32], counts: NDArray[np.uint8], sitting: int = 0) -> None:
         """Add one document.
 
         Args:
             doc: its number, above those of all before it.
             hashes: its distinct term hashes, ascending, shape (n,), uint32.
             counts: how often each term occurs, shape (n,), uint8.
+            sitting: the number of its sitting, 0 or more and not below that of the document before it; few are skipped,
+                as the index keeps a number for each.
 
         Raises:
             InputError: the number is not above the last one's, or the shapes differ; nothing was added.
         """
         if len(hashes) != len(counts):
             raise InputError(f"page {doc}: {len(hashes)} terms with {len(counts)} counts; give one count for each term")
-        if self._docs and doc <= self._docs[-1]:
-            raise InputError(f"page {doc} comes after page {self._docs[-1]}; add pages in the order of their numbers")
-        counts_bytes = np.asarray(counts, np.uint8).tobytes()
-        length = sum(counts_bytes)
-        self._tail_docs.extend(array("I", [len(self._docs)]) * len(hashes))
-        self._tail_hashes.frombytes(np.asarray(hashes, np.uint32).tobytes())
-        self._tail_counts.frombytes(counts_bytes)
+        docs = self._docs.view()
+        if len(docs) and doc <= docs[-1]:
+            raise InputError(f"page {doc} comes after page {docs[-1]}; add pages in the order of their numbers")
+        if sitting < self.last_sitting:
+            raise InputError(f"page {doc}: sitting {sitting} comes after {self.last_sitting}; sittings do not descend")
+        counts = np.asarray(counts, np.uint8)
+        self._postings.add(len(docs), np.asarray(hashes, np.uint32), counts)
         self._docs.append(doc)
-        self._lengths.append(length)
-        self._total += length
-        if len(self._tail_hashes) > TAIL:
-            self._settle()
+        self._lengths.append(sum(counts.tobytes()))
+        self._sittings.append(sitting)
 
     def add_many(
-        self, docs: ArrayLike, sizes: ArrayLike, hashes: NDArray[np.uint32], counts: NDArray[np.uint8]
+        self,
+        docs: ArrayLike,
+        sizes: ArrayLike,
+        hashes: NDArray[np.uint32],
+        counts: NDArray[np.uint8],
+        sittings: ArrayLike | None = None,
     ) -> None:
         """Add many documents at once, to the same effect as ``add`` for each.
 
@@ -102,141 +142,92 @@ class WordIndex:
             hashes: their term hashes, one document after the other, ascending within each, shape (sum of sizes,),
                 uint32.
             counts: how often each term occurs in its document, shape (sum of sizes,), uint8.
+            sittings: the numbers of their sittings, shape (n,); None: all of sitting 0.
 
         Raises:
             InputError: the numbers do not ascend, or the shapes don't fit; nothing was added.
         """
         docs, sizes = np.asarray(docs, np.int64), np.asarray(sizes, np.int64)
-        self._check_many(docs, sizes, len(hashes), len(counts))
+        sittings = np.zeros(len(docs), np.int64) if sittings is None else np.asarray(sittings, np.int64)
+        self._check_many(docs, sizes, len(hashes), len(counts), sittings)
         positions = np.arange(len(self._docs), len(self._docs) + len(docs), dtype=np.uint32)
         counts = np.asarray(counts, np.uint8)
         lengths = np.diff(np.concatenate(([0], np.cumsum(counts, dtype=np.int64)))[_bounds(sizes)])
-        self._tail_docs.frombytes(np.repeat(positions, sizes).tobytes())
-        self._tail_hashes.frombytes(np.asarray(hashes, np.uint32).tobytes())
-        self._tail_counts.frombytes(counts.tobytes())
-        self._docs.frombytes(docs.tobytes())
-        self._lengths.frombytes(lengths.astype(np.uint32).tobytes())
-        self._total += int(lengths.sum())
-        if len(self._tail_hashes) > TAIL:
-            self._settle()
+        self._postings.extend(Postings(np.asarray(hashes, np.uint32), np.repeat(positions, sizes), counts))
+        self._docs.extend(docs)
+        self._lengths.extend(lengths)
+        self._sittings.extend(sittings)
 
-    def search(
-        self, query_hashes: NDArray[np.uint32], *, k1: float, b: float
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Return every document that holds a term of the query, in ascending order, and its BM25 score, above 0.
+    def remove(self, docs: ArrayLike) -> None:
+        """Remove documents, as if they had never been added; unknown ones are passed over.
 
-        BM25 after Robertson and Zaragoza, The Probabilistic Relevance Framework: BM25 and Beyond (2009), with the idf
-        ``ln(1 + (N - df + 0.5) / (df + 0.5))``, which is above 0 for a term that every document holds too. A
-        document's length is the sum of its counts.
-
-        Args:
-            query_hashes: term hashes, shape (q,), uint32; a repeated one counts once.
-            k1: how fast repeated terms saturate, 0 or more.
-            b: how much long documents are discounted, 0 to 1.
-
-        Returns:
-            documents, shape (m,), int64, and scores, shape (m,), float32.
+        Their postings are dropped when a quarter of all documents is removed.
         """
-        query = np.unique(np.asarray(query_hashes, np.uint32))
-        matches = self._matches(query)
-        if matches is None:
-            return np.empty(0, np.int64), np.empty(0, np.float32)
-        scores = self._scores(matches, len(query), k1, b)
-        matched = np.flatnonzero(scores > 0.0)
-        return np.array(self._docs, np.int64)[matched], scores[matched].astype(np.float32)
+        known, wanted = self._docs.view(), np.asarray(docs, np.int64)
+        places = np.searchsorted(known, wanted)
+        inside = places < len(known)
+        places = places[inside]
+        self._dead.update(places[known[places] == wanted[inside]].tolist())
+        self._measured = None
+        if len(self._dead) * DEAD_SHARE >= len(known):
+            self._purge()
 
-    def _scores(self, matches: _Matches, query_terms: int, k1: float, b: float) -> NDArray[np.float64]:
-        """Return the BM25 score of every document, by position; 0 where it holds no term."""
-        documents, docs, counts = len(self._docs), matches.docs.astype(np.intp), matches.counts.astype(np.float64)
-        frequency = np.bincount(matches.terms, matches.sizes, query_terms)
-        idf = np.log1p((documents - frequency + 0.5) / (frequency + 0.5))
-        saturation = np.array(self._lengths, np.float64)
-        saturation *= k1 * b * documents / self._total
-        saturation += k1 * (1.0 - b)
-        weights = np.repeat((idf * (k1 + 1.0))[matches.terms], matches.sizes)
-        weights *= counts
-        weights /= counts + saturation[docs]
-        # A document's postings arrive in the order of their hashes however runs were merged, so its sum is the same.
-        return np.bincount(docs, weights, documents).astype(np.float64, copy=False)
+    def view(self, shape: Shape) -> WordView:
+        """Return what ``WordView.search`` needs; that takes microseconds, but for what is new since the last time."""
+        docs, ranks = self._docs.view(), None
+        if self._dead:
+            alive = self._alive()
+            docs, ranks = docs[alive], np.where(alive, np.cumsum(alive) - 1, -1)
+        return WordView(self._postings.parts(), docs, self._measure(shape.window_words), ranks, shape)
 
-    def _check_many(self, docs: NDArray[np.int64], sizes: NDArray[np.int64], hashes: int, counts: int) -> None:
-        if docs.shape != sizes.shape or (sizes < 0).any() or not int(sizes.sum()) == hashes == counts:
+    def search(self, query_hashes: NDArray[np.uint32], shape: Shape) -> WordScores:
+        """Return the scores of every document: ``view`` and ``WordView.search`` in one."""
+        return self.view(shape).search(query_hashes)
+
+    def _measure(self, window_words: float) -> Lengths:
+        lengths, sittings = self._lengths.view(), self._sittings.view()
+        if self._dead:
+            alive = self._alive()
+            lengths, sittings = lengths[alive], sittings[alive]
+        if self._measured is None or self._measured[0] != window_words:
+            measured = Lengths.of(lengths, sittings, window_words)
+        elif len(self._measured[1].pages) < len(lengths):
+            measured = self._measured[1].extended(lengths, sittings, window_words)
+        else:
+            return self._measured[1]
+        self._measured = window_words, measured
+        return measured
+
+    def _alive(self) -> NDArray[np.bool_]:
+        alive = np.ones(len(self._docs), bool)
+        alive[list(self._dead)] = False
+        return alive
+
+    def _purge(self) -> None:
+        """Drop the removed documents from all columns and postings."""
+        alive = self._alive()
+        self._postings.renumber(np.where(alive, np.cumsum(alive) - 1, -1))
+        self._docs = Column(np.int64, self._docs.view()[alive])
+        self._lengths = Column(np.float32, self._lengths.view()[alive])
+        self._sittings = Column(np.uint32, self._sittings.view()[alive])
+        self._dead.clear()
+
+    def _check_many(
+        self, docs: NDArray[np.int64], sizes: NDArray[np.int64], hashes: int, counts: int, sittings: NDArray[np.int64]
+    ) -> None:
+        fits = docs.shape == sizes.shape == sittings.shape and (sizes >= 0).all()
+        if not fits or not int(sizes.sum()) == hashes == counts:
             raise InputError(
-                f"{len(docs)} pages with {len(sizes)} sizes of {int(sizes.sum())} terms in all, {hashes} hashes and "
-                f"{counts} counts don't fit; give one size for each page, one hash and count for each term"
+                f"{len(docs)} pages with {len(sizes)} sizes of {int(sizes.sum())} terms in all, {hashes} hashes, "
+                f"{counts} counts and {len(sittings)} sittings don't fit; give one size and one sitting for each page, "
+                "one hash and count for each term"
             )
-        last = self._docs[-1] if self._docs else int(docs.min(initial=0)) - 1
+        last = int(self._docs.view()[-1]) if len(self._docs) else int(docs.min(initial=0)) - 1
         if (np.diff(docs, prepend=last) <= 0).any():
             raise InputError(f"page numbers do not ascend from {last}; add pages in the order of their numbers")
-
-    def _tail(self) -> _Postings:
-        """Return copies: a view would keep the arrays from growing for as long as it lives."""
-        return _Postings(
-            np.array(self._tail_hashes, np.uint32),
-            np.array(self._tail_docs, np.uint32),
-            np.array(self._tail_counts, np.uint8),
-        )
-
-    def _settle(self) -> None:
-        tail = self._tail()
-        for start in range(0, len(tail.hashes), MAX_RUN):
-            self._add_run(tail.take(slice(start, start + MAX_RUN)))
-        for column in (self._tail_hashes, self._tail_docs, self._tail_counts):
-            del column[:]
-
-    def _add_run(self, postings: _Postings) -> None:
-        """Sort ``postings`` into a run and merge it with the runs before it that are at most twice as large."""
-        parts, size = [_sorted(postings)], len(postings.hashes)
-        while self._runs and len(self._runs[-1].hashes) <= min(2 * size, MAX_RUN - size):
-            parts.append(self._runs.pop())
-            size += len(parts[-1].hashes)
-        self._runs.append(_merged(parts[::-1]))
-
-    def _matches(self, query: NDArray[np.uint32]) -> _Matches | None:
-        """Look up ``query`` (ascending, distinct) in all runs, oldest first, and in the tail; None where none match."""
-        parts = [part for run in self._runs for part in _in_run(run, query)]
-        if len(query) and len(self._tail_hashes):
-            parts.append(_in_tail(self._tail(), query))
-        terms, sizes, docs, counts = zip(*parts, strict=True) if parts else ((),) * 4
-        if not any(map(len, docs)):
-            return None
-        return _Matches(np.concatenate(terms), np.concatenate(sizes), np.concatenate(docs), np.concatenate(counts))
+        if (np.diff(sittings, prepend=max(self.last_sitting, 0)) < 0).any():
+            raise InputError(f"sittings descend from {self.last_sitting}; a page's is not below that of the one before")
 
 
 def _bounds(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.concatenate((np.zeros(1, np.int64), np.cumsum(sizes)))
-
-
-def _in_run(run: _Postings, query: NDArray[np.uint32]) -> Iterator[_Matches]:
-    low, high = np.searchsorted(run.hashes, query), np.searchsorted(run.hashes, query, "right")
-    terms = np.flatnonzero(high > low)
-    sizes = (high - low)[terms]
-    for i, (start, stop) in enumerate(zip(low[terms].tolist(), high[terms].tolist(), strict=True)):
-        yield _Matches(terms[i : i + 1], sizes[i : i + 1], run.docs[start:stop], run.counts[start:stop])
-
-
-def _in_tail(tail: _Postings, query: NDArray[np.uint32]) -> _Matches:
-    place = np.minimum(np.searchsorted(query, tail.hashes), len(query) - 1)
-    hit = np.flatnonzero(query[place] == tail.hashes)
-    return _Matches(place[hit], np.ones(len(hit), np.intp), tail.docs[hit], tail.counts[hit])
-
-
-def _order(hashes: NDArray[np.uint32]) -> NDArray[np.intp]:
-    """Return a stable sort's order by radix: numpy sorts 16-bit numbers stably in linear time, and no wider ones."""
-    low = (hashes & np.uint32(0xFFFF)).astype(np.uint16).argsort(kind="stable")
-    high = (hashes >> np.uint32(16)).astype(np.uint16)[low].argsort(kind="stable")
-    return low[high]
-
-
-def _sorted(postings: _Postings) -> _Postings:
-    """Sort by term, documents ascending within each."""
-    return postings.take(_order(postings.hashes))
-
-
-def _merged(runs: list[_Postings]) -> _Postings:
-    """Merge sorted runs, oldest first; numpy's stable sort of wide numbers is a merge sort that finds sorted parts."""
-    if len(runs) == 1:
-        return runs[0]
-    hashes, docs, counts = zip(*runs, strict=True)
-    joined = _Postings(np.concatenate(hashes), np.concatenate(docs), np.concatenate(counts))
-    return joined.take(joined.hashes.argsort(kind="stable"))

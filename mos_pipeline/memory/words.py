@@ -6,6 +6,8 @@ English stop words and stemmed (Snowball English, http://snowball.tartarus.org/a
 text of stop words alone keeps them, unstemmed, so that it can be found as well.
 
 A term's hash is the CRC-32 of its UTF-8: the same in every process and on every machine.
+
+A page is found by more than its text: by the names of those who speak in it, and by the words of its date.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import threading
 import unicodedata
 import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -23,7 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 from snowballstemmer.english_stemmer import EnglishStemmer
 
-__all__ = ["analyse", "analyser_id", "query_terms", "terms"]
+from mos_pipeline.memory.moments import moment
+from mos_pipeline.messages import PageRecord
+
+__all__ = ["analyse", "analyse_page", "analyser_id", "query_terms", "terms"]
 
 MAX_TERM = 64
 CACHED_WORDS = 1 << 15  # some 5 MB; a chat's vocabulary is smaller
@@ -48,9 +53,15 @@ _find_unspaced = re.compile(rf"[{_UNSPACED}]").search
 # ASCII text, most of it, is split by a table instead: four times as fast as a regular expression.
 _ASCII = bytes(ord(chr(i).lower()) if i < 128 and (chr(i).isalnum() or chr(i) == "_") else 32 for i in range(256))
 
+SPEAKERS = "speakers"  # in a page's metadata: the names of the user's and the assistant's side
+_MONTH_NAMES = "january february march april may june july august september october november december"
+_MONTHS = _MONTH_NAMES.split()
+_DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+
 _PROBE = (
     "Running generously skis, NEWS: happily communicated arguments; dying flies' universal evening in 2024 Größe 東京"
 )
+_PROBE_PAGE = PageRecord("", "", "Tea?", "Tea, yes.", "2024-05-01", {SPEAKERS: ["Ann", "Rob"]}, None, None)
 
 
 class _Cache(dict[str, Any]):
@@ -114,10 +125,52 @@ def analyse(text: str) -> tuple[NDArray[np.uint32], NDArray[np.uint8]]:
     Returns:
         hashes, shape (n,), uint32, and counts, shape (n,), uint8; both empty where the text holds no word.
     """
+    return _columns(_counted(text))
+
+
+def analyse_page(page: PageRecord) -> tuple[NDArray[np.uint32], NDArray[np.uint8]]:
+    """Return what a page is found by, in the form of ``analyse``.
+
+    The words of both sides; the name of each side that says something, once for each; and, once each where the page
+    does not hold them anyway, the words of its date: month, day, year and day of the week.
+    """
+    counter = _counted(f"{page.user_input} {page.agent_response}")
+    counter.update(_content(" ".join(_speaking(page))))
+    for term in _content(" ".join(_date_words(page.timestamp))):
+        counter.setdefault(term, 1)
+    return _columns(counter)
+
+
+def _counted(text: str) -> Counter[int]:
     words = _split(text)
     counter = Counter(map(_hashes.__getitem__, words))
     if counter.pop(STOP, 0) and not counter:
         counter = Counter(map(_hash, map(_folded, words)))
+    return counter
+
+
+def _content(text: str) -> Iterator[int]:
+    return (term for term in map(_hashes.__getitem__, _split(text)) if term != STOP)
+
+
+def _speaking(page: PageRecord) -> Iterator[str]:
+    """Yield the names of the sides that are not empty, as far as the metadata tells them."""
+    names = (page.metadata or {}).get(SPEAKERS)
+    if isinstance(names, list | tuple):
+        for name, said in zip(names, (page.user_input, page.agent_response), strict=False):
+            if said and isinstance(name, str):
+                yield name
+
+
+def _date_words(timestamp: str) -> tuple[str, ...]:
+    """Return the words of a date, not by strftime, whose names follow the locale of the process."""
+    day = moment(timestamp)
+    if day is None:
+        return ()
+    return _MONTHS[day.month - 1], str(day.day), str(day.year), _DAYS[day.weekday()]
+
+
+def _columns(counter: Mapping[int, int]) -> tuple[NDArray[np.uint32], NDArray[np.uint8]]:
     hashes = np.fromiter(counter, np.uint32, len(counter))
     counts = np.fromiter([min(n, 255) for n in counter.values()], np.uint8, len(counter))
     order = hashes.argsort()
@@ -137,8 +190,9 @@ def query_terms(text: str) -> NDArray[np.uint32]:
 
 @cache
 def analyser_id() -> int:
-    """Return a number that changes when the same text would give other hashes (another version of the stemmer).
+    """Return a number that changes when the same page would give other hashes (another version of the stemmer).
 
     Hashes that were stored under another number can't be searched with this version's: make them again from the text.
     """
-    return _hash(" ".join([*terms(_PROBE), *sorted(STOP_WORDS)]))
+    page = (f"{part:x}" for column in analyse_page(_PROBE_PAGE) for part in column.tolist())
+    return _hash(" ".join([*terms(_PROBE), *sorted(STOP_WORDS), *page]))

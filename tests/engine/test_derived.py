@@ -43,7 +43,7 @@ def batch(derived: Derived, *seqs: int) -> None:
 
 
 def words(derived: Derived, seq: int) -> None:
-    derived.words(seq, np.array([seq, 77], np.uint32), np.array([1, 2], np.uint8))
+    derived.words(seq, np.array([seq, 77], np.uint32), np.array([1, 2], np.uint8), 2 * seq)
 
 
 def fill(derived: Derived, steps: dict[str, list[Any]]) -> None:
@@ -75,6 +75,7 @@ def test_everything_is_given_at_a_flush_and_a_batch_after_its_pages_vectors() ->
     told = decode_words(bodies[FrameKind.WORDS])
     assert told is not None
     assert (told.seqs.tolist(), told.hashes.tolist()) == ([3, 9, 5], [3, 77, 9, 77, 5, 77])
+    assert told.sittings.tolist() == [6, 18, 10]
     derived.flush()
     assert len(frames.given) == 3
 

@@ -23,7 +23,7 @@ from mos_pipeline.engine.frames import (
     encode_words,
 )
 from mos_pipeline.memory.state import BatchOutcome, Placed
-from mos_pipeline.messages import encode
+from mos_pipeline.messages import decode, encode
 
 seqs = st.integers(0, (1 << 62) - 1)
 texts = st.text(st.characters(codec=None, exclude_categories=[]), max_size=12)  # lone surrogates too
@@ -54,6 +54,7 @@ def test_words_come_back_as_they_were(pages: list[tuple[int, list[tuple[int, int
         np.array([len(page) for _, page in pages], np.uint32),
         np.array([value for value, _ in words], np.uint32),
         np.array([count for _, count in words], np.uint8),
+        np.array([number // 3 for number in range(len(pages))], np.uint32),
     )
     found = decode_words(encode_words(frame))
     assert found is not None
@@ -110,7 +111,7 @@ BODIES: dict[str, tuple[Callable[[bytes], object], bytes]] = {
     "vectors": (decode_vectors, encode_vectors(np.arange(2), np.ones((2, 3), np.float16))),
     "words": (
         decode_words,
-        encode_words(WordFrame(*(np.ones(n, t) for n, t in ((1, np.int64), (1, "<u4"), (1, "<u4"), (1, "u1"))))),
+        encode_words(WordFrame(*(np.ones(1, kind) for kind in (np.int64, "<u4", "<u4", "u1", "<u4")))),
     ),
     "batch": (
         decode_batches,
@@ -137,6 +138,12 @@ def test_words_of_another_analyser_are_not_mixed_with_ours(monkeypatch: pytest.M
     decode_body, body = BODIES["words"]
     monkeypatch.setattr(frames, "analyser_id", lambda: 1)
     assert decode_body(body) is None
+
+
+def test_words_without_sittings_are_found_again() -> None:
+    """The frame's first form ended with the counts."""
+    decode_body, body = BODIES["words"]
+    assert decode_body(encode(decode(body)[:-1])) is None
 
 
 def test_vectors_that_are_no_whole_rows_are_refused() -> None:

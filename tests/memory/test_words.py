@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mos_pipeline.memory import words
-from mos_pipeline.memory.words import analyse, analyser_id, query_terms, terms
+from mos_pipeline.memory.words import analyse, analyse_page, analyser_id, query_terms, terms
+from mos_pipeline.messages import PageRecord
 from tests.memory import law
 
 chat = st.text(
@@ -136,3 +137,42 @@ def test_threads_do_not_spoil_each_others_stems(monkeypatch: pytest.MonkeyPatch)
         thread.join()
     assert all(stems == expected for stems in found)
     assert len(found) == 200
+
+
+def page(user: str, agent: str, timestamp: str = "", **metadata: object) -> PageRecord:
+    return PageRecord("tom", "robot", user, agent, timestamp, metadata or None, None, None)
+
+
+def words_of(record: PageRecord, *wanted: str) -> list[int]:
+    """Return how often each of ``wanted`` counts."""
+    counts = dict(zip(*(part.tolist() for part in analyse_page(record)), strict=True))
+    return [counts.get(zlib.crc32(terms(word)[0].encode()), 0) for word in wanted]
+
+
+@law
+@given(chat, chat)
+def test_a_page_without_names_and_dates_has_the_words_of_its_texts(user: str, agent: str) -> None:
+    found, expected = analyse_page(page(user, agent, "some day")), analyse(f"{user} {agent}")
+    assert [part.tolist() for part in found] == [part.tolist() for part in expected]
+
+
+def test_speakers_are_found_where_they_speak() -> None:
+    names = ["Ann Lee", "Rob"]
+    assert words_of(page("tea", "Ann, milk?", speakers=names), "ann", "lee", "rob", "tea") == [2, 1, 1, 1]
+    assert words_of(page("", "milk?", speakers=names), "ann", "lee", "rob") == [0, 0, 1]
+
+
+@pytest.mark.parametrize("speakers", [None, "Ann", 7, [], [None, 3], {"user": "Ann"}])
+def test_speakers_of_another_form_are_passed_over(speakers: object) -> None:
+    assert words_of(page("tea", "milk", speakers=speakers), "ann", "tea", "milk") == [0, 1, 1]
+
+
+def test_the_words_of_the_date_count_once() -> None:
+    record = page("In March 2024, in March", "", "2024-03-05 10:00:00")
+    assert words_of(record, "march", "2024", "5", "tuesday") == [2, 1, 1, 1]
+
+
+def test_stop_words_alone_are_found_beside_a_name_and_a_date() -> None:
+    record = page("who are you", "", "2024-03-05", speakers=["Ann", "Rob"])
+    assert set(query_terms("who are you")) <= set(analyse_page(record)[0])
+    assert words_of(record, "ann", "march") == [1, 1]

@@ -1,0 +1,164 @@
+"""BM25 over pages, over windows and over sittings, all from the same postings.
+
+BM25 after Robertson and Zaragoza, The Probabilistic Relevance Framework: BM25 and Beyond (2009), with the idf
+``ln(1 + (N - df + 0.5) / (df + 0.5))``, which is above 0 for a term that every page holds too. N and df count pages for
+windows and sittings as well: a word is as rare as it is among pages. A length is a sum of counts; the mean length of
+sittings is that of those with words.
+
+A window is a page with what its neighbours of the same sitting lend it: the page right before or after it lends up to
+``window_words`` of its words, the one beyond that what a page of its own length would have left over of them. A longer
+page lends each word in that proportion, so its counts are fractions. Of a dialogue in short turns a window holds five,
+of long articles hardly more than the page itself.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mos_pipeline.memory.postings import Matches
+
+__all__ = ["Lengths", "Shape", "page_scores", "sitting_scores", "term_weights", "window_scores"]
+
+CELLS = 1 << 17  # of a table of terms and pages: what fits the processor's cache
+TINY = np.float32(1e-12)  # keeps 0 / 0 out where nothing saturates
+
+Floats = NDArray[np.float32]
+
+
+class Shape(NamedTuple):
+    """The constants of the formula.
+
+    Attributes:
+        k1: how fast repeated terms saturate, 0 or more.
+        b: how much long documents are discounted, 0 to 1.
+        window_words: words that a neighbour lends to a window, 0 or more.
+    """
+
+    k1: float
+    b: float
+    window_words: float
+
+
+class Lengths(NamedTuple):
+    """Of n pages in s sittings: what each of them holds in words.
+
+    Attributes:
+        pages: float32 (n,).
+        windows: float32 (n,).
+        sittings: float32 (s,); 0 for a sitting without a word.
+        sitting_of: the number of each page's sitting, ascending, uint32 (n,).
+    """
+
+    pages: Floats
+    windows: Floats
+    sittings: Floats
+    sitting_of: NDArray[np.uint32]
+
+    @classmethod
+    def of(cls, pages: Floats, sitting_of: NDArray[np.uint32], window_words: float) -> Lengths:
+        """Add up windows and sittings."""
+        near, far = _lent(pages, window_words)
+        windows = _gathered(pages, pages * near, pages * far, *_together(sitting_of))
+        sittings = np.bincount(sitting_of, pages).astype(np.float32)
+        return cls(pages, windows, sittings, sitting_of)
+
+    def extended(self, pages: Floats, sitting_of: NDArray[np.uint32], window_words: float) -> Lengths:
+        """Return the lengths of ``pages``, which begin with these, having computed little more than what is new."""
+        known = len(self.pages)
+        if known < 4:
+            return Lengths.of(pages, sitting_of, window_words)
+        first = known - 4  # the last two windows may gain, and what they gain depends on two pages before them
+        new = Lengths.of(pages[first:], sitting_of[first:] - sitting_of[first], window_words)
+        sittings = np.zeros(int(sitting_of[-1]) + 1, np.float32)
+        sittings[: len(self.sittings)] = self.sittings
+        np.add.at(sittings, sitting_of[known:], pages[known:])
+        return Lengths(pages, np.concatenate((self.windows[: first + 2], new.windows[2:])), sittings, sitting_of)
+
+
+def term_weights(matches: Matches, terms: int, pages: int, k1: float) -> NDArray[np.float64]:
+    """Return what each of the query's terms is worth, idf · (k1 + 1), float64 (terms,)."""
+    frequency = np.bincount(matches.terms, matches.sizes, terms)
+    weights: NDArray[np.float64] = np.log1p((pages - frequency + 0.5) / (frequency + 0.5)) * (k1 + 1.0)
+    return weights
+
+
+def page_scores(matches: Matches, weights: NDArray[np.float64], lengths: Lengths, shape: Shape) -> Floats:
+    """Return the BM25 score of every page, float32 (n,); 0 where it holds no term."""
+    docs, counts = matches.docs.astype(np.intp), matches.counts.astype(np.float64)
+    scores = np.repeat(weights[matches.terms], matches.sizes)
+    scores *= counts
+    scores /= counts + _saturation(lengths.pages, shape)[docs]
+    # A page's postings arrive in the order of their terms however runs were merged, so its sum is the same.
+    return np.bincount(docs, scores, len(lengths.pages)).astype(np.float32)
+
+
+def sitting_scores(matches: Matches, weights: NDArray[np.float64], lengths: Lengths, shape: Shape) -> Floats:
+    """Return the BM25 score of every page's sitting, float32 (n,)."""
+    sittings = lengths.sitting_of[matches.docs].astype(np.intp)
+    terms = np.repeat(matches.terms, matches.sizes)
+    new = np.flatnonzero((np.diff(sittings) != 0) | (np.diff(terms) != 0)) + 1
+    starts = np.concatenate((np.zeros(1, np.intp), new))  # of the stretches of one term in one sitting
+    counts = np.add.reduceat(matches.counts.astype(np.float64), starts)
+    sittings, weighed = sittings[starts], weights[terms[starts]]
+    filled = lengths.sittings[lengths.sittings > 0]
+    saturation = _saturation(lengths.sittings, shape, float(filled.mean()) if len(filled) else 0.0)
+    scores = np.bincount(sittings, weighed * counts / (counts + saturation[sittings]), len(lengths.sittings))
+    found: Floats = scores.astype(np.float32)[lengths.sitting_of]
+    return found
+
+
+def window_scores(matches: Matches, weights: NDArray[np.float64], lengths: Lengths, shape: Shape) -> Floats:
+    """Return the BM25 score of every page's window, float32 (n,)."""
+    pages = len(lengths.pages)
+    scores = np.zeros(pages, np.float32)
+    saturation = _saturation(lengths.windows, shape)
+    together = _together(lengths.sitting_of)
+    near, far = _lent(lengths.pages, shape.window_words)
+    distinct, rows = np.unique(matches.terms, return_inverse=True)
+    terms = np.repeat(rows, matches.sizes)
+    at_once = max(1, CELLS // pages)
+    for first in range(0, len(distinct), at_once):
+        low, high = np.searchsorted(terms, (first, first + at_once))
+        docs = matches.docs[low:high]
+        cells = (terms[low:high] - first, docs)
+        held, lent, beyond = (np.zeros((min(at_once, len(distinct) - first), pages), np.float32) for _ in range(3))
+        held[cells] = counts = matches.counts[low:high].astype(np.float32)
+        lent[cells] = counts * near[docs]
+        beyond[cells] = counts * far[docs]
+        held = _gathered(held, lent, beyond, *together)
+        weighed = weights[distinct[first : first + at_once]].astype(np.float32)
+        scores += np.einsum("t,tp->p", weighed, held / (held + saturation))
+    return scores
+
+
+def _saturation(lengths: Floats, shape: Shape, mean: float | None = None) -> Floats:
+    """Return k1 · (1 - b + b · length / mean length)."""
+    mean = float(lengths.mean()) if mean is None else mean
+    found = lengths * np.float32(shape.k1 * shape.b / (mean or 1.0)) + np.float32(shape.k1 * (1.0 - shape.b))
+    saturation: Floats = np.maximum(found, TINY)
+    return saturation
+
+
+def _lent(pages: Floats, window_words: float) -> tuple[Floats, Floats]:
+    """Return which part of its words a page lends to its neighbour and to the page beyond, each (n,), 0 to 1."""
+    parts = np.float32(window_words) / np.maximum(pages, np.float32(1.0))
+    return np.minimum(parts, np.float32(1.0)), np.clip(parts - np.float32(1.0), np.float32(0.0), np.float32(1.0))
+
+
+def _together(sitting_of: NDArray[np.uint32]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return whether a page and the next one, and the one after that, are of one sitting: (n - 1,) and (n - 2,)."""
+    return sitting_of[1:] == sitting_of[:-1], sitting_of[2:] == sitting_of[:-2]
+
+
+def _gathered(
+    held: Floats, near: Floats, far: Floats, next_one: NDArray[np.bool_], after_next: NDArray[np.bool_]
+) -> Floats:
+    """Return each page's own and what its neighbours to both sides lend it; pages along the last axis."""
+    found = held.copy()
+    for distance, lent, same in ((1, near, next_one), (2, far, after_next)):
+        found[..., distance:] += lent[..., :-distance] * same
+        found[..., :-distance] += lent[..., distance:] * same
+    return found
