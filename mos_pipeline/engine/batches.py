@@ -159,7 +159,7 @@ class Batches:
         batch.step = Step.SUMMARIES
         texts = [topic["content"] for topic in batch.topics or []]
         answer = partial(self._summaries_done, scope, batch)
-        batch.summary_rows = self._embedding.send(scope.session_rows, texts, answer, urgent=True)
+        self._embedding.send(scope.session_rows, texts, answer, urgent=True)
 
     def _summaries_done(self, scope: Scope, batch: Batch, rows: list[int], outcome: Outcome) -> None:
         if self._current(scope, batch) is None:
@@ -171,7 +171,7 @@ class Batches:
             logger.warning("summaries could not be embedded (%s); their pages' centroids stand in", outcome.error)
             for row, topic in zip(rows, batch.topics or [], strict=True):
                 self._write_centroid(row, [batch.live[index] for index in topic["pages"]])
-        batch.step = Step.READY
+        batch.summary_rows, batch.step = rows, Step.READY
         self.advance(scope)
 
     def _write_centroid(self, row: int, seqs: list[int]) -> None:

@@ -89,10 +89,10 @@ def _groups(scope: Scope) -> Iterator[_Group]:
 
 def encode_checkpoints(checkpoints: Sequence[Checkpoint], dimension: int) -> bytes:
     """Return the frame body of checkpoints."""
-    empty = np.empty((0, dimension), np.float16)
+    empty = np.empty((0, max(1, dimension)), np.float16)
     vectors = np.concatenate([empty, *(one.vectors for one in checkpoints if len(one.vectors))])
     packed = [one[:-1] for one in (one._replace(batched=pack_seqs(one.batched)) for one in checkpoints)]
-    return encode([packed, dimension, pack_vectors(vectors)])
+    return encode([packed, max(1, dimension), pack_vectors(vectors)])
 
 
 def decode_checkpoints(body: bytes) -> list[Checkpoint]:

@@ -57,8 +57,8 @@ class Embedding:
         """Whether the embedder has as many texts as it may have; an answer of its own changes that."""
         return self.in_flight >= self._limit
 
-    def send(self, owner: int, texts: Sequence[str], answer: RowsAnswer, *, urgent: bool = False) -> list[int]:
-        """Have ``texts`` embedded into new rows of ``owner``; return the rows.
+    def send(self, owner: int, texts: Sequence[str], answer: RowsAnswer, *, urgent: bool = False) -> None:
+        """Have ``texts`` embedded into new rows of ``owner``.
 
         ``answer(rows, outcome)`` is called by the coordinator. Whoever answers commits the rows or releases them.
         """
@@ -67,7 +67,6 @@ class Embedding:
         self.in_flight += len(texts)
         back = partial(self._back, rows, answer)
         self._desk.submit(EMBEDDER, "embed", [list(texts), addresses], back, urgent=urgent)
-        return rows
 
     def _back(self, rows: list[int], answer: RowsAnswer, outcome: Outcome) -> None:
         self.in_flight -= len(rows)

@@ -83,9 +83,9 @@ def _seqs(what: BatchDone | Promoted | Forgotten) -> Sequence[int]:
 def encode_events(events: Sequence[Event], dimension: int) -> bytes:
     """Return the frame body of events."""
     vectors = [event.what.vectors for event in events if isinstance(event.what, BatchDone | Promoted)]
-    joined = np.concatenate([np.empty((0, dimension), np.float16), *(part for part in vectors if len(part))])
+    joined = np.concatenate([np.empty((0, max(1, dimension)), np.float16), *(part for part in vectors if len(part))])
     packed = [[_TAGS[type(event.what)], *event[:2], *_packed(event.what)] for event in events]
-    return encode([packed, dimension, pack_vectors(joined)])
+    return encode([packed, max(1, dimension), pack_vectors(joined)])
 
 
 def _packed(what: What) -> list[Any]:

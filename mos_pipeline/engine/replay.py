@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from mos_pipeline.engine.checkpoints import decode_checkpoints
 from mos_pipeline.engine.events import decode_batches, decode_events

@@ -22,10 +22,10 @@ from mos_pipeline.engine.desk import Desk
 from mos_pipeline.engine.embedding import EMBEDDER, Embedding
 from mos_pipeline.engine.intake import Intake
 from mos_pipeline.engine.visits import Visits
+from mos_pipeline.memory.bm25 import Shape
 from mos_pipeline.memory.ranking import Dense, Ranked, Weights, join, two_level
 from mos_pipeline.memory.selection import Budget, Filter
 from mos_pipeline.memory.state import MemoryState, Scope
-from mos_pipeline.memory.bm25 import Shape
 from mos_pipeline.memory.word_index import WordScores
 from mos_pipeline.memory.words import query_terms
 from mos_pipeline.messages import Hit, KnowledgeHit, Parts, Retrieved

@@ -14,7 +14,8 @@ from mos_pipeline.config import Config
 from mos_pipeline.memory.chains import Chains
 from mos_pipeline.memory.long_term import FactBase, LongTerm
 from mos_pipeline.memory.outcomes import BatchOutcome, Forgotten, PromotionOutcome, Told
-from mos_pipeline.memory.pages import PageIds, PageTable
+from mos_pipeline.memory.page_ids import PageIds
+from mos_pipeline.memory.pages import PageTable
 from mos_pipeline.memory.ring import ShortTermRing
 from mos_pipeline.memory.sessions import MidTerm, Session
 from mos_pipeline.memory.word_index import WordIndex

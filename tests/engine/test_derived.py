@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,12 @@ import pytest
 
 from mos_pipeline.config import Store
 from mos_pipeline.engine.derived import Derived
-from mos_pipeline.engine.frames import BatchFrame, decode_batches, decode_vectors, decode_words
+from mos_pipeline.engine.events import BatchDone, Event, decode_events
+from mos_pipeline.engine.frames import decode_vectors, decode_words
 from mos_pipeline.engine.persistence import Persistence
-from mos_pipeline.memory.state import BatchOutcome
+from mos_pipeline.memory.outcomes import BatchOutcome
 from mos_pipeline.store.codec import FrameKind
+from mos_pipeline.store.segments import FrameAddress
 
 INTERVAL_S = 7.0
 
@@ -24,13 +27,17 @@ class Frames(Persistence):
     def __init__(self) -> None:
         self.given: list[tuple[FrameKind, bytes, int]] = []
 
-    def frame(self, kind: FrameKind, body: bytes, last_page: int) -> None:
+    def frame(
+        self, kind: FrameKind, body: bytes, last_page: int, written: Callable[[FrameAddress], None] | None = None
+    ) -> None:
         self.given.append((kind, body, last_page))
 
 
 def gather() -> tuple[Frames, Derived]:
     frames = Frames()
-    return frames, Derived(frames, Store(frame_pages=4, flush_interval_s=INTERVAL_S))
+    derived = Derived(frames, Store(frame_pages=4, flush_interval_s=INTERVAL_S))
+    derived.dimension = 2
+    return frames, derived
 
 
 def vectors(derived: Derived, *seqs: int) -> None:
@@ -38,8 +45,8 @@ def vectors(derived: Derived, *seqs: int) -> None:
 
 
 def batch(derived: Derived, *seqs: int) -> None:
-    outcome = BatchOutcome(list(seqs), [-1] * len(seqs), [], [])
-    derived.batch(BatchFrame("user", "assistant", seqs, outcome, np.empty((0, 2), np.float16)))
+    outcome = BatchOutcome(list(seqs), [-1] * len(seqs), [], [], 0.0)
+    derived.event(Event("user", "assistant", BatchDone(seqs, outcome, np.empty((0, 2), np.float16))))
 
 
 def words(derived: Derived, seq: int) -> None:
@@ -68,10 +75,11 @@ def test_everything_is_given_at_a_flush_and_a_batch_after_its_pages_vectors() ->
     assert derived.empty
     assert derived.due() is None
     bodies = {kind: body for kind, body, _ in frames.given}
-    assert list(bodies) == [FrameKind.VECTORS, FrameKind.BATCH, FrameKind.WORDS]
+    assert list(bodies) == [FrameKind.VECTORS, FrameKind.EVENTS, FrameKind.WORDS]
     found = decode_vectors(bodies[FrameKind.VECTORS])
     assert (found.seqs.tolist(), found.vectors[:, 0].tolist()) == ([5, 8, 7], [5, 8, 7])
-    assert [list(each.seqs) for each in decode_batches(bodies[FrameKind.BATCH])] == [[2, 4], [6, 1], [0]]
+    batches = [event.what for event in decode_events(bodies[FrameKind.EVENTS])]
+    assert [list(each.seqs) for each in batches if isinstance(each, BatchDone)] == [[2, 4], [6, 1], [0]]
     told = decode_words(bodies[FrameKind.WORDS])
     assert told is not None
     assert (told.seqs.tolist(), told.hashes.tolist()) == ([3, 9, 5], [3, 77, 9, 77, 5, 77])
@@ -87,7 +95,7 @@ def test_a_frame_names_the_highest_page_it_speaks_of_wherever_it_stands() -> Non
     derived.flush()
     assert {kind: last for kind, _, last in frames.given} == {
         FrameKind.VECTORS: 8,
-        FrameKind.BATCH: 6,
+        FrameKind.EVENTS: 6,
         FrameKind.WORDS: 9,
     }
 
@@ -97,7 +105,7 @@ def test_a_batch_that_fills_its_frame_takes_the_waiting_vectors_along() -> None:
     vectors(derived, 1, 0)
     for first in range(0, 16, 4):
         batch(derived, *range(first, first + 4))
-    assert [(kind, last) for kind, _, last in frames.given] == [(FrameKind.VECTORS, 1), (FrameKind.BATCH, 15)]
+    assert [(kind, last) for kind, _, last in frames.given] == [(FrameKind.VECTORS, 1), (FrameKind.EVENTS, 15)]
 
 
 def test_what_comes_later_does_not_make_the_first_wait_longer(monkeypatch: pytest.MonkeyPatch) -> None:

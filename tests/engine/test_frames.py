@@ -11,18 +11,14 @@ from hypothesis.extra import numpy as npst
 
 from mos_pipeline.engine import frames
 from mos_pipeline.engine.frames import (
-    BatchFrame,
     WordFrame,
     decode_aside,
-    decode_batches,
     decode_vectors,
     decode_words,
     encode_aside,
-    encode_batches,
     encode_vectors,
     encode_words,
 )
-from mos_pipeline.memory.state import BatchOutcome, Placed
 from mos_pipeline.messages import decode, encode
 
 seqs = st.integers(0, (1 << 62) - 1)
@@ -64,44 +60,6 @@ def test_words_come_back_as_they_were(pages: list[tuple[int, list[tuple[int, int
         assert was.tolist() == column.tolist()
 
 
-placed = st.builds(
-    Placed,
-    seqs,
-    st.booleans(),
-    texts,
-    st.lists(texts, max_size=3),
-    texts,
-    st.lists(seqs, max_size=3),
-    st.integers(-1, 1 << 40),
-)
-outcomes = st.builds(
-    BatchOutcome,
-    st.lists(seqs, max_size=5),
-    st.lists(st.integers(-1, 1 << 40), max_size=5),
-    st.lists(st.tuples(seqs, texts).map(list), max_size=3),
-    st.lists(placed, max_size=3),
-)
-
-
-founding = Placed(7, True, "tea", ["cup"], "", [1], -1)
-
-
-@given(st.data(), st.lists(seqs, max_size=5), outcomes)
-def test_a_batch_comes_back_as_it_was_but_for_its_rows(
-    data: st.DataObject, numbers: list[int], outcome: BatchOutcome
-) -> None:
-    rows = data.draw(vectors(sum(each.founded for each in outcome.placed)))
-    other = BatchFrame("user", "other", [1], BatchOutcome([1], [-1], [], [founding]), np.ones((1, 3), np.float16))
-    given = BatchFrame("user\ud800", "assistant", numbers, outcome, rows)
-    before, found, after = decode_batches(encode_batches([other, given, other]))
-    assert found[:3] == given[:3]
-    assert found.outcome == outcome._replace(placed=[each._replace(row=-1) for each in outcome.placed])
-    assert found.vectors.shape == rows.shape
-    assert found.vectors.tobytes() == rows.tobytes()
-    for each in (before, after):
-        assert (each[:4], each.vectors.tolist()) == (other[:4], [[1.0] * 3])
-
-
 @given(seqs, texts)
 def test_a_page_set_aside_comes_back_with_its_reason(seq: int, reason: str) -> None:
     assert decode_aside(encode_aside(seq, reason)) == (seq, reason)
@@ -112,12 +70,6 @@ BODIES: dict[str, tuple[Callable[[bytes], object], bytes]] = {
     "words": (
         decode_words,
         encode_words(WordFrame(*(np.ones(1, kind) for kind in (np.int64, "<u4", "<u4", "u1", "<u4")))),
-    ),
-    "batch": (
-        decode_batches,
-        encode_batches(
-            [BatchFrame("u", "a", [0], BatchOutcome([0], [-1], [[0, "x"]], []), np.ones((0, 3), np.float16))]
-        ),
     ),
     "aside": (decode_aside, encode_aside(7, "because")),
 }

@@ -20,6 +20,11 @@ from mos_pipeline.store.journal import Journal
 from tests.engine.desk import JOURNAL_BYTES, PATIENCE_S, Desk, desk, journaled, record, texts
 
 
+def nothing(_: int) -> bool:
+    """No page was forgotten."""
+    return False
+
+
 def test_an_accepted_page_is_in_the_journal_the_ring_and_the_coordinators_queue(tmp_path: Path) -> None:
     source = SourceMark(b"digest", 4)
     with desk(tmp_path) as d:
@@ -189,7 +194,7 @@ def test_eight_threads_lose_nothing_and_keep_their_order(tmp_path: Path) -> None
         while any(thread.is_alive() for thread in threads):
             d.intake.provide_spare()
             time.sleep(0.001)
-        queued = [item.scope.user_id for item in d.intake.accepted]
+        queued = [item.scope.user_id for item in d.intake.accepted if item.scope is not None]
     found = journaled(tmp_path)
     assert [seq for seq, _ in found] == list(range(2400))
     assert [record.user_id for _, record in found] == queued
@@ -217,8 +222,8 @@ def test_a_full_disk_refuses_the_page_and_leaves_no_trace(tmp_path: Path, monkey
 def test_restored_pages_are_known_and_the_numbers_go_on(tmp_path: Path) -> None:
     with desk(tmp_path) as d:
         known = [record(page_id="mine", source=SourceMark(b"one", 7)), record(page_id="other")]
-        d.intake.restore(heads_of(map(encode, known)), 2)
-        d.intake.restore(heads_of([encode(record(source=SourceMark(b"one", 3)))]), 1)
+        d.intake.restore(heads_of(map(encode, known)), 2, nothing)
+        d.intake.restore(heads_of([encode(record(source=SourceMark(b"one", 3)))]), 1, nothing)
         assert d.intake.add(record(page_id="mine")) == ("mine", False)
         assert d.intake.sources() == {b"one": 8}
         assert d.add() == d.state.ids.id_of(3, None)
@@ -227,7 +232,7 @@ def test_restored_pages_are_known_and_the_numbers_go_on(tmp_path: Path) -> None:
 
 def test_restored_pages_without_an_id_of_their_own_are_known_behind_those_that_have_one(tmp_path: Path) -> None:
     with desk(tmp_path) as d:
-        d.intake.restore(heads_of(map(encode, [record(page_id="mine"), record(), record()])), 3)
+        d.intake.restore(heads_of(map(encode, [record(page_id="mine"), record(), record()])), 3, nothing)
         automatic = d.state.ids.id_of(2, None)
         assert d.state.ids.resolve(automatic) == 2
         assert d.intake.add(record("again", page_id=automatic)) == (automatic, False)

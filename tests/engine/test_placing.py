@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from mos_pipeline.config import Config
 from mos_pipeline.engine.flow import Batch
 from mos_pipeline.engine.placing import decide
-from mos_pipeline.memory.state import BatchOutcome, MemoryState, Placed, Scope
+from mos_pipeline.memory.outcomes import BatchOutcome, Placed
+from mos_pipeline.memory.state import MemoryState, Scope
 from mos_pipeline.runtime.vector_pool import VectorPool
 
+NOW = 1.7e9
 NORTH, EAST, NORTH_EAST = (1.0, 0.0), (0.0, 1.0), (0.7071, 0.7071)
 
 
@@ -44,7 +46,7 @@ def batch(
 
 
 def done(state: MemoryState, scope: Scope, work: Batch, pool: VectorPool) -> list[Placed]:
-    outcome = decide(scope, work, "2024-05-01", pool)
+    outcome = decide(scope, work, "2024-05-01", NOW, pool)
     state.apply(scope, outcome)
     return outcome.placed
 
@@ -90,7 +92,7 @@ def test_sessions_of_another_scope_are_not_joined(state: MemoryState, pool: Vect
 
 def test_a_batch_with_no_page_left_changes_nothing(state: MemoryState, pool: VectorPool) -> None:
     scope = state.scope("user", "assistant")
-    assert decide(scope, Batch((1, 2)), "", pool) == BatchOutcome([], [], [], [])
+    assert decide(scope, Batch((1, 2)), "", NOW, pool) == BatchOutcome([], [], [], [], NOW)
     assert pool.usage.used == 0
 
 
@@ -102,7 +104,7 @@ def test_links_and_overviews_follow_the_chains(continues: list[bool], before: in
     scope = MemoryState("0" * 16, Config()).scope("user", "assistant")
     pool = VectorPool(2, 65536)
     try:
-        outcome = decide(scope, work, "", pool)
+        outcome = decide(scope, work, "", NOW, pool)
     finally:
         pool.close()
     assert outcome.seqs == list(live)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 
 from mos_pipeline import MemoryPipeline, ModelNotFoundError
 from mos_pipeline.engine import processing
+from mos_pipeline.engine.embedding import RowsAnswer
 from mos_pipeline.runtime.supervisor import Outcome
 from tests.faults.common import PATIENCE_S, fill, until
 from tests.support import open_fake
@@ -51,23 +52,23 @@ def test_where_a_summary_can_not_be_embedded_its_pages_centroid_stands_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with open_fake(tmp_path, short_term__capacity=CAPACITY) as memory:
-        work = memory._engine.processing
-        send = work._send_texts
+        embedding = memory._engine.embedding
+        send = embedding.send
 
         def refuse_summaries(
-            texts: list[str], rows: Iterable[int], answer: Callable[[Outcome], None], *, urgent: bool = False
-        ) -> None:
-            if urgent:
-                answer(Outcome(0, "refused", error="too odd"))
-            else:
-                send(texts, rows, answer)
+            owner: int, texts: Sequence[str], answer: RowsAnswer, *, urgent: bool = False
+        ) -> list[int]:
+            if not urgent:
+                return send(owner, texts, answer)
+            rows = list(map(int, embedding.pool.allocate(owner, len(texts))))
+            answer(rows, Outcome(0, "refused", error="too odd"))
+            return rows
 
-        monkeypatch.setattr(work, "_send_texts", refuse_summaries)
+        monkeypatch.setattr(embedding, "send", refuse_summaries)
         for number in range(CAPACITY):
             talk(memory, number)
         memory.wait_idle(PATIENCE_S)
-        scope, pages, pool = memory._engine.state.scopes[0], memory._engine.state.pages, work.pool
-        assert pool is not None
+        scope, pages, pool = memory._engine.state.scopes[0], memory._engine.state.pages, embedding.pool
         assert scope.mid_term.sessions
         for session in scope.mid_term.sessions:
             vectors = pool.read([pages.row(seq) for seq in session.seqs]).astype(np.float32)

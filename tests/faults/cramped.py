@@ -26,8 +26,7 @@ def small_shared_memory(folder: Path) -> None:
     with open_fake(folder / "store") as memory:
         fill(memory, 100)
         memory.wait_idle(PATIENCE_S)
-        pool = memory._engine.processing.pool
-        assert pool is not None
+        pool = memory._engine.embedding.pool
         assert pool.usage.file_backed
         assert list((folder / "store").glob("mos-*"))
         check_consistent(memory)

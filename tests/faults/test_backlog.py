@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mos_pipeline import MemoryPipeline
-from mos_pipeline.engine.frames import decode_batches
+from mos_pipeline.engine.events import BatchDone, decode_events
 from mos_pipeline.errors import BackpressureError
 from mos_pipeline.store.codec import FrameKind
 from tests.faults.common import (
@@ -115,8 +115,9 @@ def test_nobody_waits_behind_another_ones_bulk_load(tmp_path: Path) -> None:
         fill(memory, 9, ["newcomer"])
         under_way = memory._engine.state.pages.embedded + memory.stats().in_flight_texts
         memory.wait_idle(PATIENCE_S)
-    frames = [frame for _, frame in frames_of(store, FrameKind.BATCH)]
-    users = [batch.user_id for frame in frames for batch in decode_batches(frame.body)]
+    frames = [frame for _, frame in frames_of(store, FrameKind.EVENTS)]
+    events = [event for frame in frames for event in decode_events(frame.body)]
+    users = [event.user_id for event in events if isinstance(event.what, BatchDone)]
     assert users.count("bulk") == bulk // 9
     assert users.count("newcomer") == 1
     assert under_way < bulk // 2
