@@ -91,7 +91,7 @@ def encode_checkpoints(checkpoints: Sequence[Checkpoint], dimension: int) -> byt
     """Return the frame body of checkpoints."""
     empty = np.empty((0, max(1, dimension)), np.float16)
     vectors = np.concatenate([empty, *(one.vectors for one in checkpoints if len(one.vectors))])
-    packed = [one[:-1] for one in (one._replace(batched=pack_seqs(one.batched)) for one in checkpoints)]
+    packed = [[*one[:2], pack_seqs(one.batched), *one[3:-1]] for one in checkpoints]
     return encode([packed, max(1, dimension), pack_vectors(vectors)])
 
 
@@ -99,9 +99,10 @@ def decode_checkpoints(body: bytes) -> list[Checkpoint]:
     """Return what ``encode_checkpoints`` was given."""
     packed, dimension, vectors = decode(body)
     rows, first, found = unpack_vectors(vectors, dimension), 0, list[Checkpoint]()
-    for user, assistant, batched, *rest, with_vector in packed:
+    for user, assistant, batched, mid_term, chains, long_term, remake, with_vector in packed:
         last = first + sum(with_vector)
-        found.append(Checkpoint(user, assistant, unpack_seqs(batched), *rest, with_vector, rows[first:last]))
+        memory = (unpack_seqs(batched), mid_term, chains, long_term, remake, with_vector, rows[first:last])
+        found.append(Checkpoint(user, assistant, *memory))
         first = last
     return found
 
