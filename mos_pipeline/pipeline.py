@@ -338,9 +338,12 @@ class MemoryPipeline:
         return engine.compact(timeout)
 
     def users(self) -> list[str]:
-        """Return the ids of all users, in the order of their first pages."""
-        scopes = self._open_engine().state.scopes
-        return list(dict.fromkeys(scope.user_id for scope in list(scopes)))
+        """Return the ids of all users who have pages, in the order of their first ones."""
+        engine = self._open_engine()
+        with engine.coordinator.lock:
+            engine.coordinator.absorb()
+            pages = engine.state.pages
+            return list(dict.fromkeys(scope.user_id for scope in engine.state.scopes if pages.count_of(scope.number)))
 
     def sources(self) -> dict[bytes, int]:
         """Return for every file that pages were read from its digest and how many of its records are accepted."""
