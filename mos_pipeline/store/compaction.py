@@ -16,6 +16,7 @@ from mos_pipeline.errors import InputError, StoreDamagedError
 from mos_pipeline.messages import decode_tombstone, unpack_seqs
 from mos_pipeline.store.codec import SCOPE_KINDS, FrameKind, FramePages, encode_frame, pack_pages, unpack_pages
 from mos_pipeline.store.derived import PAGEWISE, PageSet, without_pages
+from mos_pipeline.store.draft import Draft
 from mos_pipeline.store.folder import (
     Damage,
     StoreFolder,
