@@ -15,6 +15,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 
 from mos_pipeline.config import Store
 from mos_pipeline.engine.batches import Batches
@@ -30,8 +31,10 @@ from mos_pipeline.messages import pack_seqs
 from mos_pipeline.runtime.supervisor import Outcome
 from mos_pipeline.store.codec import NO_PAGE, FrameKind
 from mos_pipeline.store.journal import Journal
+from mos_pipeline.store.manifest import Manifest
 from mos_pipeline.store.reading import PageReader
-from mos_pipeline.store.segments import FrameAddress, SegmentReader
+from mos_pipeline.store.recovery import OpenStore
+from mos_pipeline.store.segments import FrameAddress
 
 __all__ = ["Compaction", "CompactionResult"]
 
@@ -78,13 +81,12 @@ class Compaction:
         persistence: Persistence,
         intake: Intake,
         reader: PageReader,
-        segments: SegmentReader,
+        store: OpenStore,
         embedding: Embedding,
         desk: Desk,
     ) -> None:
         """Begin by itself once more than ``store.max_dead_ratio`` of the pages on the disk are forgotten ones."""
         self._max_dead_ratio = config.max_dead_ratio
-        self._frame_pages = config.frame_pages
         self._state = state
         self._forgetting = forgetting
         self._batches = batches
@@ -92,7 +94,7 @@ class Compaction:
         self._persistence = persistence
         self._intake = intake
         self._reader = reader
-        self._segments = segments
+        self._store = store
         self._embedding = embedding
         self._desk = desk
         self._phase = _Phase.REST
@@ -169,28 +171,38 @@ class Compaction:
 
     def _rewrite(self) -> None:
         self._phase = _Phase.REWRITING
-        superseded = None if self._superseded is None else list(self._superseded)
         payload = {
-            "segments": None,
+            "segments": list(Manifest.load(self._store.folder).segments),  # the writer alone changes them
             "forgotten": pack_seqs(sorted(self._dead)),
-            "superseded": superseded,
-            "frame_pages": self._frame_pages,
+            "superseded": None if self._superseded is None else list(self._superseded),
         }
         self._desk.submit(WRITER, "compact", payload, self._rewritten)
 
     def _rewritten(self, outcome: Outcome) -> None:
-        self._phase = _Phase.REST
         if outcome.fate != "done":
             logger.error("the segments could not be compacted: %s; they stay as they are", outcome.error)
             self._not_before = time.monotonic() + PAUSE_S
+            self._phase = _Phase.REST
             self._end(None, f"{outcome.error}; the segments stay as they are")
             return
         self._reader.moved(outcome.result["moved"])
-        self._segments.drop(outcome.result["removed"])
+        self._store.segments.drop(outcome.result["removed"])
         self._forgetting.dead = [seq for seq in self._forgetting.dead if seq not in self._dead]
         result = CompactionResult(outcome.result["before"], outcome.result["after"])
+        # Only now does nobody in this process read the old files any more.
+        self._desk.submit(WRITER, "sweep", None, partial(self._swept, result))
+
+    def _swept(self, result: CompactionResult, outcome: Outcome) -> None:
+        if outcome.fate != "done":
+            logger.warning("files of old segments could not be deleted (%s); the next opening does it", outcome.error)
         logger.info("compacted: %d bytes in segments before, %d after", result.before, result.after)
+        self._phase = _Phase.REST
         self._end(result)
+
+    def abandon(self) -> None:
+        """Have the writer give up what it is at: whoever closes does not wait for it."""
+        if self._phase == _Phase.REWRITING:
+            self._desk.submit(WRITER, "abandon", None, lambda _: None)
 
     def give_up(self) -> None:
         """Tell those who still wait that the pipeline is closed."""

@@ -14,9 +14,10 @@ import numpy.typing as npt
 
 from mos_pipeline.config import Store
 from mos_pipeline.engine.events import Event, encode_events
-from mos_pipeline.engine.frames import WordFrame, encode_aside, encode_vectors, encode_words
+from mos_pipeline.engine.frames import encode_words
 from mos_pipeline.engine.persistence import Persistence
 from mos_pipeline.store.codec import NO_PAGE, FrameKind
+from mos_pipeline.store.derived import WordFrame, encode_aside, encode_vectors
 
 __all__ = ["Derived"]
 

@@ -146,7 +146,7 @@ class Engine:
             self.persistence,
             self.intake,
             self.reader,
-            store.segments,
+            store,
             self.embedding,
             self.desk,
         )
@@ -286,6 +286,7 @@ class Engine:
         deadline = time.monotonic() + self.config.runtime.close_timeout_s
         try:
             self.intake.close()  # first: a page accepted after the last look at the journal would be lost
+            self.compaction.abandon()
             self.coordinator.stop()
             if self.supervisor is not None:
                 self.supervisor.close(deadline)

@@ -9,12 +9,13 @@ import numpy as np
 
 from mos_pipeline.config import Retrieval
 from mos_pipeline.engine.derived import Derived
-from mos_pipeline.engine.frames import WordFrame, decode_words
+from mos_pipeline.engine.frames import decode_words
 from mos_pipeline.memory.pages import FORGOTTEN
 from mos_pipeline.memory.sittings import Sitting, next_sitting
 from mos_pipeline.memory.state import MemoryState, Scope
 from mos_pipeline.memory.words import analyse_page
 from mos_pipeline.messages import PageRecord, decode_record
+from mos_pipeline.store.derived import WordFrame
 from mos_pipeline.store.reading import PageReader
 
 __all__ = ["Indexing"]

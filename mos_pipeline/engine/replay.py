@@ -9,13 +9,13 @@ import numpy as np
 
 from mos_pipeline.engine.checkpoints import decode_checkpoints
 from mos_pipeline.engine.events import decode_batches, decode_events
-from mos_pipeline.engine.frames import VectorFrame, decode_aside, decode_vectors
 from mos_pipeline.engine.indexing import Indexing
 from mos_pipeline.engine.retelling import Retelling
 from mos_pipeline.errors import StoreDamagedError
 from mos_pipeline.memory.state import MemoryState, Scope
 from mos_pipeline.runtime.vector_pool import VectorPool
 from mos_pipeline.store.codec import FrameKind
+from mos_pipeline.store.derived import VectorFrame, decode_aside, decode_vectors
 from mos_pipeline.store.segments import FrameAddress, SegmentReader
 
 __all__ = ["Replay"]

@@ -5,9 +5,14 @@ Units, by kind:
     pages     [journal path, start, end, frame_pages]   → [[segment, offset, first_seq, count], …]
     frame     [frame kind, body, last page]             → [segment, offset]
     identity  {…}                                       → nil; saved in MANIFEST
+    compact   {"segments", "forgotten", "superseded"}   → {"moved", "removed", "before", "after"}
+    sweep     nil                                       → {"removed": [segment, …], "kept": [segment, …]}
+    abandon   nil                                       → nil; compactions that are not over fail
 
 ``start`` and ``end`` are offsets in bytes; a frame gets at most ``frame_pages`` pages, of consecutive numbers,
-and ends early once they have 1 MiB.
+and ends early once they have 1 MiB. ``compact`` is described at ``CompactionRequest`` and ``Compaction.commit``: it
+is done in slices, and everything else goes before the next slice. The files of segments that it replaced are deleted by
+``sweep``, which is for when nothing in the main process reads them any more; ``kept`` are those that a reader pins.
 """
 
 from __future__ import annotations
@@ -21,11 +26,14 @@ from typing import Any, NamedTuple
 
 from mos_pipeline.errors import InputError, StoreError, StoreFullError
 from mos_pipeline.runtime.worker import Report
+from mos_pipeline.stages.compact import CompactionQueue
 from mos_pipeline.store.codec import FrameKind, pack_pages
 from mos_pipeline.store.folder import Damage, StoreFolder, keep_aside
 from mos_pipeline.store.heads import PageHeads, heads_of
 from mos_pipeline.store.journal import JournalRecord, read_range
-from mos_pipeline.store.segments import FrameAddress, SegmentWriter
+from mos_pipeline.store.pins import without_unpinned
+from mos_pipeline.store.segment_writer import SegmentWriter
+from mos_pipeline.store.segments import FrameAddress
 
 __all__ = ["WriteStage"]
 
@@ -54,12 +62,16 @@ class _Unit:
     kind: str
     payload: Any
     rows: list[tuple[int, ...]] = field(default_factory=list)
+    answer: Any = None
 
     @property
     def result(self) -> Any:
-        if self.kind == "identity":
-            return None
-        return self.rows[0] if self.kind == "frame" else self.rows
+        match self.kind:
+            case "pages":
+                return self.rows
+            case "frame":
+                return self.rows[0]
+        return self.answer
 
     def keep_durable(self, durable: FrameAddress) -> None:
         """Forget frames that were cut off again because they could not be made durable."""
@@ -84,6 +96,8 @@ class WriteStage:
         self._clock = clock
         self._writer: SegmentWriter | None = None
         self._units: list[_Unit] = []
+        self._compactions = CompactionQueue(self._folder, clock)
+        self._announced: list[int] = []
         self._pause = 0.0
         self._retry_at = 0.0
 
@@ -105,25 +119,46 @@ class WriteStage:
 
     def accept(self, unit_id: int, kind: str, payload: Any) -> None:
         """Take a unit."""
-        self._units.append(_Unit(unit_id, kind, payload))
+        if kind == "compact":
+            self._compactions.add(unit_id, payload)
+        else:
+            self._units.append(_Unit(unit_id, kind, payload))
 
     @property
     def pending(self) -> bool:
         """Is there a unit that is neither acknowledged nor refused?"""
-        return bool(self._units)
+        return bool(self._units) or self._compactions.pending
 
     def step(self, report: Report) -> None:
-        """Write every unit, wait for the disk once, and report them done; or put them off where the disk fails."""
+        """Write every unit, wait for the disk once, and report them done; or put them off where the disk fails.
+
+        Then compact for a moment, where that was asked for.
+        """
         wait = self._retry_at - self._clock()
         if wait > 0:
             time.sleep(min(wait, NAP_S))
             return
-        report.started([unit.unit_id for unit in self._units])
-        trouble = self._write_all(report)
+        self._announce(report)
+        trouble = (self._write_all(report) if self._units else None) or self._compact(report)
         if trouble is None:
             self._recovered()
         else:
             self._put_off(trouble)
+
+    def _announce(self, report: Report) -> None:
+        """Say what is worked on; of slice after slice of the same pass, once."""
+        at_work = [*(unit.unit_id for unit in self._units), *self._compactions.unit_ids]
+        if self._units or at_work != self._announced:
+            report.started(at_work)
+        self._announced = at_work
+
+    def _compact(self, report: Report) -> StoreError | None:
+        try:
+            if self._compactions.pending:
+                self._compactions.run(self._open_writer(), report)
+        except StoreError as error:
+            return error
+        return None
 
     def _write_all(self, report: Report) -> StoreError | None:
         """Write and acknowledge what can be; return what stood in the way of the rest."""
@@ -135,7 +170,7 @@ class WriteStage:
         written: list[_Unit] = []
         for unit in list(self._units):
             try:
-                self._write(writer, unit)
+                self._write(writer, unit, report)
                 written.append(unit)
             except InputError as error:
                 self._units.remove(unit)
@@ -154,10 +189,24 @@ class WriteStage:
             report.done(unit.unit_id, unit.result)
         return trouble
 
-    def _write(self, writer: SegmentWriter, unit: _Unit) -> None:
-        if unit.kind == "identity":
-            writer.set_embedding(_identity(unit.payload))
-            return
+    def _write(self, writer: SegmentWriter, unit: _Unit, report: Report) -> None:
+        match unit.kind:
+            case "identity":
+                writer.set_embedding(_identity(unit.payload))
+            case "sweep":
+                unit.answer = self._sweep(writer)
+            case "abandon":
+                self._compactions.give_up(report)
+            case _:
+                self._write_frames(writer, unit)
+
+    def _sweep(self, writer: SegmentWriter) -> dict[str, list[int]]:
+        before = {segment.number for segment in writer.manifest.retired}
+        writer.replace_manifest(without_unpinned(self._folder, writer.manifest))
+        kept = {segment.number for segment in writer.manifest.retired}
+        return {"removed": sorted(before - kept), "kept": sorted(kept)}
+
+    def _write_frames(self, writer: SegmentWriter, unit: _Unit) -> None:
         done = len(unit.rows)
         for index, frame in enumerate(self._frames(unit)):
             if index >= done:
@@ -209,6 +258,7 @@ class WriteStage:
 
     def close(self) -> None:
         """Let go of the segment; what was not acknowledged is given out again by the next owner."""
+        self._compactions.close()
         writer, self._writer = self._writer, None
         if writer is None:
             return

@@ -74,6 +74,11 @@ class StoreFolder:
         """The folder of bytes that could not be read, kept for whoever wants to look into them."""
         return self.root / "aside"
 
+    @property
+    def pins(self) -> Path:
+        """The folder of the files that readers lock, one for each generation of the store."""
+        return self.root / "pins"
+
     def journal(self, number: int) -> Path:
         """Return the path of a journal."""
         return self.journals / f"{number:08d}.journal"
@@ -81,6 +86,10 @@ class StoreFolder:
     def segment(self, number: int) -> Path:
         """Return the path of a segment."""
         return self.segments / f"{number:08d}.segment"
+
+    def pin(self, generation: int) -> Path:
+        """Return the path of the file that readers of a generation lock."""
+        return self.pins / f"{generation:08d}"
 
     def create(self) -> None:
         """Make the folder and its subfolders where they are missing.
@@ -90,7 +99,7 @@ class StoreFolder:
         Raises:
             StoreError: a folder can't be made, or something else is in its place.
         """
-        for path in (self.root, self.journals, self.segments, self.aside):
+        for path in (self.root, self.journals, self.segments, self.aside, self.pins):
             with disk_errors(path, "the folder could not be made"):
                 path.mkdir(mode=0o700, parents=True, exist_ok=True)
 

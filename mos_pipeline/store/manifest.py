@@ -128,8 +128,12 @@ class Manifest:
     @property
     def next_number(self) -> int:
         """The number of the next segment."""
-        retired = (segment.number for segment in self.retired)
-        return 1 + max(self.highest, *self.segments, *self.drafts, *retired, 0)
+        return 1 + max(self.highest, *self.named, 0)
+
+    @property
+    def named(self) -> frozenset[int]:
+        """The numbers of all files that may be there: of segments, drafts and retired segments."""
+        return frozenset((*self.segments, *self.drafts, *(segment.number for segment in self.retired)))
 
     def upgraded(self) -> Manifest:
         """Return a copy in the newest format."""

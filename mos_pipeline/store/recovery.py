@@ -30,6 +30,7 @@ from mos_pipeline.store.folder import (
 from mos_pipeline.store.journal import Journal
 from mos_pipeline.store.lock import StoreLock
 from mos_pipeline.store.manifest import FORMAT, Manifest
+from mos_pipeline.store.pins import make_pin, without_drafts, without_unpinned
 from mos_pipeline.store.scanning import Damaged, Frame, Torn
 from mos_pipeline.store.segments import FrameAddress, SegmentReader
 
@@ -116,8 +117,13 @@ class OpenStore:
                 raise StoreDamagedError(
                     f"{self.folder.segment(number)}: the segment is missing; restore it from a backup of the store"
                 )
-        for number in files.keys() - set(self.manifest.segments):
+        manifest = without_unpinned(self.folder, without_drafts(self.folder, self.manifest))
+        if manifest != self.manifest:
+            manifest.save(self.folder)
+        make_pin(self.folder, manifest.generation)
+        for number in files.keys() - self.manifest.named:
             self._remove_unnamed(files[number])
+        self.manifest = manifest
         if self.manifest.segments:
             _fsync(files[self.manifest.segments[-1]])
 

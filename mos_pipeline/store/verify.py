@@ -123,7 +123,7 @@ class _Check:
         reader.close()
         for number, path in _listed(self._folder.segments, ".segment"):
             # The owner may have begun one since MANIFEST was read.
-            if number not in manifest.segments and self._report.owner is None:
+            if number not in manifest.named and self._report.owner is None:
                 self._report.notes.append(Finding(path, 0, "MANIFEST does not name it; it is moved aside at opening"))
 
     def _segment(self, reader: SegmentReader, number: int, *, last: bool) -> None:

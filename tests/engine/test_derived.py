@@ -12,10 +12,11 @@ import pytest
 from mos_pipeline.config import Store
 from mos_pipeline.engine.derived import Derived
 from mos_pipeline.engine.events import BatchDone, Event, decode_events
-from mos_pipeline.engine.frames import decode_vectors, decode_words
+from mos_pipeline.engine.frames import decode_words
 from mos_pipeline.engine.persistence import Persistence
 from mos_pipeline.memory.outcomes import BatchOutcome
 from mos_pipeline.store.codec import FrameKind
+from mos_pipeline.store.derived import decode_vectors
 from mos_pipeline.store.segments import FrameAddress
 
 INTERVAL_S = 7.0

@@ -10,16 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from mos_pipeline.engine import frames
-from mos_pipeline.engine.frames import (
-    WordFrame,
-    decode_aside,
-    decode_vectors,
-    decode_words,
-    encode_aside,
-    encode_vectors,
-    encode_words,
-)
+from mos_pipeline.engine.frames import decode_words, encode_words
 from mos_pipeline.messages import decode, encode
+from mos_pipeline.store.derived import WordFrame, decode_aside, decode_vectors, encode_aside, encode_vectors
 
 seqs = st.integers(0, (1 << 62) - 1)
 texts = st.text(st.characters(codec=None, exclude_categories=[]), max_size=12)  # lone surrogates too

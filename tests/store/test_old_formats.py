@@ -13,7 +13,7 @@ from mos_pipeline.store.codec import FrameKind, unpack_pages
 from mos_pipeline.store.folder import StoreFolder
 from mos_pipeline.store.manifest import FORMAT, Manifest
 from mos_pipeline.store.recovery import open_store
-from mos_pipeline.store.segments import SegmentWriter
+from mos_pipeline.store.segment_writer import SegmentWriter
 from mos_pipeline.store.verify import verify_store
 from tests.store.common import CONFIG, REPO
 

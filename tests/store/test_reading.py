@@ -12,7 +12,8 @@ from mos_pipeline.store.codec import FrameKind
 from mos_pipeline.store.folder import StoreFolder
 from mos_pipeline.store.journal import Journal
 from mos_pipeline.store.reading import PageFrame, PageReader
-from mos_pipeline.store.segments import FrameAddress, SegmentReader, SegmentWriter
+from mos_pipeline.store.segment_writer import SegmentWriter
+from mos_pipeline.store.segments import FrameAddress, SegmentReader
 from tests.store.common import flip, made_folder, packed, pages, record
 
 

@@ -13,7 +13,8 @@ from mos_pipeline.store.codec import HEADER_BYTES, FrameKind, encode_frame, unpa
 from mos_pipeline.store.folder import StoreFolder
 from mos_pipeline.store.manifest import Manifest
 from mos_pipeline.store.recovery import OpenStore, open_store
-from mos_pipeline.store.segments import FrameAddress, SegmentWriter
+from mos_pipeline.store.segment_writer import SegmentWriter
+from mos_pipeline.store.segments import FrameAddress
 from mos_pipeline.store.seqs import SeqRanges
 from tests.store.common import CONFIG, Snapshots, flip, pages, record, run_python
 

@@ -14,7 +14,8 @@ from mos_pipeline.store.codec import HEADER_BYTES, FrameKind, encode_frame
 from mos_pipeline.store.folder import StoreFolder
 from mos_pipeline.store.manifest import Manifest
 from mos_pipeline.store.scanning import Frame
-from mos_pipeline.store.segments import FrameAddress, SegmentReader, SegmentWriter
+from mos_pipeline.store.segment_writer import SegmentWriter
+from mos_pipeline.store.segments import FrameAddress, SegmentReader
 from tests.store.common import SmallDisk, flip, made_folder, run_python
 
 
@@ -240,7 +241,7 @@ from pathlib import Path
 from mos_pipeline.errors import StoreFullError
 from mos_pipeline.store.codec import FrameKind
 from mos_pipeline.store.folder import StoreFolder
-from mos_pipeline.store.segments import SegmentWriter
+from mos_pipeline.store.segment_writer import SegmentWriter
 writer = SegmentWriter(StoreFolder(Path(sys.argv[1])), 1 << 20, 3)
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.RLIM_INFINITY))
 written = 0

@@ -12,7 +12,7 @@ from mos_pipeline.store.folder import StoreFolder
 from mos_pipeline.store.heads import heads_of
 from mos_pipeline.store.journal import Journal
 from mos_pipeline.store.recovery import open_store
-from mos_pipeline.store.segments import SegmentWriter
+from mos_pipeline.store.segment_writer import SegmentWriter
 from mos_pipeline.store.verify import VerifyReport, verify_store
 from tests.store.common import CONFIG, flip, packed, pages, record
 
