@@ -50,7 +50,7 @@ class Scripted:
 @pytest.fixture
 def provider(monkeypatch: pytest.MonkeyPatch) -> Scripted:
     scripted = Scripted()
-    monkeypatch.setattr(tasks, "_make_provider", lambda settings: scripted)
+    monkeypatch.setattr(tasks, "_make_provider", lambda *settings: scripted)
     return scripted
 
 
