@@ -54,17 +54,13 @@ def merged_profile(profile: str, pages: Sequence[PageText], limit: int) -> str:
     found = [_Line(statement, _day(page.timestamp)) for page in pages for statement in statements(page.user_input)]
     best = nlargest(max(1, limit // NEW_SHARE), _different(found), key=lambda line: line.statement.weight)
     chosen = [line for line in found if line in best]
-    return _rendered(foreign, _fitting(_different([*old, *chosen]), limit))
+    lines = sorted(_different([*old, *chosen]), key=lambda line: line.day)
+    return _rendered(foreign, _fitting(lines, limit))
 
 
 def _different(lines: Iterable[_Line]) -> list[_Line]:
-    """Return the lines without those that a later one repeats, in the order of the last time each was said."""
-    by_key: dict[object, _Line] = {}
-    for line in lines:
-        key = key_of(line.statement)
-        by_key.pop(key, None)
-        by_key[key] = line
-    return list(by_key.values())
+    """Return the lines without those that a later one repeats."""
+    return list({key_of(line.statement): line for line in lines}.values())
 
 
 def _fitting(lines: list[_Line], limit: int) -> list[_Line]:
@@ -77,7 +73,7 @@ def _fitting(lines: list[_Line], limit: int) -> list[_Line]:
 
 
 def _parsed(profile: str) -> tuple[list[str], list[_Line]]:
-    """Return the lines that are no statements, and those that are, the oldest first."""
+    """Return the lines that are no statements, and those that are, kind by kind."""
     foreign, lines, kind = list[str](), list[_Line](), ""
     for text in filter(None, map(str.strip, profile.splitlines())):
         line = _LINE.fullmatch(text)
@@ -87,7 +83,7 @@ def _parsed(profile: str) -> tuple[list[str], list[_Line]]:
             lines.append(_Line(Statement(line[1], kind, telling(line[1], kind)), line[2] or ""))
         else:
             foreign.append(text)
-    return foreign, sorted(lines, key=lambda line: line.day)
+    return foreign, lines
 
 
 def _rendered(foreign: list[str], lines: list[_Line]) -> str:

@@ -40,7 +40,8 @@ _MOODS = (
     "keeping|kidding|killing|leaving|living|looking|loving|pushing|rooting|saying|seeing|sending|staying|talking|telling|"
     "thinking|trying|waiting|wishing|wondering"
 )
-_NUMBER = r"(?:an?|my|one|two|three|four|five|six|seven|eight|nine|ten|some|several|many|\d+)"
+_COUNTS = "two|three|four|five|six|seven|eight|nine|ten"
+_NUMBER = rf"(?:an?|my|one|{_COUNTS}|some|several|many|\d+)"
 _STATES = (
     "allergic|bilingual|bisexual|blind|catholic|celiac|christian|deaf|diabetic|disabled|divorced|engaged|gay|hindu|jewish|"
     "lactose|lesbian|married|muslim|pregnant|retired|single|trans|transgender|vegan|vegetarian|widowed"
@@ -48,7 +49,7 @@ _STATES = (
 _NOUNS = r"(?:(?!(?:and|or|to|with|on|in|for|of|that|who|as|than|i|is|are|has)\b)[\w'-]+\s+)"
 
 _TALK = (
-    r"(?:(?:hear|see|know|learn|chat|talk|join|help|check|try|catch|go|come|be|ask|say|tell|thank|make\s+(?:it|sure)|"
+    r"(?:(?:hear|see|know|learn|chat|talk|join|help|check|try|catch|go|come|ask|say|tell|thank|make\s+(?:it|sure)|"
     r"ensure|find|calculate|compute|determine|understand|visuali[sz]e)\b)"
 )
 _REACTION = r"(?:(?:of\s+)?(?:it|this|that|those|them|how|when|what|the\s+way|seeing|hearing)\b)"
@@ -112,6 +113,7 @@ _OPENING = re.compile(
     re.IGNORECASE,
 )
 _POINTING = "it this that they them these those there one ones he she him her"
+_ADDRESSED = re.compile(r",\s+[A-Z]\w+[.!]*$")  # "…, Anna!"
 _VAGUE = frozenset(_POINTING.split())
 # Words that stand where something could be told, and tell little.
 _FEELINGS = """
@@ -123,6 +125,7 @@ _FEELINGS = """
 """
 _SOFT = frozenset(_FEELINGS.split())
 _SAYS_ENOUGH = frozenset(_STATES.split("|"))
+_NUMBERS = frozenset(_COUNTS.split("|"))
 _WORD = re.compile(r"[\w']+")
 _KIND_WEIGHT = {"is": 1.5, "likes": 1.0, "done": 0.8, "plans": 1.0}
 
@@ -174,16 +177,18 @@ def _kind(text: str) -> str:
 def telling(text: str, kind: str) -> float:
     """Return how much a statement of one of ``KINDS`` tells: by its names, numbers and words, less for "it" and "that".
 
-    0 where fewer than two of its words tell anything, and none that says enough by itself, as "vegan".
+    0 where its words tell too little: one must for what somebody likes or a word like "vegan", two for all else.
     """
     words = _WORD.findall(text)
-    own = sum(1 for word in words if telling_stem(word) and word.lower() not in _SOFT)
-    own += any(word.lower() in _SAYS_ENOUGH for word in words)
-    if own < 2:
-        return 0.0
+    lower = [word.lower() for word in words]
+    own = sum(1 for word in lower if word not in _SOFT and telling_stem(word))
     names = sum(1 for word in words[1:] if word[0].isupper() and word[:2] not in ("I", "I'"))
-    numbers = sum(1 for word in words if word[0].isdigit())
-    vague = sum(1 for word in words if word.lower() in _VAGUE)
+    names -= bool(_ADDRESSED.search(text))
+    numbers = sum(1 for word in lower if word[0].isdigit() or word in _NUMBERS)
+    enough = 1 if kind == "likes" or not _SAYS_ENOUGH.isdisjoint(lower) else 2
+    if own + names + numbers < enough:
+        return 0.0
+    vague = sum(1 for word in lower if word in _VAGUE)
     worth = _KIND_WEIGHT[kind] + 0.25 * min(own, 7) + 0.5 * min(names, 3) + 0.3 * min(numbers, 2) - 0.5 * vague
     return max(worth, 0.1)
 
