@@ -117,7 +117,7 @@ class Embedding:
 
 @dataclass(frozen=True, slots=True)
 class Llm:
-    """The pool that tells topics and continuity."""
+    """The pool that tells topics, continuity, profile and knowledge."""
 
     provider: str = setting("extractive", "who does the tasks; extractive needs no network", choices=("extractive",))
     processes: int = setting(2, "worker processes in the pool", unit="processes", low=1)

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mos_pipeline.config import Llm
+from mos_pipeline.config import Llm, LongTerm
 from mos_pipeline.messages import decode, encode
 from mos_pipeline.runtime.worker import Stage
 from mos_pipeline.stages import tasks
-from mos_pipeline.stages.tasks import Batch, Continuity, Previous, TaskStage, Topic
+from mos_pipeline.stages.tasks import Batch, Continuity, Knowledge, PageFact, PageText, Previous, TaskStage, Topic
 
 
 class Reports:
@@ -46,11 +46,17 @@ class Scripted:
     def topics(self, batch: Batch) -> list[Topic]:
         return [Topic("theme", ["word"], "content", list(range(len(batch.pages))))]
 
+    def profile(self, profile: str, pages: list[PageText]) -> str:
+        return f"{profile} + {' + '.join(page.user_input for page in pages)}"
+
+    def knowledge(self, pages: list[PageText]) -> Knowledge:
+        return Knowledge([PageFact(page.timestamp, i) for i, page in enumerate(pages)], [PageFact("assistant", 0)])
+
 
 @pytest.fixture
 def provider(monkeypatch: pytest.MonkeyPatch) -> Scripted:
     scripted = Scripted()
-    monkeypatch.setattr(tasks, "_make_provider", lambda settings: scripted)
+    monkeypatch.setattr(tasks, "_make_provider", lambda *settings: scripted)
     return scripted
 
 
@@ -126,9 +132,23 @@ def test_a_task_that_raises_fails_alone(provider: Scripted, caplog: pytest.LogCa
     assert record.exc_info is not None
 
 
+def test_profile_and_knowledge_need_no_vectors(provider: Scripted) -> None:
+    stage = prepared()
+    pages = [["one", "a", "10:00"], ["two", "b", "11:00"]]
+    stage.accept(1, "profile", {"profile": "old", "pages": pages})
+    stage.accept(2, "knowledge", {"pages": pages})
+    _, profile, _, knowledge = run(stage)
+    assert profile == ["done", 1, {"profile": "old + one + two"}]
+    user = [{"text": "10:00", "page": 0}, {"text": "11:00", "page": 1}]
+    assert knowledge == ["done", 2, {"user": user, "assistant": [{"text": "assistant", "page": 0}]}]
+
+
 @pytest.mark.parametrize(
     ("kind", "broken", "reason"),
     [
+        ("profile", {"profile": "", "pages": [["only one side"]]}, "TypeError"),
+        ("profile", {}, "KeyError"),
+        ("knowledge", {"pages": None}, "TypeError"),
         ("poem", {}, "unknown kind of task 'poem'"),
         ("topics", {"dimension": 3}, "ValueError"),
         ("topics", {"vectors": b"\0"}, "ValueError"),
@@ -158,10 +178,25 @@ def test_close_drops_what_waits(provider: Scripted) -> None:
     assert not stage.pending
 
 
-def test_the_default_provider_answers_both_kinds() -> None:
+def test_the_default_provider_answers_all_kinds() -> None:
     stage = prepared()
     stage.accept(1, "continuity", payload())
     stage.accept(2, "topics", payload())
     reports = run(stage)
     assert reports[1][2]["continues"] == [False, False]
     assert [topic["pages"] for topic in reports[3][2]["topics"]] == [[0], [1]]
+
+
+def test_the_default_provider_keeps_to_the_settings_of_long_term_memory() -> None:
+    stage = TaskStage(Llm(), LongTerm(facts_per_promotion=1, profile_lines=1))
+    stage.prepare()
+    pages = [["I adopted a beagle named Rex.", "I live here.", "2024-05-01"]] * 2
+    pages.append(["I have two brothers in Lisbon.", "I work in Ghent.", "2024-05-02"])
+    stage.accept(1, "profile", {"profile": "", "pages": pages})
+    stage.accept(2, "knowledge", {"pages": pages})
+    _, profile, _, knowledge = run(stage)
+    assert profile[2] == {"profile": "Is and has\n- I have two brothers in Lisbon. (2024-05-02)"}
+    assert knowledge[2] == {
+        "user": [{"text": "I have two brothers in Lisbon.", "page": 2}],
+        "assistant": [{"text": "I work in Ghent.", "page": 2}],
+    }

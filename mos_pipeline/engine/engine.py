@@ -191,7 +191,7 @@ class Engine:
         return [
             Role(WRITER, build_writer, writer_args, credit=WRITER_CREDIT, blames=False, stateful=True),
             Role(EMBEDDER, EmbedStage, (config.embedding,), credit=EMBEDDER_CREDIT),
-            Role(LLM, TaskStage, (config.llm,), workers=config.llm.processes, credit=LLM_CREDIT),
+            Role(LLM, TaskStage, (config.llm, config.long_term), workers=config.llm.processes, credit=LLM_CREDIT),
         ]
 
     def _check_model(self, identity: dict[str, Any] | None) -> None:

@@ -39,8 +39,8 @@ class Fact:
 
     @property
     def timestamp(self) -> str:
-        """When it was stated last."""
-        return self.timestamps[-1]
+        """When it was stated last; empty where no page is left."""
+        return self.timestamps[-1] if self.timestamps else ""
 
     def as_plain(self) -> list[Any]:
         """Return everything but the row as msgpack can store it."""

@@ -77,7 +77,7 @@ class HeatQueue:
             heapq.heapify(self._heap)
 
     def hottest(self, heat_of: Callable[[int], float]) -> tuple[int, float] | None:
-        """Return the hottest session and its heat by ``heat_of``, of equal ones the lowest; None if none."""
+        """Return the hottest session, of equals the oldest, and its heat by ``heat_of``; None where there is none."""
         self.settle(heat_of)
         while self._heap:
             bound, session_id = self._heap[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from bisect import insort
 from collections.abc import Iterable, Mapping, Sequence
+from heapq import nsmallest
 from operator import attrgetter
 from typing import Any
 
@@ -199,15 +200,17 @@ class MidTerm:
         Those with the fewest accesses go, of equal ones the one visited longest ago, then the oldest. Sessions founded
         since the last call go last of all: without that, none could enter where all others were retrieved once.
         """
-        excess = len(self._sessions) - self._settings.capacity
         new_from, self._settled_ids = self._settled_ids, self._next_id
+        excess = len(self._sessions) - self._settings.capacity
         if excess <= 0:
             return []
-        candidates = sorted(self._sessions.values(), key=_rarest_first)
-        candidates.sort(key=lambda session: session.session_id >= new_from)
-        for session in candidates[:excess]:
+        old = [session for session in self._sessions.values() if session.session_id < new_from]
+        new = [session for session in self._sessions.values() if session.session_id >= new_from]
+        gone = nsmallest(excess, old, key=_rarest_first)
+        gone += nsmallest(excess - len(gone), new, key=_rarest_first)
+        for session in gone:
             self.drop(session.session_id)
-        return candidates[:excess]
+        return gone
 
     def drop(self, session_id: int) -> Session | None:
         """Take a session out for good, and return it; None where it is not there."""

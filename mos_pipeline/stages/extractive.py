@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mos_pipeline import config
+from mos_pipeline.stages.facts import facts, merged_profile
 from mos_pipeline.stages.sentences import Sentence, central, shorten, split_sentences, surfaces
-from mos_pipeline.stages.tasks import Batch, Continuity, PageText, Previous, Topic, Vectors
+from mos_pipeline.stages.tasks import Batch, Continuity, Knowledge, PageText, Previous, Topic, Vectors
 
 __all__ = ["Extractive"]
 
@@ -24,6 +25,7 @@ OVERVIEW_CHARS = 240
 CONTENT_CHARS = 300
 CONTENT_SENTENCES = 4
 KEYWORDS = 6
+ASSISTANT_FACTS = 1  # each is embedded, which costs a text
 THEME_KEYWORDS = 3
 # How much a page's neighbours count when it is put to a topic, and by how much the mean cosine within topics must
 # exceed that between them. On nine pages cut from two LoCoMo conversations, 0.2 puts 88 % of the pages right (81 % at
@@ -37,10 +39,11 @@ Labels = npt.NDArray[np.bool_]
 
 
 class Extractive:
-    """Answers both tasks by extraction; deterministic."""
+    """Answers all tasks by extraction; deterministic."""
 
-    def __init__(self, settings: config.Llm) -> None:
+    def __init__(self, settings: config.Llm, long_term: config.LongTerm | None = None) -> None:
         self._threshold = settings.continuity_threshold
+        self._long_term = long_term or config.LongTerm()
 
     def continuity(self, batch: Batch, previous: Previous | None) -> Continuity:
         """A page continues the one before it where the cosine of their vectors reaches the threshold."""
@@ -66,6 +69,15 @@ class Extractive:
         second = self._second_topic(_unit(batch.vectors))
         groups = [np.flatnonzero(second == which).tolist() for which in (False, True)]
         return [_topic(group, [sentences[i] for i in group], everywhere) for group in groups if group]
+
+    def profile(self, profile: str, pages: list[PageText]) -> str:
+        """Add the user's most telling first-person statements to the profile, word for word."""
+        return merged_profile(profile, pages, self._long_term.profile_lines)
+
+    def knowledge(self, pages: list[PageText]) -> Knowledge:
+        """Take the most telling first-person statements of either side, word for word; one of the assistant's."""
+        user = facts((page.user_input for page in pages), self._long_term.facts_per_promotion)
+        return Knowledge(user, facts((page.agent_response for page in pages), ASSISTANT_FACTS))
 
     def _second_topic(self, rows: Vectors) -> Labels:
         """Return for each row of length one, (n, d), whether it belongs to the second topic; (n,), never all True."""

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from mos_pipeline.memory.words import terms
 
-__all__ = ["Sentence", "central", "shorten", "split_sentences", "surfaces", "telling_stem"]
+__all__ = ["Sentence", "central", "shorten", "split_sentences", "split_texts", "surfaces", "telling_stem"]
 
 # A side of a page is cut to so many characters first: the time a page takes is bounded, and what a long text is about
 # stands at its beginning.
@@ -86,12 +86,17 @@ def telling_stem(word: str) -> str:
 
 def split_sentences(text: str) -> list[Sentence]:
     """Return the sentences of the first ``MAX_SIDE_CHARS`` characters of ``text``, none of them empty."""
+    return list(map(_sentence, split_texts(text)))
+
+
+def split_texts(text: str) -> list[str]:
+    """Return the same sentences as ``split_sentences``, without looking at their words."""
     head = text[:MAX_SIDE_CHARS]
     ends = [match.end() for match in _END.finditer(head)]
     parts = [part for i, j in zip([0, *ends], [*ends, len(head)], strict=True) if (part := head[i:j].strip())]
     if len(text) > MAX_SIDE_CHARS and len(parts) > 1:
         parts.pop()  # the cut went through it
-    return [_sentence(part) for part in parts]
+    return parts
 
 
 def _sentence(text: str) -> Sentence:

@@ -1,14 +1,19 @@
 """The LLM pool's process: what is asked about a batch of pages, and the stage that has it answered.
 
-Two tasks are given out in parallel for every batch of pages of one (user, assistant), oldest first:
+Two tasks are given out in parallel for every batch of pages of one (user, assistant), and two others for the pages of a
+session that has become hot; pages come oldest first:
 
     continuity   payload {"pages": [[user_input, agent_response, timestamp], …], "vectors": bytes, "dimension": d,
                           "previous": None or {"page": [...], "vector": bytes, "overview": str}}
                  result  {"continues": [bool, …], "overviews": [str, …]}
     topics       payload {"pages": …, "vectors": …, "dimension": d}
                  result  {"topics": [{"theme": str, "keywords": [str, …], "content": str, "pages": [index, …]}, …]}
+    profile      payload {"profile": str, "pages": [[user_input, agent_response, timestamp], …]}
+                 result  {"profile": str}: the whole profile of the user, with what the pages add
+    knowledge    payload {"pages": …}
+                 result  {"user": [{"text": str, "page": index}, …], "assistant": [{"text": str, "page": index}, …]}
 
-Vectors are float16 bytes, row-major, (n, d), in the order of the pages. A provider answers both tasks.
+Vectors are float16 bytes, row-major, (n, d), in the order of the pages. A provider answers all tasks.
 """
 
 from __future__ import annotations
@@ -24,7 +29,18 @@ import numpy.typing as npt
 from mos_pipeline import config
 from mos_pipeline.runtime.worker import Report
 
-__all__ = ["Batch", "Continuity", "PageText", "Previous", "Provider", "TaskStage", "Topic", "Vectors"]
+__all__ = [
+    "Batch",
+    "Continuity",
+    "Knowledge",
+    "PageFact",
+    "PageText",
+    "Previous",
+    "Provider",
+    "TaskStage",
+    "Topic",
+    "Vectors",
+]
 
 log = logging.getLogger(__name__)
 
@@ -96,8 +112,22 @@ class Topic:
     pages: list[int]
 
 
+class PageFact(NamedTuple):
+    """Something that was said on a page, given by its index among those that were asked about."""
+
+    text: str
+    page: int
+
+
+class Knowledge(NamedTuple):
+    """What pages tell about the user, and what the assistant said of itself."""
+
+    user: list[PageFact]
+    assistant: list[PageFact]
+
+
 class Provider(Protocol):
-    """Answers the two tasks; whatever it raises fails the one task it was asked for."""
+    """Answers the tasks; whatever it raises fails the one task it was asked for."""
 
     def continuity(self, batch: Batch, previous: Previous | None) -> Continuity:
         """Tell which pages continue the page before them, and the overview of the chain after each."""
@@ -107,22 +137,31 @@ class Provider(Protocol):
         """Split the batch into at most two topics; every page is in exactly one of them."""
         ...
 
+    def profile(self, profile: str, pages: list[PageText]) -> str:
+        """Return the user's profile with what the pages add to it."""
+        ...
+
+    def knowledge(self, pages: list[PageText]) -> Knowledge:
+        """Tell facts about the user, and what the assistant said of itself."""
+        ...
+
 
 class TaskStage:
     """The stage of the LLM pool: answers tasks in the order they came, one a step."""
 
-    def __init__(self, settings: config.Llm) -> None:
+    def __init__(self, settings: config.Llm, long_term: config.LongTerm | None = None) -> None:
         self._settings = settings
+        self._long_term = long_term or config.LongTerm()
         self._waiting: deque[tuple[int, str, Any]] = deque()
         self._provider: Provider | None = None
 
     def prepare(self) -> dict[str, Any]:
         """Make the provider; return its name."""
-        self._provider = _make_provider(self._settings)
+        self._provider = _make_provider(self._settings, self._long_term)
         return {"provider": self._settings.provider}
 
     def accept(self, unit_id: int, kind: str, payload: Any) -> None:
-        """Queue a task of kind ``continuity`` or ``topics``."""
+        """Queue a task of kind ``continuity``, ``topics``, ``profile`` or ``knowledge``."""
         self._waiting.append((unit_id, kind, payload))
 
     @property
@@ -149,21 +188,31 @@ class TaskStage:
     def _answer(self, kind: str, payload: Any) -> dict[str, Any]:
         if self._provider is None:
             raise RuntimeError("a task came before prepare(); call it first")
-        if kind == "continuity":
-            return asdict(self._provider.continuity(_batch(payload), _previous(payload)))
-        if kind == "topics":
-            return {"topics": [asdict(topic) for topic in self._provider.topics(_batch(payload))]}
-        raise ValueError(f"unknown kind of task {kind!r}; known are continuity and topics")
+        match kind:
+            case "continuity":
+                return asdict(self._provider.continuity(_batch(payload), _previous(payload)))
+            case "topics":
+                return {"topics": [asdict(topic) for topic in self._provider.topics(_batch(payload))]}
+            case "profile":
+                return {"profile": self._provider.profile(payload["profile"], _pages(payload))}
+            case "knowledge":
+                known = self._provider.knowledge(_pages(payload))._asdict()
+                return {whose: [fact._asdict() for fact in facts] for whose, facts in known.items()}
+        raise ValueError(f"unknown kind of task {kind!r}; known are continuity, topics, profile and knowledge")
 
 
-def _make_provider(settings: config.Llm) -> Provider:
+def _make_provider(settings: config.Llm, long_term: config.LongTerm) -> Provider:
     from mos_pipeline.stages.extractive import Extractive  # late: it builds on the types above
 
-    return Extractive(settings)
+    return Extractive(settings, long_term)
+
+
+def _pages(payload: dict[str, Any]) -> list[PageText]:
+    return [PageText(*page) for page in payload["pages"]]
 
 
 def _batch(payload: dict[str, Any]) -> Batch:
-    pages = [PageText(*page) for page in payload["pages"]]
+    pages = _pages(payload)
     return Batch(pages, _rows(payload["vectors"], len(pages), payload["dimension"]))
 
 

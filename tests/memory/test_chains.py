@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from mos_pipeline.errors import InputError
 from mos_pipeline.memory.chains import Chains
+from mos_pipeline.messages import decode, encode
 from tests.memory import law
 
 PAGES = 14
@@ -108,3 +109,105 @@ def test_a_link_that_can_not_be_changes_nothing(pair: tuple[int, int]) -> None:
     with pytest.raises(InputError, match=f"page {pair[1]} can't continue page {pair[0]}"):
         chains.link(*pair)
     assert [chains.pages_of(seq) for seq in range(PAGES)] == before
+
+
+def snapshot(chains: Chains) -> list[tuple[int, int, int, list[int], str]]:
+    """All that can be asked of every page."""
+    return [
+        (chains.before(seq), chains.after(seq), chains.chain_of(seq), chains.pages_of(seq), chains.overview(seq))
+        for seq in range(PAGES + 3)
+    ]
+
+
+def described(chains: Chains) -> Chains:
+    for seq in range(0, PAGES, 2):
+        chains.set_overview(seq, f"made at {seq}")
+    return chains
+
+
+@law
+@given(links, links)
+def test_what_can_be_linked_is_linked(pairs: list[tuple[int, int]], more: list[tuple[int, int]]) -> None:
+    chains, _ = linked(pairs)
+    for pair in more:
+        can = chains.can_link(*pair)
+        try:
+            chains.link(*pair)
+        except InputError:
+            assert not can
+        else:
+            assert can
+            assert (chains.after(pair[0]), chains.before(pair[1])) == pair[::-1]
+
+
+@law
+@given(links, st.lists(st.integers(0, PAGES + 2), max_size=6))
+def test_no_page_links_to_one_that_was_cut(pairs: list[tuple[int, int]], forgotten: list[int]) -> None:
+    chains, taken = linked(pairs)
+    described(chains)
+    for seq in forgotten:
+        whole = chains.pages_of(chains.chain_of(seq))
+        others = chains.cut(seq)
+        assert others == [page for page in whole if page != seq]
+        assert [chains.overview(page) for page in whole] == [""] * len(whole)
+        assert (chains.before(seq), chains.after(seq), chains.chain_of(seq)) == (-1, -1, seq)
+    kept = {(earlier, later) for earlier, later in taken if not {earlier, later} & set(forgotten)}
+    assert {(chains.before(seq), seq) for seq in range(PAGES) if chains.before(seq) >= 0} == kept
+    once, _ = linked(sorted(kept))
+    assert [entry[:4] for entry in snapshot(chains)] == [entry[:4] for entry in snapshot(once)]
+
+
+@law
+@given(links, st.sets(st.integers(0, PAGES + 2), max_size=6))
+def test_pages_that_left_have_no_links_and_the_rest_keeps_what_it_had(
+    pairs: list[tuple[int, int]], left: set[int]
+) -> None:
+    chains, taken = linked(pairs)
+    described(chains)
+    overviews = {chains.overview(seq) for seq in range(PAGES)} - {""}
+    chains.cut_all(left)
+    kept = {(earlier, later) for earlier, later in taken if not {earlier, later} & left}
+    once, _ = linked(sorted(kept))
+    assert [entry[:4] for entry in snapshot(chains)] == [entry[:4] for entry in snapshot(once)]
+    for text in overviews:
+        made_at = int(text.split()[-1])
+        expected = set() if made_at in left else set(chains.pages_of(chains.chain_of(made_at)))
+        assert {seq for seq in range(PAGES) if chains.overview(seq) == text} == expected
+
+
+def test_the_parts_of_a_cut_chain_go_on_by_themselves() -> None:
+    chains, _ = linked([(0, 1), (1, 2), (2, 3), (3, 4)])
+    chains.set_overview(4, "all five")
+    assert chains.cut(2) == [0, 1, 3, 4]
+    assert [chains.pages_of(chains.chain_of(seq)) for seq in range(5)] == [[0, 1], [0, 1], [2], [3, 4], [3, 4]]
+    assert chains.links(range(6)) == [-1, 0, -1, -1, 3, -1]
+    chains.set_overview(3, "the end")
+    assert (chains.overview(4), chains.overview(1)) == ("the end", "")
+    chains.link(1, 3)
+    assert chains.pages_of(0) == [0, 1, 3, 4]
+
+
+def test_a_page_alone_loses_its_overview_too() -> None:
+    chains = Chains()
+    chains.set_overview(5, "about a secret")
+    assert chains.cut(5) == []
+    assert chains.overview(5) == ""
+
+
+@law
+@given(links)
+def test_chains_are_restored_as_they_were(pairs: list[tuple[int, int]]) -> None:
+    chains, _ = linked(pairs)
+    described(chains)
+    again = Chains()
+    again.restore(decode(encode(chains.as_plain(range(PAGES)))))
+    assert snapshot(again) == snapshot(chains)
+    again.restore(chains.as_plain(range(PAGES)))
+    assert snapshot(again) == snapshot(chains)
+
+
+def test_a_link_that_can_not_be_any_more_is_not_restored() -> None:
+    chains, _ = linked([(0, 1), (1, 2)])
+    again, _ = linked([(0, 2)])
+    again.restore(chains.as_plain(range(3)))
+    assert again.links(range(3)) == [-1, -1, 0]

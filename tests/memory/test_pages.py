@@ -221,3 +221,102 @@ def test_which_pages_have_a_vector() -> None:
     table.set_row(4, 9)
     assert table.embedded_of(np.array([4, 0, 1, 2])).tolist() == [True, False, True, False]
     table.append(5, 0)  # the table can grow again
+
+
+# forgetting
+
+owners = st.lists(st.sampled_from([0, 1, 2, LOST, FORGOTTEN]), max_size=40)
+
+
+@law
+@given(owners, st.lists(st.sets(st.integers(0, 39), max_size=6), max_size=5), owners)
+def test_forgotten_pages_are_nobodys(first: list[int], forgotten: list[set[int]], more: list[int]) -> None:
+    table = PageTable()
+    table.extend(np.array(first, np.uint32))
+    expected = list(first)
+    for seq in range(0, len(first), 2):
+        table.set_row(seq, seq)
+    views = [(table.seqs_of(scope), table.seqs_of(scope).tolist()) for scope in (0, 1, 2, LOST, FORGOTTEN)]
+    for seqs in forgotten:
+        mine = [seq for seq in seqs if seq < len(first)]
+        table.forget(mine)
+        for seq in mine:
+            expected[seq] = LOST if expected[seq] == LOST else FORGOTTEN
+    for scope in more:
+        table.append(len(table), scope)
+    expected += more
+    assert [table.scope(seq) for seq in range(len(table))] == expected
+    for scope in (0, 1, 2, LOST, FORGOTTEN):
+        assert table.seqs_of(scope).tolist() == [seq for seq, owner in enumerate(expected) if owner == scope]
+        assert table.count_of(scope) == expected.count(scope)
+    kept = [seq for seq, owner in enumerate(expected) if owner < FORGOTTEN]
+    assert table.kept == len(kept)
+    for offset in range(0, len(expected) + 2, 3):
+        assert table.slice(offset, 4) == kept[offset : offset + 4]
+    with_row = [seq for seq in range(0, len(first), 2) if expected[seq] == first[seq]]
+    assert [seq for seq in range(len(table)) if table.row(seq) >= 0] == with_row
+    assert table.embedded == len(with_row)
+    assert [view.tolist() for view, _ in views] == [before for _, before in views]
+
+
+@pytest.mark.parametrize("seq", [-1, 3])
+def test_a_page_that_is_not_there_can_not_be_forgotten(seq: int) -> None:
+    table = PageTable()
+    table.extend(np.zeros(3, np.uint32))
+    with pytest.raises(IndexError, match=f"page {seq}"):
+        table.forget([1, seq])
+    assert table.kept == 3
+
+
+def test_a_number_can_be_entered_as_forgotten() -> None:
+    table = PageTable()
+    table.append_forgotten()
+    table.append(1, 0)
+    assert (table.kept, len(table), table.slice(0, 5)) == (1, 2, [1])
+
+
+@law
+@given(st.lists(given_ids, max_size=20), st.sets(st.integers(0, 19)), st.lists(given_ids, max_size=10))
+def test_forgotten_ids_mean_no_page_and_all_others_what_they_did(
+    wanted: list[str | None], forgotten: set[int], more: list[str | None]
+) -> None:
+    ids = PageIds(TAG)
+    pages = accepted(ids, wanted)
+    names = [ids.id_of(seq, own) for seq, own in enumerate(pages)]
+    gone = {seq for seq in forgotten if seq < len(pages)}
+    for seq in gone:
+        ids.forget(seq, pages[seq])
+    expected = {name: None if seq in gone else seq for seq, name in enumerate(names)}
+    assert {name: ids.resolve(name) for name in names} == expected
+    count = len(pages)
+    for page_id in more:
+        if page_id is None or ids.resolve(page_id) is None:
+            ids.register(page_id, count)
+            name = ids.id_of(count, page_id)
+            assert expected.get(name) is None
+            assert page_id is not None or name not in names  # the library doesn't make it again
+            expected[name] = count
+            count += 1
+    assert {name: ids.resolve(name) for name in expected} == expected
+    assert [ids.id_of(seq, own) for seq, own in enumerate(pages) if seq not in gone] == [
+        name for seq, name in enumerate(names) if seq not in gone
+    ]
+
+
+def test_a_given_id_can_be_given_again() -> None:
+    ids = PageIds(TAG)
+    ids.register("mine", 0)
+    ids.forget(0, "mine")
+    assert ids.resolve("mine") is None
+    ids.register("mine", 1)
+    assert (ids.resolve("mine"), ids.resolve(auto(0))) == (1, None)
+
+
+@pytest.mark.parametrize(("seq", "page_id"), [(2, None), (-1, None), (0, "yours"), (1, "mine")])
+def test_only_a_page_with_that_id_is_forgotten(seq: int, page_id: str | None) -> None:
+    ids = PageIds(TAG)
+    ids.register("mine", 0)
+    ids.register(None, 1)
+    with pytest.raises(InputError, match=f"page {seq} can't be forgotten"):
+        ids.forget(seq, page_id)
+    assert (ids.resolve("mine"), ids.resolve(auto(1))) == (0, 1)

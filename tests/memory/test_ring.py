@@ -72,3 +72,25 @@ def test_more_unbatched_than_items_is_refused(unbatched: int) -> None:
 def test_a_ring_without_room_is_refused() -> None:
     with pytest.raises(InputError, match=r"short_term\.capacity"):
         ShortTermRing(0)
+
+
+steps = st.lists(st.one_of(st.none(), st.sets(st.integers(0, 40), max_size=4)), max_size=60)
+
+
+@law
+@given(st.integers(1, 7), steps)
+def test_what_is_removed_is_in_no_ring_and_no_batch(capacity: int, history: list[set[int] | None]) -> None:
+    ring, latest, tail, seq = ShortTermRing(capacity), list[int](), list[int](), 0
+    for removed in history:
+        if removed is None:
+            tail.append(seq)
+            latest = [*latest, seq][-capacity:]
+            expected = tuple(tail) if len(tail) == capacity else None
+            tail = [] if expected else tail
+            assert ring.append(seq) == expected
+            seq += 1
+        else:
+            ring.remove(removed)
+            latest = [item for item in latest if item not in removed]
+            tail = [item for item in tail if item not in removed]
+        assert (ring.latest(), ring.tail, len(ring), ring.capacity) == (latest, tail, len(latest), capacity)

@@ -1,14 +1,20 @@
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mos_pipeline.memory.sessions import MidTerm
+from mos_pipeline import config
+from mos_pipeline.memory.heat import heat
+from mos_pipeline.memory.sessions import MidTerm, Session
+from mos_pipeline.messages import decode, encode
 from tests.memory import law
+
+HOUR = 3600.0
 
 
 class Topic(NamedTuple):
@@ -24,10 +30,14 @@ words = st.lists(st.sampled_from(["tea", "Tea", "cup", "pot", "milk"]), max_size
 topics = st.lists(st.builds(Topic, st.integers(0, 5), st.lists(st.integers(0, 40), max_size=8), words), max_size=12)
 
 
-def filled(placements: list[Topic], threshold: float = 0.6) -> MidTerm:
-    memory = MidTerm(threshold)
+def empty(**settings: Any) -> MidTerm:
+    return MidTerm(config.MidTerm(**settings))
+
+
+def filled(placements: list[Topic], threshold: float = 0.6, **settings: Any) -> MidTerm:
+    memory = empty(similarity_threshold=threshold, **settings)
     for placement in placements:
-        memory.apply(placement)
+        memory.apply(placement, 0.0)
     return memory
 
 
@@ -49,8 +59,8 @@ def test_each_page_is_in_the_session_it_came_to_first(placements: list[Topic]) -
     assert len(memory) == len({placement.session_id for placement in placements})
 
 
-def everything(memory: MidTerm) -> list[object]:
-    return [(s.session_id, s.summary, s.timestamp, s.keywords, s.seqs.tolist()) for s in memory.sessions]
+def everything(memory: MidTerm) -> list[Any]:
+    return [[*session.as_plain(), session.row] for session in memory.sessions]
 
 
 @law
@@ -59,7 +69,7 @@ def test_applying_a_placement_again_changes_nothing(placements: list[Topic]) -> 
     memory = filled(placements)
     once = everything(memory)
     for placement in placements:
-        memory.apply(placement)
+        memory.apply(placement, HOUR)
     assert everything(memory) == once
 
 
@@ -103,11 +113,11 @@ def test_of_equal_sessions_the_oldest_is_joined() -> None:
 
 
 def test_the_first_topic_founds_a_session() -> None:
-    assert place(MidTerm(0.0), ["tea"], {}) is None
+    assert place(empty(similarity_threshold=0.0), ["tea"], {}) is None
 
 
 def test_a_session_that_is_only_reserved_can_be_joined_by_its_vector() -> None:
-    memory = MidTerm(0.6)
+    memory = empty()
     reserved = memory.reserve_id()
     assert place(memory, ["tea"], {reserved: 0.75}) == reserved
 
@@ -115,6 +125,200 @@ def test_a_session_that_is_only_reserved_can_be_joined_by_its_vector() -> None:
 def test_ids_are_never_given_out_twice() -> None:
     memory = filled([Topic(4, [1], [])])
     assert [memory.reserve_id(), memory.reserve_id()] == [5, 6]
-    memory.apply(Topic(5, [2], []))
+    memory.apply(Topic(5, [2], []), 0.0)
     assert memory.reserve_id() == 7
     assert memory.get(6) is None
+
+
+# heat
+
+
+def test_founding_and_joining_heat_a_session() -> None:
+    memory = empty(heat_alpha=2.0, heat_beta=3.0, heat_gamma=5.0, recency_hours=12.0)
+    memory.apply(Topic(0, [4, 2], []), 10 * HOUR)
+    session = session_of(memory, 2)
+    assert (session.visits, session.interactions, session.accesses, session.fresh.tolist()) == (0, 2, 0, [2, 4])
+    assert session.last_visit == 10 * HOUR
+    memory.apply(Topic(0, [4, 6], []), 12 * HOUR)
+    memory.visit([0, 0, 9], 13 * HOUR)
+    memory.visit([0], 11 * HOUR)  # told late
+    assert (session.visits, session.interactions, session.accesses) == (3, 3, 3)
+    assert session.last_visit == 13 * HOUR
+    expected = heat(3, 3, 24.0, alpha=2.0, beta=3.0, gamma=5.0, recency_hours=12.0)
+    assert memory.heat_of(session, 37 * HOUR) == expected
+    assert memory.hottest(37 * HOUR) == (session, expected)
+
+
+def test_analysed_pages_are_fresh_no_more_and_their_sessions_cool_down() -> None:
+    memory = filled([Topic(0, [1, 2, 3], []), Topic(1, [4, 5], [])])
+    memory.visit([0, 1], HOUR)
+    memory.analysed([1, 2, 99], 2 * HOUR)
+    session, other = memory.sessions
+    assert (session.visits, session.interactions, session.accesses, session.last_visit) == (0, 0, 1, 2 * HOUR)
+    assert session.fresh.tolist() == [3]
+    assert (other.visits, other.interactions, other.fresh.tolist()) == (1, 2, [4, 5])
+    memory.analysed([1], 9 * HOUR)  # a second time
+    assert session.last_visit == 2 * HOUR
+
+
+def test_a_session_without_fresh_pages_is_not_the_hottest() -> None:
+    memory = filled([Topic(0, [1, 2, 3], []), Topic(1, [4], [])])
+    memory.analysed([1, 2, 3], HOUR)
+    memory.visit([0] * 50, HOUR)
+    found = memory.hottest(HOUR)
+    assert found is not None
+    assert found[0].session_id == 1
+    memory.analysed([4], HOUR)
+    assert memory.hottest(HOUR) is None
+
+
+def test_a_clock_set_back_reckons_everything_again() -> None:
+    memory = filled([Topic(0, [1], [])])
+    memory.apply(Topic(1, [2], []), 100 * HOUR)
+    memory.apply(Topic(2, [3], []), 90 * HOUR)
+    assert hottest_id(memory, 500 * HOUR) == 1
+    memory.get(1).last_visit = 0.0  # type: ignore[union-attr]
+    assert hottest_id(memory, 499 * HOUR) == 2
+
+
+# losing
+
+
+def test_the_least_retrieved_goes_then_the_one_visited_longest_ago() -> None:
+    memory = filled([Topic(session_id, [session_id], ["tea"]) for session_id in range(5)], capacity=2)
+    memory.evict()  # all are new: the oldest go
+    assert [session.session_id for session in memory.sessions] == [3, 4]
+    memory = filled([Topic(session_id, [session_id], []) for session_id in range(5)])
+    memory = MidTerm.from_plain(memory.as_plain(), config.MidTerm(capacity=2))
+    memory.visit([1, 1, 0, 3], HOUR)
+    memory.visit([0], 2 * HOUR)
+    memory.visit([4], 3 * HOUR)
+    assert [session.session_id for session in memory.evict()] == [2, 3, 4]
+    assert [session.session_id for session in memory.sessions] == [0, 1]
+    assert [memory.session_of(seq) for seq in range(5)] == [0, 1, None, None, None]
+
+
+def test_a_new_session_finds_room_where_all_others_were_retrieved() -> None:
+    memory = filled([Topic(0, [0], []), Topic(1, [1], [])], capacity=2)
+    assert memory.evict() == []
+    memory.visit([0, 1, 1], HOUR)
+    memory.apply(Topic(2, [2], []), HOUR)
+    assert [session.session_id for session in memory.evict()] == [0]
+    memory.apply(Topic(3, [3], []), HOUR)
+    assert [session.session_id for session in memory.evict()] == [2]
+
+
+@pytest.mark.parametrize("drop", [lambda memory: memory.drop(0), lambda memory: memory.evict()[0]])
+def test_a_dropped_session_does_not_come_back(drop: Callable[[MidTerm], Session]) -> None:
+    first, second = Topic(0, [1, 2], ["tea"]), Topic(1, [3], ["cup"])
+    memory = filled([first, second], capacity=1)
+    dropped = drop(memory)
+    assert (dropped.session_id, dropped.seqs.tolist()) == (0, [1, 2])
+    memory = MidTerm.from_plain(decode(encode(memory.as_plain())), config.MidTerm())
+    before = everything(memory)
+    for again in (first, second, Topic(0, [9], [])):
+        memory.apply(again, HOUR)
+    assert everything(memory) == before
+    assert [memory.session_of(seq) for seq in (1, 2, 3, 9)] == [None, None, 1, None]
+    assert place(memory, ["tea"], {0: 0.1, 1: 0.2}) is None
+    assert memory.reserve_id() == 2
+    assert (memory.drop(0), memory.drop(7)) == (None, None)
+
+
+def test_a_page_taken_out_leaves_its_session_and_cools_it() -> None:
+    memory = filled([Topic(0, [1, 2, 3], []), Topic(1, [4, 5], [])])
+    session = memory.remove_page(2)
+    assert session is memory.get(0)
+    assert (session.seqs.tolist(), session.fresh.tolist(), session.interactions) == ([1, 3], [1, 3], 2)  # type: ignore[union-attr]
+    assert (memory.remove_page(2), memory.session_of(2), memory.session_of(3)) == (None, None, 0)
+    memory.analysed([4], HOUR)
+    memory.remove_page(4)
+    assert memory.sessions[1].interactions == 0
+    for seq in (1, 3):
+        memory.remove_page(seq)
+    assert hottest_id(memory, HOUR) == 1
+    assert memory.sessions[0].seqs.tolist() == []
+
+
+def test_ids_of_sessions_that_are_gone_get_no_row() -> None:
+    memory = filled([Topic(0, [1], []), Topic(1, [2], [])])
+    memory.drop(0)
+    memory.set_rows({0: 5, 1: 6})
+    assert [session.row for session in memory.sessions] == [6]
+
+
+Act = Callable[[MidTerm, int, list[int], float], object]
+ACTS: dict[str, Act] = {
+    "apply": lambda memory, session_id, seqs, now: memory.apply(Topic(session_id, seqs, ["tea"] * (seqs > [9])), now),
+    "visit": lambda memory, session_id, seqs, now: memory.visit([session_id], now),
+    "analysed": lambda memory, session_id, seqs, now: memory.analysed(seqs, now),
+    "drop": lambda memory, session_id, seqs, now: memory.drop(session_id),
+    "evict": lambda memory, session_id, seqs, now: memory.evict(),
+    "remove": lambda memory, session_id, seqs, now: [memory.remove_page(seq) for seq in seqs],
+    "settle": lambda memory, session_id, seqs, now: memory.settle(now),
+}
+histories = st.lists(
+    st.tuples(st.sampled_from([*ACTS, "snapshot"]), st.integers(0, 9), st.lists(st.integers(0, 30), max_size=5)),
+    max_size=40,
+)
+
+
+@law
+@given(histories)
+def test_everything_agrees_after_any_history(history: list[tuple[str, int, list[int]]]) -> None:
+    settings = config.MidTerm(capacity=4)
+    memory, known, gone = MidTerm(settings), set[int](), set[int]()
+    for hour, (action, session_id, seqs) in enumerate(history):
+        if action == "snapshot":
+            memory = MidTerm.from_plain(decode(encode(memory.as_plain())), settings)
+        else:
+            ACTS[action](memory, session_id, seqs, hour * HOUR)
+        ready = [(-memory.heat_of(s, hour * HOUR), s.session_id) for s in memory.sessions if s.fresh]
+        assert hottest_id(memory, hour * HOUR) == (min(ready)[1] if ready else None)
+        present = {session.session_id for session in memory.sessions}
+        gone |= known - present
+        known = present
+        assert not gone & present
+        assert action != "evict" or len(memory) <= 4
+    placed = [(seq, session.session_id) for session in memory.sessions for seq in session.seqs]
+    assert [(seq, memory.session_of(seq)) for seq, _ in placed] == placed
+    assert sum(memory.session_of(seq) is not None for seq in range(31)) == len(placed)
+    for session in memory.sessions:
+        assert session.seqs.tolist() == sorted(set(session.seqs))
+        assert session.fresh.tolist() == [seq for seq in session.seqs if seq in session.fresh]
+        assert 0 <= session.interactions <= len(session.fresh)
+        assert 0 <= session.visits <= session.accesses
+
+
+@law
+@given(topics, topics)
+def test_a_session_is_restored_as_it_was(placements: list[Topic], others: list[Topic]) -> None:
+    memory, again = filled(placements), empty()
+    for session in memory.sessions:
+        again.restore(Session.from_plain(decode(encode(session.as_plain()))))
+        again.get(session.session_id).row = session.row  # type: ignore[union-attr]
+    assert everything(again) == everything(memory)
+    for placement in others:
+        memory.apply(placement, HOUR)
+        again.apply(placement, HOUR)
+    assert everything(again) == everything(memory)
+    before = everything(again)
+    for session in memory.sessions:
+        again.restore(Session(session.session_id, "another", "", -1))
+    assert everything(again) == before
+
+
+def session_of(memory: MidTerm, seq: int) -> Session:
+    session_id = memory.session_of(seq)
+    session = None if session_id is None else memory.get(session_id)
+    assert session is not None
+    return session
+
+
+def hottest_id(memory: MidTerm, now: float) -> int | None:
+    found = memory.hottest(now)
+    if found is None:
+        return None
+    session, its_heat = found
+    assert its_heat == memory.heat_of(session, now)
+    return session.session_id
