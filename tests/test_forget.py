@@ -36,7 +36,7 @@ def texts_in(memory: MemoryPipeline, user: str = "tom") -> Iterator[str]:
     for session in memory.sessions(user, limit=1000):
         yield from (session.summary, *session.keywords)
     for about in ("user", "assistant"):
-        yield from (fact.text for fact in memory.knowledge(user, about=about))  # type: ignore[arg-type]
+        yield from (fact.text for fact in memory.knowledge(user, about=about))
     yield memory.profile(user).text
     found = memory.retrieve(user, f"the {SECRET} statue", k=1000, timeout=PATIENCE_S)
     for hit in found.pages:
@@ -217,5 +217,5 @@ def test_what_is_not_named_clearly_is_refused(tmp_path: Path) -> None:
         page_id = memory.add("tom", "hello", "")
         for wrong in ({}, {"user_id": "tom", "page_id": page_id}, {"page_id": ""}, {"user_id": ""}):
             with pytest.raises(InputError):
-                memory.forget(**wrong)  # type: ignore[arg-type]
+                memory.forget(**wrong)
         assert memory.get(page_id)

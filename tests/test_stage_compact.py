@@ -109,7 +109,7 @@ def test_other_work_goes_first_and_waits_for_no_more_than_a_slice(bench: Bench) 
     compaction = bench.compact(0)
     done = list[int]()
     while bench.stage.pending:
-        unit = bench.ask("frame", [int(FrameKind.HEAT), encode([len(done)]), 95])
+        unit = bench.ask("frame", [int(FrameKind.EVENTS), encode([len(done)]), 95])
         bench.step()
         assert unit in bench.reports.results
         done.append(unit)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from mos_pipeline.errors import InputError
 from mos_pipeline.memory.page_ids import PageIds
-from mos_pipeline.memory.pages import PageTable
+from mos_pipeline.memory.pages import FORGOTTEN, LOST, PageTable
 from tests.memory import law
 
 TAG = "00c0ffee00c0ffee"

@@ -131,9 +131,9 @@ def scope_frames(store: Compactable) -> list[list[str]]:
 
 def test_what_scopes_were_is_superseded_by_place_not_by_number(store: Compactable) -> None:
     store.compact([0], segments=[2])  # 1, 4, 3: so 4 is older than 3
-    store.put(FrameKind.HEAT, encode(["late"]))
+    store.put(FrameKind.EVENTS, encode(["late"]))
     state = store.put(FrameKind.STATE, encode(["state"]))
-    store.put(FrameKind.FORGOTTEN, encode(["later"]))
+    store.put(FrameKind.EVENTS, encode(["later"]))
     store.compact([0], segments=[1, 4], superseded=state)
     assert store.segments == (5, 3)
     batches = [[secret(seq) for seq in range(first, first + 8)] for first in (32, 40)]

@@ -37,7 +37,7 @@ def words_of(seqs: list[int]) -> bytes:
     words = [(10 * seq + word, word + 1) for seq in seqs for word in range(seq % 4)]
     hashes, counts = np.array(words, np.uint32).reshape(-1, 2).T
     sizes = np.array([seq % 4 for seq in seqs], np.uint32)
-    return encode_words(5, WordFrame(column(seqs), sizes, hashes, counts.astype(np.uint8)))
+    return encode_words(5, WordFrame(column(seqs), sizes, hashes, counts.astype(np.uint8), np.array(seqs, np.uint32)))
 
 
 @given(pages, sets, st.integers(1, 5))
