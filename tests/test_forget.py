@@ -215,7 +215,8 @@ def test_pages_are_forgotten_while_they_are_worked_on(tmp_path: Path) -> None:
 def test_what_is_not_named_clearly_is_refused(tmp_path: Path) -> None:
     with open_fake(tmp_path, workers=False) as memory:
         page_id = memory.add("tom", "hello", "")
-        for wrong in ({}, {"user_id": "tom", "page_id": page_id}, {"page_id": ""}, {"user_id": ""}):
+        wrong: list[dict[str, Any]] = [{}, {"user_id": "tom", "page_id": page_id}, {"page_id": ""}, {"user_id": ""}]
+        for arguments in wrong:
             with pytest.raises(InputError):
-                memory.forget(**wrong)
+                memory.forget(**arguments)
         assert memory.get(page_id)

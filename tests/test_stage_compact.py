@@ -118,7 +118,7 @@ def test_other_work_goes_first_and_waits_for_no_more_than_a_slice(bench: Bench) 
     assert len(done) > 10
     assert bench.reports.refused == {}
     assert bench.reports.begun[0] == [done[0], compaction]
-    assert verify_store(bench.folder.root).frames["heat"] == len(done)
+    assert verify_store(bench.folder.root).frames["events"] == len(done)
 
 
 def test_slices_of_one_pass_are_announced_once(bench: Bench) -> None:

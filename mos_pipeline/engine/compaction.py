@@ -105,6 +105,8 @@ class Compaction:
         self._journals: frozenset[Journal] = frozenset()
         self._dead: set[int] = set()
         self._superseded: FrameAddress | None = None
+        self._unwritten = 0  # checkpoints at the writer
+        self._refused = False  # was one of them? Then the events before it are still needed
         self._not_before = 0.0
         self.may_begin = False  # not before the store is restored
 
@@ -130,7 +132,7 @@ class Compaction:
             case _Phase.CHECKPOINTS:
                 self._write_checkpoints()
                 return True
-            case _Phase.JOURNAL if self._persistence.left(self._upto, self._journals):
+            case _Phase.JOURNAL if not self._unwritten and self._persistence.left(self._upto, self._journals):
                 self._rewrite()
         return False
 
@@ -145,23 +147,27 @@ class Compaction:
     def _begin(self) -> None:
         self._served, self._waiting = self._waiting, []
         self._phase, self._next_scope, self._superseded = _Phase.CHECKPOINTS, 0, None
+        self._refused = False
         if not self._embedding.has_pool:  # so there is nothing but pages and their words
             self._leave_journal()
 
     def _write_checkpoints(self) -> None:
         scopes = self._state.scopes[self._next_scope : self._next_scope + SCOPES_AT_ONCE]
-        self._next_scope += len(scopes)
+        self._next_scope += SCOPES_AT_ONCE
         self._derived.flush()  # what has happened before comes before
         read = self._embedding.pool.read
+        scopes = [scope for scope in scopes if self._state.pages.count_of(scope.number)]
         taken = [take(self._state, scope, self._batches.under_way(scope), read) for scope in scopes]
         body = encode_checkpoints(taken, self._derived.dimension)
+        self._unwritten += 1
         self._persistence.frame(FrameKind.STATE, body, NO_PAGE, self._note_place)
         if self._next_scope >= len(self._state.scopes):
             self._leave_journal()
 
-    def _note_place(self, place: FrameAddress) -> None:
-        if self._superseded is None:
-            self._superseded = place
+    def _note_place(self, place: FrameAddress | None) -> None:
+        self._unwritten -= 1
+        self._refused |= place is None
+        self._superseded = self._superseded or place
 
     def _leave_journal(self) -> None:
         self._phase = _Phase.JOURNAL
@@ -174,7 +180,7 @@ class Compaction:
         payload = {
             "segments": list(Manifest.load(self._store.folder).segments),  # the writer alone changes them
             "forgotten": pack_seqs(sorted(self._dead)),
-            "superseded": None if self._superseded is None else list(self._superseded),
+            "superseded": None if self._superseded is None or self._refused else list(self._superseded),
         }
         self._desk.submit(WRITER, "compact", payload, self._rewritten)
 

@@ -127,11 +127,11 @@ class Persistence:
         return self.written(upto) and journals.isdisjoint(self._left)
 
     def frame(
-        self, kind: FrameKind, body: bytes, last_page: int, written: Callable[[FrameAddress], None] | None = None
+        self, kind: FrameKind, body: bytes, last_page: int, written: Callable[[FrameAddress | None], None] | None = None
     ) -> None:
         """Give the writer a derived frame; ``last_page`` is the highest page that it speaks of.
 
-        ``written(address)`` is told where it lies, once that is durable.
+        ``written(address)`` is told where it lies, once that is durable; None where it was refused.
         """
         self._send("frame", [int(kind), body, last_page], len(body), written)
 
@@ -139,20 +139,20 @@ class Persistence:
         """Have the model's identity written to the MANIFEST."""
         self._send("identity", identity, 0)
 
-    def _send(self, kind: str, payload: Any, size: int, written: Callable[[FrameAddress], None] | None = None) -> None:
+    def _send(self, kind: str, payload: Any, size: int, written: Callable[[FrameAddress | None], None] | None = None) -> None:
         self.outstanding += 1
         self.outstanding_bytes += size
         self._desk.submit(WRITER, kind, payload, partial(self._written, size, written))
 
-    def _written(self, size: int, written: Callable[[FrameAddress], None] | None, outcome: Outcome) -> None:
+    def _written(self, size: int, written: Callable[[FrameAddress | None], None] | None, outcome: Outcome) -> None:
         if outcome.fate == "down":
             return  # the writer stays down: nothing counts as written
         if outcome.fate != "done":
             logger.error(
                 "the writer refused a derived frame, which is made again at the next opening: %s", outcome.error
             )
-        elif written is not None:
-            written(FrameAddress._make(outcome.result))
+        if written is not None:
+            written(FrameAddress._make(outcome.result) if outcome.fate == "done" else None)
         self.outstanding -= 1
         self.outstanding_bytes -= size
 

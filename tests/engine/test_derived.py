@@ -29,7 +29,7 @@ class Frames(Persistence):
         self.given: list[tuple[FrameKind, bytes, int]] = []
 
     def frame(
-        self, kind: FrameKind, body: bytes, last_page: int, written: Callable[[FrameAddress], None] | None = None
+        self, kind: FrameKind, body: bytes, last_page: int, written: Callable[[FrameAddress | None], None] | None = None
     ) -> None:
         self.given.append((kind, body, last_page))
 
