@@ -95,6 +95,17 @@ class Journal:
         Raises:
             StoreError: it can't be opened.
         """
+        journal = cls.follow(path)
+        journal._survey()
+        return journal
+
+    @classmethod
+    def follow(cls, path: Path) -> Journal:
+        """Map a journal for reading that another process may append to; ``catch_up`` finds its end.
+
+        Raises:
+            StoreError: it can't be opened.
+        """
         with disk_errors(path, "the journal could not be opened"):
             descriptor = open_private(path, os.O_RDONLY)
             try:
@@ -103,9 +114,18 @@ class Journal:
             except BaseException:
                 os.close(descriptor)
                 raise
-        journal = cls(path, descriptor, mapping)
-        journal._survey()
-        return journal
+        return cls(path, descriptor, mapping)
+
+    @property
+    def identity(self) -> tuple[int, int, int]:
+        """What tells the file from another that had, or gets, its name: device, inode, size as it was mapped."""
+        status = os.fstat(self._descriptor)
+        return status.st_dev, status.st_ino, self.size
+
+    def catch_up(self) -> None:
+        """Move ``end`` behind the records that are whole by now; one that is not may be in the midst of its making."""
+        while record := _record_at(self._map or b"", self.end, self.size):
+            self.end = record.offset + RECORD_OVERHEAD + len(record.body)
 
     def _survey(self) -> None:
         for item in walk_records(self._map or b""):

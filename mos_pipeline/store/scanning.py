@@ -50,15 +50,15 @@ class _Located(NamedTuple):
 
 
 def scan_frames(
-    read: Read, size: int, wanted: Container[FrameKind] = frozenset(FrameKind)
+    read: Read, size: int, wanted: Container[FrameKind] = frozenset(FrameKind), start: int = 0
 ) -> Iterator[Frame | Damaged | Torn]:
-    """Yield every frame of a file of ``size`` bytes, in order, with what is damaged between them.
+    """Yield every frame from ``start`` on of a file of ``size`` bytes, in order, with what is damaged between them.
 
     Bodies of the ``wanted`` kinds are unpacked, of others only the checksum is looked at. At most one frame is in
     memory. A wrong body costs its frame; after a wrong header it goes on at the next valid one.
     ``Torn`` comes last, if at all.
     """
-    for item in _walk(read, size):
+    for item in _walk(read, size, start):
         yield _frame(read, item, wanted) if isinstance(item, _Located) else item
 
 
@@ -83,8 +83,7 @@ def _frame(read: Read, located: _Located, wanted: Container[FrameKind]) -> Frame
     return Frame(offset, length, kind, header.last_page, body)
 
 
-def _walk(read: Read, size: int) -> Iterator[_Located | Damaged | Torn]:
-    offset = 0
+def _walk(read: Read, size: int, offset: int = 0) -> Iterator[_Located | Damaged | Torn]:
     while offset < size:
         header = parse_header(read(offset, HEADER_BYTES))
         if header is None:

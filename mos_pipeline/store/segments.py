@@ -88,16 +88,18 @@ class SegmentReader:
             raise StoreDamagedError(f"{path}: damaged at offset {address.offset}: {error}; {mend}") from None
 
     def scan(
-        self, number: int, wanted: Container[FrameKind] = frozenset(FrameKind)
+        self, number: int, wanted: Container[FrameKind] = frozenset(FrameKind), start: int = 0
     ) -> Iterator[Frame | Damaged | Torn]:
-        """Yield the frames of a segment as it is now, bodies of the ``wanted`` kinds, and what is damaged in it.
+        """Yield the frames of a segment as it is now, from offset ``start`` on, and what is damaged in it.
+
+        Only the ``wanted`` kinds have their bodies.
 
         Raises:
             StoreError: the segment can't be read.
         """
         file, path = self._file(number), self._folder.segment(number)
         with disk_errors(path, "the segment could not be read"):
-            yield from scan_frames(reader_of(file.descriptor), os.fstat(file.descriptor).st_size, wanted)
+            yield from scan_frames(reader_of(file.descriptor), os.fstat(file.descriptor).st_size, wanted, start)
 
     def read_bytes(self, address: FrameAddress, length: int) -> bytes:
         """Return ``length`` bytes from ``address`` on, as they are stored; fewer at the segment's end.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from mos_pipeline.store.folder import StoreFolder, numbered
 from mos_pipeline.store.journal import Journal, JournalRecord
 from mos_pipeline.store.lock import live_owner
 from mos_pipeline.store.manifest import Manifest
+from mos_pipeline.store.pins import Pin
 from mos_pipeline.store.scanning import Damaged, Frame, Torn
 from mos_pipeline.store.segments import SegmentReader
 from mos_pipeline.store.seqs import SeqRanges
@@ -113,10 +115,12 @@ class _Check:
 
     def segments(self) -> None:
         try:
-            manifest = Manifest.load(self._folder)
+            with _pinned(self._folder) as manifest:
+                self._segments(manifest)
         except StoreError as error:
             self._problem(self._folder.manifest, 0, str(error))
-            return
+
+    def _segments(self, manifest: Manifest) -> None:
         reader = SegmentReader(self._folder)
         for number in manifest.segments:
             self._segment(reader, number, last=number == manifest.segments[-1])
@@ -199,6 +203,16 @@ class _Check:
 
     def _problem(self, path: Path, offset: int, reason: str) -> None:
         self._report.problems.append(Finding(path, offset, reason))
+
+
+@contextmanager
+def _pinned(folder: StoreFolder) -> Iterator[Manifest]:
+    """Give the MANIFEST, and keep its segments from being deleted, where that leaves no trace in the store."""
+    if not folder.pin(Manifest.load(folder).generation).exists():
+        yield Manifest.load(folder)
+        return
+    with Pin.take(folder) as pin:
+        yield pin.manifest
 
 
 def _undecodable(body: bytes) -> str:
