@@ -225,7 +225,7 @@ def test_a_damaged_frame_of_pages_costs_its_pages(
     assert all_told(check_all_but(path, made, lost, workers=len(numbers) > 1), places)
 
 
-@pytest.mark.parametrize("kind", [FrameKind.VECTORS, FrameKind.BATCH, FrameKind.WORDS])
+@pytest.mark.parametrize("kind", [FrameKind.VECTORS, FrameKind.EVENTS, FrameKind.WORDS])
 def test_damaged_derived_frames_are_made_again(made: Made, tmp_path: Path, kind: FrameKind) -> None:
     path = copy_of(made.worked_off, tmp_path, journal=False)
     last = len(frames_of(path, kind)) - 1
@@ -256,7 +256,7 @@ def test_frames_written_twice_count_once(made: Made, tmp_path: Path) -> None:
 def test_lost_batches_are_made_again_whatever_their_size(made: Made, tmp_path: Path) -> None:
     """Pages of two lost batches need not be neighbours: what lies between them keeps its place in its chain."""
     path = copy_of(made.worked_off, tmp_path, journal=False)
-    flip_in(path, FrameKind.BATCH, tuple(range(1, len(frames_of(path, FrameKind.BATCH)), 2)), BODY)
+    flip_in(path, FrameKind.EVENTS, tuple(range(1, len(frames_of(path, FrameKind.EVENTS)), 2)), BODY)
     with nothing_left(), open_fake(path, short_term__capacity=20) as memory:
         check_worked_off(memory, made.pages, settled=PAGES)
 

@@ -208,7 +208,7 @@ def test_frame_that_its_owner_could_not_make_durable_and_cut(
 ) -> None:
     owner.add(2)
     owner.writer.sync()
-    owner.put(FrameKind.HEAT, encode(["lost"]))
+    owner.put(FrameKind.EVENTS, encode(["lost"]))
     with ReadOnlyStore.open(owner.folder.root) as store:
         memory = Memory(store)
         with monkeypatch.context() as broken, pytest.raises(StoreError):
