@@ -60,23 +60,11 @@ def test_what_is_said_again_moves_to_the_new_day() -> None:
 
 
 def test_of_too_many_lines_the_newest_half_and_the_most_telling_others_stay() -> None:
+    texts = ["I love green apples.", "I love tea.", "I love Ghent and Bruges.", "I love the opera.", "I love tulips."]
     profile = ""
-    for number, text in enumerate(
-        [
-            "I love Ghent and Bruges in May.",
-            "I love green tea.",
-            "I love black tea.",
-            "I love the opera.",
-            "I love jazz a lot, oddly.",
-        ]
-    ):
-        profile = merged_profile(profile, said(text, day=f"2024-05-0{number + 1}"), 4)
-    assert [line[2:-13] for line in lines(profile)] == [
-        "I love Ghent and Bruges in May.",
-        "I love green tea.",
-        "I love the opera.",
-        "I love jazz a lot, oddly.",
-    ]
+    for day, text in enumerate(texts, 1):
+        profile = merged_profile(profile, said(text, day=f"2024-05-0{day}"), 4)
+    assert [line[2:-13] for line in lines(profile)] == [texts[0], *texts[2:]]
 
 
 def test_a_text_of_another_hand_is_kept() -> None:

@@ -124,14 +124,14 @@ class PageTable:
         Raises:
             IndexError: there is no such page; nothing was changed.
         """
-        wanted = np.unique(np.fromiter(seqs, np.int64))
+        wanted = np.array(sorted(set(seqs)), np.int64)
         if len(wanted) and not 0 <= wanted[0] <= wanted[-1] < len(self):
             raise IndexError(f"there is no page {wanted[0] if wanted[0] < 0 else wanted[-1]}")
         scopes = np.frombuffer(self._scopes, np.uint32)
         wanted = wanted[scopes[wanted] < FORGOTTEN]
         owners = scopes[wanted]
         scopes[wanted] = FORGOTTEN
-        for owner in np.unique(owners).tolist():
+        for owner in set(owners.tolist()):
             self._by_scope[owner] = self._by_scope[owner].without(wanted[owners == owner])
         self._by_scope[FORGOTTEN] = self._column(FORGOTTEN).joined(wanted)
         rows = np.frombuffer(self._rows, np.int64)
@@ -180,7 +180,7 @@ class _Seqs:
     @classmethod
     def of(cls, seqs: NDArray[np.int64]) -> _Seqs:
         column = cls()
-        column.extend(seqs)
+        column._buffer, column._count = seqs, len(seqs)
         return column
 
     def __len__(self) -> int:
@@ -202,10 +202,10 @@ class _Seqs:
         self._count = stop
 
     def without(self, seqs: NDArray[np.int64]) -> _Seqs:
-        return _Seqs.of(np.setdiff1d(self.view(), seqs, assume_unique=True))
+        return _Seqs.of(np.delete(self.view(), np.searchsorted(self.view(), seqs)))
 
     def joined(self, seqs: NDArray[np.int64]) -> _Seqs:
-        return _Seqs.of(np.union1d(self.view(), seqs))
+        return _Seqs.of(np.insert(self.view(), np.searchsorted(self.view(), seqs), seqs))
 
     def view(self) -> NDArray[np.int64]:
         view = self._buffer[: self._count]

@@ -204,10 +204,11 @@ class MidTerm:
         excess = len(self._sessions) - self._settings.capacity
         if excess <= 0:
             return []
-        old = [session for session in self._sessions.values() if session.session_id < new_from]
-        new = [session for session in self._sessions.values() if session.session_id >= new_from]
-        gone = nsmallest(excess, old, key=_rarest_first)
-        gone += nsmallest(excess - len(gone), new, key=_rarest_first)
+        present = self._sessions.values()
+        gone = nsmallest(excess, (each for each in present if each.session_id < new_from), key=_rarest_first)
+        if len(gone) < excess:
+            new = (each for each in present if each.session_id >= new_from)
+            gone += nsmallest(excess - len(gone), new, key=_rarest_first)
         for session in gone:
             self.drop(session.session_id)
         return gone

@@ -312,6 +312,16 @@ def test_a_given_id_can_be_given_again() -> None:
     assert (ids.resolve("mine"), ids.resolve(auto(0))) == (1, None)
 
 
+def test_a_page_that_made_room_for_a_given_id_keeps_its_own() -> None:
+    ids = PageIds(TAG)
+    ids.register(auto(2), 0)
+    ids.register(None, 2)
+    ids.forget(0, auto(2))
+    assert (ids.id_of(2, None), ids.resolve(auto(2)), ids.resolve(auto(2, "+"))) == (auto(2, "+"), None, 2)
+    ids.register(auto(2), 3)
+    assert (ids.id_of(2, None), ids.resolve(auto(2)), ids.resolve(auto(2, "+"))) == (auto(2, "+"), 3, 2)
+
+
 @pytest.mark.parametrize(("seq", "page_id"), [(2, None), (-1, None), (0, "yours"), (1, "mine")])
 def test_only_a_page_with_that_id_is_forgotten(seq: int, page_id: str | None) -> None:
     ids = PageIds(TAG)

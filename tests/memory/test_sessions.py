@@ -140,6 +140,7 @@ def test_founding_and_joining_heat_a_session() -> None:
     assert (session.visits, session.interactions, session.accesses, session.fresh.tolist()) == (0, 2, 0, [2, 4])
     assert session.last_visit == 10 * HOUR
     memory.apply(Topic(0, [4, 6], []), 12 * HOUR)
+    assert session.last_visit == 12 * HOUR
     memory.visit([0, 0, 9], 13 * HOUR)
     memory.visit([0], 11 * HOUR)  # told late
     assert (session.visits, session.interactions, session.accesses) == (3, 3, 3)
@@ -173,12 +174,11 @@ def test_a_session_without_fresh_pages_is_not_the_hottest() -> None:
 
 
 def test_a_clock_set_back_reckons_everything_again() -> None:
-    memory = filled([Topic(0, [1], [])])
-    memory.apply(Topic(1, [2], []), 100 * HOUR)
-    memory.apply(Topic(2, [3], []), 90 * HOUR)
-    assert hottest_id(memory, 500 * HOUR) == 1
-    memory.get(1).last_visit = 0.0  # type: ignore[union-attr]
-    assert hottest_id(memory, 499 * HOUR) == 2
+    memory = empty(heat_gamma=10.0)
+    memory.apply(Topic(0, [1, 2], []), 0.0)
+    memory.apply(Topic(1, [3], []), 100 * HOUR)
+    assert hottest_id(memory, 1000 * HOUR) == 0
+    assert hottest_id(memory, 100 * HOUR) == 1
 
 
 # losing
@@ -214,6 +214,7 @@ def test_a_dropped_session_does_not_come_back(drop: Callable[[MidTerm], Session]
     memory = filled([first, second], capacity=1)
     dropped = drop(memory)
     assert (dropped.session_id, dropped.seqs.tolist()) == (0, [1, 2])
+    assert place(memory, ["tea"], {0: 0.1, 1: 0.2}) is None
     memory = MidTerm.from_plain(decode(encode(memory.as_plain())), config.MidTerm())
     before = everything(memory)
     for again in (first, second, Topic(0, [9], [])):
@@ -223,6 +224,12 @@ def test_a_dropped_session_does_not_come_back(drop: Callable[[MidTerm], Session]
     assert place(memory, ["tea"], {0: 0.1, 1: 0.2}) is None
     assert memory.reserve_id() == 2
     assert (memory.drop(0), memory.drop(7)) == (None, None)
+
+
+def test_the_id_of_the_newest_session_is_not_used_again_either() -> None:
+    memory = filled([Topic(0, [1], []), Topic(1, [2], [])])
+    memory.drop(1)
+    assert MidTerm.from_plain(memory.as_plain(), config.MidTerm()).reserve_id() == 2
 
 
 def test_a_page_taken_out_leaves_its_session_and_cools_it() -> None:
