@@ -19,7 +19,7 @@ from perf.result import BenchResult, table
 
 __all__ = ["main"]
 
-BENCHES = ("append", "ingest", "retrieve", "recover", "embed")
+BENCHES = ("append", "ingest", "retrieve", "recover", "embed", "scale", "large", "busy")
 BACKENDS = ("sentence-transformers", "fake")
 
 
