@@ -165,10 +165,11 @@ class Processing:
         texts = [embedded_text(*decode_record(record)[2:4]) for record in records]
         size = sum(map(len, records))
         rows = self._pool().allocate(scope.page_rows, len(seqs))
-        self._send_texts(texts, rows, partial(self._embedded, scope, seqs, rows, size))
+        alone = self._flows.get(scope.number, ScopeFlow()).batches
+        self._send_texts(texts, rows, partial(self._embedded, scope, seqs, rows, size), ahead=len(alone) == 1)
 
     def _send_texts(
-        self, texts: list[str], rows: Iterable[int], answer: Callable[[Outcome], None], *, urgent: bool = False
+        self, texts: list[str], rows: Iterable[int], answer: Callable[[Outcome], None], *, ahead: bool
     ) -> None:
         self.texts_in_flight += len(texts)
         addresses = [list(self._pool().address(int(row))) for row in rows]
@@ -177,7 +178,7 @@ class Processing:
             self.texts_in_flight -= len(texts)
             answer(outcome)
 
-        self._desk.submit(EMBEDDER, "embed", [texts, addresses], back, urgent=urgent)
+        self._desk.submit(EMBEDDER, "ahead" if ahead else "embed", [texts, addresses], back, urgent=ahead)
 
     def _embedded(self, scope: Scope, seqs: list[int], rows: Any, size: int, outcome: Outcome) -> None:
         if outcome.fate == "done":
@@ -276,7 +277,7 @@ class Processing:
         texts = [topic["content"] for topic in batch.topics or []]
         rows = self._pool().allocate(scope.session_rows, len(texts))
         batch.summary_rows = list(map(int, rows))
-        self._send_texts(texts, batch.summary_rows, partial(self._summaries_done, scope, batch), urgent=True)
+        self._send_texts(texts, batch.summary_rows, partial(self._summaries_done, scope, batch), ahead=True)
 
     def _summaries_done(self, scope: Scope, batch: Batch, outcome: Outcome) -> None:
         if outcome.fate == "down":

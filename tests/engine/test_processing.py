@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +56,13 @@ def test_where_a_summary_can_not_be_embedded_its_pages_centroid_stands_in(
         send = work._send_texts
 
         def refuse_summaries(
-            texts: list[str], rows: Iterable[int], answer: Callable[[Outcome], None], *, urgent: bool = False
+            texts: list[str], rows: Iterable[int], answer: Callable[[Outcome], None], *, ahead: bool
         ) -> None:
-            if urgent:
+            assert isinstance(answer, partial)
+            if answer.func == work._summaries_done:
                 answer(Outcome(0, "refused", error="too odd"))
             else:
-                send(texts, rows, answer)
+                send(texts, rows, answer, ahead=ahead)
 
         monkeypatch.setattr(work, "_send_texts", refuse_summaries)
         for number in range(CAPACITY):
@@ -74,6 +76,29 @@ def test_where_a_summary_can_not_be_embedded_its_pages_centroid_stands_in(
             centroid = vectors.mean(axis=0)
             found = pool.read([session.row])[0].astype(np.float32)
             assert np.allclose(found, centroid / np.linalg.norm(centroid), atol=2e-3)
+
+
+def test_summaries_and_a_user_s_only_batch_go_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_fake(tmp_path, workers=False, short_term__capacity=CAPACITY) as memory:
+        for number in range(3 * CAPACITY):
+            memory.add("bulk loader", f"page {number} of many", "")
+        for number in range(CAPACITY):
+            memory.add("tom", f"page {number} of few", "")
+    sent = list[tuple[str, bool]]()
+    with open_fake(tmp_path, short_term__capacity=CAPACITY) as memory:
+        send = memory._engine.processing._send_texts
+
+        def note(texts: list[str], rows: Iterable[int], answer: Callable[[Outcome], None], *, ahead: bool) -> None:
+            assert isinstance(answer, partial)
+            sent.append((f"{answer.func.__name__} {answer.args[0].user_id}", ahead))
+            send(texts, rows, answer, ahead=ahead)
+
+        monkeypatch.setattr(memory._engine.processing, "_send_texts", note)
+        memory.wait_idle(PATIENCE_S)
+    pages = [ahead for name, ahead in sent if name == "_embedded bulk loader"]
+    assert pages == [True, False, False]
+    assert [ahead for name, ahead in sent if name == "_embedded tom"] == [True]
+    assert all(ahead for name, ahead in sent if name.startswith("_summaries_done"))
 
 
 @pytest.mark.slow
