@@ -37,20 +37,19 @@ MANY = 1 << 40  # bytes of backlog: nothing is held back
 
 def run(options: Options) -> BenchResult:
     """Measure searches and the way to mid-term memory beside a bulk load."""
-    settings = {"embedding__backend": options.backend, "backlog__max_bytes": MANY}
-    if options.backend == "fake":
-        settings["embedding__fake_ms_per_text"] = FAKE_MS
+    embedding = {"backend": options.backend, "fake_ms_per_text": FAKE_MS}
+    settings = {"embedding": embedding, "backlog": {"max_bytes": MANY}}
     own = synthetic_pages(USER, seed=2)
-    with options.store() as folder, MemoryPipeline.open(folder, **settings) as pipeline:
+    with options.store() as folder, MemoryPipeline.open(folder, config=settings) as pipeline:
         wait_ready(pipeline)
         pages = list(islice(own, OWN_PAGES))
         pipeline.add_many(pages)
         pipeline.wait_idle(IDLE_TIMEOUT_S)
-        count = options.times(100, 30)
+        count = options.times(200, 30)
         idle = _searches(pipeline, pages, count)
         pipeline.add_many(islice(synthetic_pages(BULK), options.size(100_000, 3000)))
         busy = _searches(pipeline, pages, count)
-        ways = _ways(pipeline, own, options.times(20, 5))
+        ways = _ways(pipeline, own, options.times(60, 5))
         note = f"at the end {pipeline.stats().backlog_pages} pages of the bulk load wait"
         return BenchResult("busy", pipeline._engine.config.as_dict(), _figures(idle, busy, ways, note))
 

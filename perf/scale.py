@@ -117,5 +117,9 @@ def _memory(small: _Grown, large: _Grown, count: int) -> list[Figure]:
 def _disk(folder: Path, pages: int) -> Figure:
     blocks, lengths = disk_bytes(folder)
     return Figure(
-        "disk for a page, all told", "bytes", pages, max(blocks, lengths) / pages, note=f"blocks {blocks}, lengths {lengths}"
+        "disk for a page, all told",
+        "bytes",
+        pages,
+        max(blocks, lengths) / pages,
+        note=f"blocks {blocks}, lengths {lengths}",
     )

@@ -100,10 +100,10 @@ class EmbedStage:
         if kind == "query":
             self._batcher.query_came()
             self._queries.append(_Unit(unit_id, payload, (), query=True))
-        elif kind == "embed":
-            self._fresh.append(_Unit(unit_id, *payload, query=False))
-        elif kind == "ahead":
-            self._ahead.append(_Unit(unit_id, *payload, query=False, ahead=True))
+        elif kind in ("embed", "ahead"):
+            texts, rows = payload
+            ahead = kind == "ahead"
+            (self._ahead if ahead else self._fresh).append(_Unit(unit_id, texts, rows, query=False, ahead=ahead))
         else:
             raise ValueError(f"the embedder does not know units of kind {kind!r}")
 
