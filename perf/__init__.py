@@ -6,7 +6,10 @@
     timing.py     percentiles, a clock      retrieve.py   what a search takes beside encoding the question
     machine.py    what it was measured on   recover.py    reopening after SIGKILL; memory for a page
     texts.py      pages to measure with     owner.py, encode.py, children.py   processes that are measured or killed
-    pipelines.py, processes.py   looking into a pipeline, and at processes from outside
+    searching.py  searches, and the bare way of a     scale.py     a million pages of ten thousand users
+                  question to the embedder and back   large.py     100,000 pages of one user; recall of the search
+    pipelines.py, processes.py   looking into a       busy.py      what others feel beside a bulk load
+                  pipeline, and from outside
 
 Every figure has a median and a 99th percentile; what is compared is compared within one run, turn by turn. The table
 names each figure's aim and whether it is met; with a question mark where other processes had a share of the machine,

@@ -1,4 +1,4 @@
-"""The harness's command line: ``python -m perf [append|ingest|retrieve|recover|embed|all …]``."""
+"""The harness's command line: ``python -m perf [append|ingest|retrieve|recover|embed|scale|large|busy|all …]``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from perf.result import BenchResult, table
 
 __all__ = ["main"]
 
-BENCHES = ("append", "ingest", "retrieve", "recover", "embed")
+BENCHES = ("append", "ingest", "retrieve", "recover", "embed", "scale", "large", "busy")
 BACKENDS = ("sentence-transformers", "fake")
 
 
@@ -58,7 +58,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--pages", type=_positive, metavar="N", help="pages, in place of each bench's own number")
     parser.add_argument("--dataset", type=Path, metavar="FILE", help="a LoCoMo file, in place of synthetic pages")
     parser.add_argument(
-        "--backend", choices=BACKENDS, default=BACKENDS[0], help="for append; retrieve and recover always use fake"
+        "--backend",
+        choices=BACKENDS,
+        default=BACKENDS[0],
+        help="for append and busy; others have their own",
     )
     parser.add_argument("--dir", type=Path, metavar="DIR", help="where stores are made, and removed")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, too")

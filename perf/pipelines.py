@@ -66,7 +66,7 @@ def watch_texts(pipeline: MemoryPipeline) -> list[str]:
     submit = desk.submit
 
     def watched(role, kind, payload, answer, *, urgent=False, direct=False):  # type: ignore[no-untyped-def]
-        if (role, kind) == ("embedder", "embed"):
+        if role == "embedder" and kind in ("embed", "ahead"):
             texts.extend(payload[0])
         return submit(role, kind, payload, answer, urgent=urgent, direct=direct)
 

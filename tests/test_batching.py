@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mos_pipeline.stages.batching import Batcher, CostModel, Item
+from mos_pipeline.stages.batching import AHEAD_TURNS, Batcher, CostModel, Item
 
 
 class Clock:
@@ -38,27 +38,44 @@ def padded(batch: list[Item]) -> int:
 lengths = st.lists(st.integers(1, 256), min_size=1, max_size=12)
 
 
-@given(st.lists(lengths, max_size=20), st.integers(64, 3000), st.booleans())
-def test_every_text_comes_once_within_the_limits(units: list[list[int]], pieces: int, queried: bool) -> None:
+@given(st.lists(lengths, max_size=20), st.integers(64, 3000), st.booleans(), st.sets(st.integers(0, 19)))
+def test_every_text_comes_once_within_the_limits(
+    units: list[list[int]], pieces: int, queried: bool, ahead: set[int]
+) -> None:
     batcher = make(pieces)
     if queried:
         batcher.query_came()
     for unit, each in enumerate(units):
-        batcher.add(unit, each)
+        batcher.add(unit, each, ahead=unit in ahead)
     assert len(batcher) == sum(map(len, units))
     left = {unit: len(each) for unit, each in enumerate(units)}
     came: Counter[tuple[int, int]] = Counter()
     limit = min(pieces, 200) if queried else pieces
+    passed_over = 0
     for batch in drain(batcher):
         here = {item.unit for item in batch}
         assert len(batch) == 1 or padded(batch) <= limit
-        assert min(unit for unit, rest in left.items() if rest) in here  # nobody starves
+        waiting = [unit for unit, rest in left.items() if rest]
+        passed_over = 0 if waiting[0] in here else passed_over + 1
+        assert passed_over <= AHEAD_TURNS  # nobody starves
+        assert not passed_over or next(unit for unit in waiting if unit in ahead) in here
         for item in batch:
             left[item.unit] -= 1
             came[item.unit, item.text] += 1
             assert item.length == units[item.unit][item.text]
     assert came == Counter((unit, text) for unit, each in enumerate(units) for text in range(len(each)))
     assert len(batcher) == 0
+
+
+def test_a_unit_sent_ahead_does_not_wait_for_those_before_it() -> None:
+    batcher = make(100)
+    for unit in range(50):
+        batcher.add(unit, [20, 40])
+    batcher.add(50, [10, 50, 90], ahead=True)
+    batches = drain(batcher)
+    done = max(number for number, batch in enumerate(batches) if any(item.unit == 50 for item in batch))
+    assert done <= AHEAD_TURNS
+    assert min(number for number, batch in enumerate(batches) if any(item.unit == 0 for item in batch)) <= AHEAD_TURNS
 
 
 def test_texts_of_like_length_go_together() -> None:

@@ -84,10 +84,10 @@ class Bench:
         self.report = Report()
         self.rows: dict[int, Any] = {}
 
-    def embed(self, unit_id: int, texts: list[str]) -> None:
+    def embed(self, unit_id: int, texts: list[str], kind: str = "embed") -> None:
         self.rows[unit_id] = self.pool.allocate(1, len(texts))
         addresses = [list(self.pool.address(int(row))) for row in self.rows[unit_id]]
-        self.stage.accept(unit_id, "embed", [texts, addresses])
+        self.stage.accept(unit_id, kind, [texts, addresses])
 
     def run(self) -> Report:
         for _ in range(1000):
@@ -241,3 +241,16 @@ def test_a_queue_longer_than_the_lookahead_is_worked_off(bench: Bench) -> None:
     bench.stage.step(bench.report)
     assert list(bench.report.results) == [60]
     assert len(bench.run().results) == 61
+
+
+def test_a_unit_sent_ahead_passes_a_long_queue() -> None:
+    with contextlib.closing(Bench(batch_word_pieces=64)) as bench:
+        for unit_id in range(60):
+            bench.embed(unit_id, [f"text {unit_id} {i}" for i in range(9)])
+        bench.stage.step(bench.report)
+        bench.embed(60, ["ahead", "of many others"], "ahead")
+        while 60 not in bench.report.results:
+            bench.stage.step(bench.report)
+        assert len(bench.report.results) < 9
+        assert np.array_equal(bench.vectors(60), expected(["ahead", "of many others"]))
+        assert len(bench.run().results) == 61

@@ -7,17 +7,21 @@ import os
 import shutil
 import subprocess
 import sys
-from itertools import islice
+import time
+from collections import Counter
+from itertools import islice, pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mos_pipeline import MemoryPipeline
 from mos_pipeline.messages import encode
 from perf import __main__ as harness
-from perf import embed, processes
+from perf import busy, embed, large, processes, scale
 from perf.children import Child
 from perf.machine import PACKAGES, ROOT, commit, machine
 from perf.options import Options
@@ -289,7 +293,7 @@ def test_all_means_every_bench_once(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     monkeypatch.setattr(harness, "_bench", bench)
     assert harness.main(["all", "append"]) == 0
     assert harness.main(["append", "append"]) == 0
-    assert asked == ["append", "ingest", "retrieve", "recover", "embed", "append"]
+    assert asked == [*harness.BENCHES, "append"]
     capsys.readouterr()
 
 
@@ -299,6 +303,44 @@ def test_wrong_arguments_are_refused(wrong: list[str], capsys: pytest.CaptureFix
         harness.main(wrong)
     assert refused.value.code == 2
     assert "usage: python -m perf" in capsys.readouterr().err
+
+
+def test_a_crowd_s_users_differ_in_size_and_their_conversations_are_mixed() -> None:
+    pages = list(islice(scale.crowd_pages(50), 5000))
+    assert pages == list(islice(scale.crowd_pages(50), 5000))
+    sizes = sorted(Counter(page["user_id"] for page in pages).values())
+    assert 40 <= len(sizes) <= 50
+    assert sizes[-1] > 4 * sizes[len(sizes) // 2]
+    talks = [page["metadata"]["session"] for page in pages]
+    assert sum(before == after for before, after in pairwise(talks)) == 0
+    owners = {(page["metadata"]["session"], page["user_id"]) for page in pages}
+    assert len(owners) == len(set(talks))
+
+
+@given(st.lists(st.integers(-9, 9), min_size=3, max_size=30), st.data())
+def test_recall_counts_what_is_among_the_best(numbers: list[int], data: st.DataObject) -> None:
+    exact = np.array(numbers, np.float32)
+    found = data.draw(st.lists(st.integers(0, len(numbers) - 1), min_size=1, max_size=len(numbers), unique=True))
+    best = np.argsort(-exact, kind="stable")[: len(found)]
+    assert large.recall(best, exact) == 1.0
+    least = sorted(numbers)[-len(found)]
+    assert large.recall(np.array(found), exact) == sum(numbers[place] >= least for place in found) / len(found)
+
+
+def test_a_bulk_load_that_ends_too_soon_is_told() -> None:
+    with pytest.raises(RuntimeError, match="use more pages"):
+        busy._figures([1.0], [], [1.0], "")
+
+
+def test_a_page_is_in_mid_term_memory_when_its_batch_was_applied(tmp_path: Path) -> None:
+    with MemoryPipeline.open(tmp_path, embedding__backend="fake", short_term__capacity=2) as pipeline:
+        watch = busy._Applied(pipeline)
+        begun = time.monotonic()
+        pipeline.add(busy.USER, "one", "")
+        applied = watch.wait(pipeline.add(busy.USER, "two", ""))
+        assert begun < applied <= time.monotonic()
+        scope = pipeline._engine.state.scopes[0]
+        assert scope.mid_term.session_of(1) is not None
 
 
 def test_every_bench_can_be_run() -> None:
@@ -339,6 +381,32 @@ def test_a_small_run_measures_everything_and_leaves_nothing_behind(tmp_path: Pat
     assert found["benches"]["append"]["configuration"]["embedding"]["backend"] == "fake"
     assert all(name in done.stdout for bench in names.values() for name in bench)
     assert not any(stores.iterdir())
+
+
+@pytest.mark.slow
+def test_small_stores_of_many_users_and_of_one_are_measured(tmp_path: Path) -> None:
+    options = Options(quick=True, pages=300, folder=tmp_path)
+    crowd, one = scale.run(options), large.run(options)
+    assert [figure.name.partition(" at ")[0] for figure in crowd.figures] == [
+        "ingest of many users' pages",
+        "retrieve",
+        "a query to the embedder and back",
+        "retrieve",
+        "memory for a page, all told",
+        "memory for one more page",
+        "disk for a page, all told",
+    ]
+    assert one.figures[-1].name == "recall@10 of the vector search"
+    assert one.figures[-1].median > 0.9
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_searches_and_batches_are_measured_beside_a_bulk_load(tmp_path: Path) -> None:
+    result = busy.run(Options(quick=True, pages=2500, backend="fake", folder=tmp_path))
+    assert [figure.unit for figure in result.figures] == ["ms", "ms", "", "s", "s"]
+    assert all(figure.median > 0 for figure in result.figures)
+    assert not any(tmp_path.iterdir())
 
 
 class Way:

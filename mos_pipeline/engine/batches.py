@@ -62,6 +62,11 @@ class Batches:
         """Batches begun and not applied yet."""
         return sum(len(flow.batches) for flow in self._flows.values())
 
+    def count_of(self, scope: Scope) -> int:
+        """Return how many batches of ``scope`` have begun and are not applied yet."""
+        flow = self._flows.get(scope.number)
+        return 0 if flow is None else len(flow.batches)
+
     def under_way(self, scope: Scope) -> list[int]:
         """Return the pages of ``scope`` whose batches have begun and are not applied yet."""
         flow = self._flows.get(scope.number)
@@ -159,7 +164,7 @@ class Batches:
         batch.step = Step.SUMMARIES
         texts = [topic["content"] for topic in batch.topics or []]
         answer = partial(self._summaries_done, scope, batch)
-        self._embedding.send(scope.session_rows, texts, answer, urgent=True)
+        self._embedding.send(scope.session_rows, texts, answer, ahead=True)
 
     def _summaries_done(self, scope: Scope, batch: Batch, rows: list[int], outcome: Outcome) -> None:
         if self._current(scope, batch) is None:

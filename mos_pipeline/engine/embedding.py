@@ -57,8 +57,8 @@ class Embedding:
         """Whether the embedder has as many texts as it may have; an answer of its own changes that."""
         return self.in_flight >= self._limit
 
-    def send(self, owner: int, texts: Sequence[str], answer: RowsAnswer, *, urgent: bool = False) -> None:
-        """Have ``texts`` embedded into new rows of ``owner``.
+    def send(self, owner: int, texts: Sequence[str], answer: RowsAnswer, *, ahead: bool = False) -> None:
+        """Have ``texts`` embedded into new rows of ``owner``; ``ahead`` of others', for most of the embedder's time.
 
         ``answer(rows, outcome)`` is called by the coordinator. Whoever answers commits the rows or releases them.
         """
@@ -66,7 +66,7 @@ class Embedding:
         addresses = [list(self.pool.address(row)) for row in rows]
         self.in_flight += len(texts)
         back = partial(self._back, rows, answer)
-        self._desk.submit(EMBEDDER, "embed", [list(texts), addresses], back, urgent=urgent)
+        self._desk.submit(EMBEDDER, "ahead" if ahead else "embed", [list(texts), addresses], back, urgent=ahead)
 
     def _back(self, rows: list[int], answer: RowsAnswer, outcome: Outcome) -> None:
         self.in_flight -= len(rows)

@@ -28,6 +28,8 @@ __all__ = ["WRITER", "Persistence"]
 logger = logging.getLogger(__name__)
 
 WRITER = "writer"
+# A user's pages lie scattered among all others', so a search reads most texts from a frame each: so many to a range.
+SMALL = 4
 
 
 @dataclass(slots=True, eq=False)
@@ -105,7 +107,7 @@ class Persistence:
             part = self._ranges.pop(0)
             self._writing.append(part)
             self.outstanding += 1
-            payload = [str(part.journal.path), part.start, part.stop, self._config.frame_pages]
+            payload = [str(part.journal.path), part.start, part.stop, max(1, self._config.frame_pages // SMALL)]
             self._desk.submit(WRITER, "pages", payload, partial(self._pages_written, part))
         self._since = time.monotonic() if self._ranges else None
 

@@ -151,7 +151,8 @@ class Processing:
         records = self._reader.read_many(seqs)
         texts = [embedded_text(*decode_record(record)[2:4]) for record in records]
         sizes = list(map(len, records))
-        self._embedding.send(scope.page_rows, texts, partial(self._embedded, scope, seqs, sizes))
+        answer = partial(self._embedded, scope, seqs, sizes)
+        self._embedding.send(scope.page_rows, texts, answer, ahead=self._batches.count_of(scope) == 1)
 
     def _embedded(self, scope: Scope, seqs: list[int], sizes: list[int], rows: list[int], outcome: Outcome) -> None:
         if outcome.fate == "done":

@@ -55,10 +55,11 @@ class PageTable:
         first = len(self._scopes)
         self._scopes.frombytes(scopes.astype(np.uint32).tobytes())
         self._rows.frombytes(np.full(len(scopes), NO_ROW, np.int64).tobytes())
-        order = np.argsort(scopes, kind="stable")
-        edges = np.flatnonzero(np.diff(scopes[order])) + 1
-        for mine in np.split(order, edges) if len(scopes) else ():
-            self._column(int(scopes[mine[0]])).extend(first + mine)
+        if len(scopes) and (scopes == scopes[0]).all():
+            self._column(int(scopes[0])).extend(np.arange(first, len(self._scopes)))
+            return
+        for seq, scope in enumerate(scopes.tolist(), first):  # of many scopes, each has but a page or two here
+            self._column(scope).append(seq)
 
     def _column(self, scope: int) -> _Seqs:
         seqs = self._by_scope.get(scope)

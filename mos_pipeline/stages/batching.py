@@ -1,13 +1,16 @@
 """Which texts are computed next: pure policy, without models and processes.
 
 Texts of like length go together, since each is padded to the longest of its batch; each batch holds a text of the unit
-that has waited longest, so that nobody starves. Queries go before everything, and while queries come, batches of pages
-are kept short, so that a query finds the model free soon. However many queries come, pages get a quarter of the time.
+that has waited longest, so that nobody starves, or of a unit sent ahead: what a user waits for need not wait behind
+another's bulk load. Queries go before everything, and while queries come, batches
+of pages are kept short, so that a query finds the model free soon. However many queries come, pages get a quarter of
+the time.
 """
 
 from __future__ import annotations
 
 from bisect import insort
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -16,6 +19,7 @@ __all__ = ["Batcher", "CostModel", "Item"]
 LEAST_PER_PIECE_S = 1e-9
 NEWEST = 0.1  # weight of the latest batch in the pace: some ten of them count
 PAGES_TURN = 4  # at the latest after so many short batches' time, one of pages goes before the queries
+AHEAD_TURNS = 3  # batches in a row for units sent ahead; the next one is for the unit that has waited longest
 MOST_SHARING = 4
 LEAST_FIXED_PIECES = 64  # the fixed part of a batch, in word pieces, where a noisy fit finds less
 
@@ -99,6 +103,8 @@ class Batcher:
         self._last_query = self._last_pages = float("-inf")
         self._queries: list[Item] = []
         self._units: dict[int, int] = {}  # in their order of arrival, with how many texts of each wait
+        self._ahead: deque[int] = deque()  # those of them that take turns with the oldest; some may be done already
+        self._turns = 0
         self._items: list[Item] = []  # by length
 
     def __len__(self) -> int:
@@ -118,11 +124,13 @@ class Batcher:
         """Let a query wait."""
         self._queries.append(Item(length, unit, 0))
 
-    def add(self, unit: int, lengths: Sequence[int]) -> None:
-        """Let a unit's texts wait."""
+    def add(self, unit: int, lengths: Sequence[int], *, ahead: bool = False) -> None:
+        """Let a unit's texts wait; ``ahead``: as those of a unit that has waited for long."""
         if not self._units:
             self._last_pages = self._clock()
         self._units[unit] = len(lengths)
+        if ahead:
+            self._ahead.append(unit)
         for text, length in enumerate(lengths):
             insort(self._items, Item(length, unit, text))
 
@@ -140,8 +148,8 @@ class Batcher:
         if not self._units:
             return []
         self._last_pages = now
-        oldest = next(iter(self._units))
-        seed = max(place for place, item in enumerate(self._items) if item.unit == oldest)
+        unit = self._turn()
+        seed = max(place for place, item in enumerate(self._items) if item.unit == unit)
         low, high = self._around(self._items, seed, self._limit(now))
         batch = self._items[low:high]
         del self._items[low:high]
@@ -150,6 +158,13 @@ class Batcher:
             if not self._units[item.unit]:
                 del self._units[item.unit]
         return batch
+
+    def _turn(self) -> int:
+        """Return the unit that the next batch is for."""
+        while self._ahead and self._ahead[0] not in self._units:
+            self._ahead.popleft()
+        self._turns = self._turns + 1 if self._ahead and self._turns < AHEAD_TURNS else 0
+        return self._ahead[0] if self._turns else next(iter(self._units))
 
     def _take_queries(self) -> list[Item]:
         limit = min(self._batch_pieces, self._cost.pieces_within(self._query_batch_s))

@@ -1,9 +1,10 @@
 """The embedder's process: texts in, float16 vectors out, into shared memory.
 
-Two kinds of unit:
+Three kinds of unit:
 
     embed   payload [texts, [[slab name, row in it], …]]; text i's vector is written to row i; the result is the number
             of texts, once all are written
+    ahead   the same, for what shall not wait behind a bulk load
     query   payload [text]; the result is the vector, float16 bytes
 """
 
@@ -39,6 +40,7 @@ class _Unit:
     texts: Sequence[str]
     rows: Sequence[tuple[str, int]]
     query: bool
+    ahead: bool = False
     items: list[Prepared] = field(default_factory=list)
     left: int = 0
 
@@ -65,6 +67,7 @@ class EmbedStage:
             settings.batch_word_pieces, settings.query_window_s, settings.query_batch_ms / 1000, self._cost, clock
         )
         self._queries: deque[_Unit] = deque()  # accepted, not yet split into word pieces
+        self._ahead: deque[_Unit] = deque()
         self._fresh: deque[_Unit] = deque()
         self._units: dict[int, _Unit] = {}  # with the batcher
         self._slabs: dict[str, Vectors] = {}
@@ -97,24 +100,25 @@ class EmbedStage:
         if kind == "query":
             self._batcher.query_came()
             self._queries.append(_Unit(unit_id, payload, (), query=True))
-        elif kind == "embed":
+        elif kind in ("embed", "ahead"):
             texts, rows = payload
-            self._fresh.append(_Unit(unit_id, texts, rows, query=False))
+            ahead = kind == "ahead"
+            (self._ahead if ahead else self._fresh).append(_Unit(unit_id, texts, rows, query=False, ahead=ahead))
         else:
             raise ValueError(f"the embedder does not know units of kind {kind!r}")
 
     @property
     def pending(self) -> bool:
         """Is there accepted work that is not done?"""
-        return bool(self._queries or self._fresh or self._units)
+        return bool(self._queries or self._ahead or self._fresh or self._units)
 
     def step(self, report: Report) -> None:
         """Compute one batch, of queries where there are any."""
         while self._queries:
             self._split(self._queries.popleft(), report)
-        ahead = 1 if self._batcher.queries else LOOKAHEAD
-        while self._fresh and len(self._batcher) < ahead:
-            self._split(self._fresh.popleft(), report)
+        enough = 1 if self._batcher.queries else LOOKAHEAD
+        while (fresh := self._ahead or self._fresh) and len(self._batcher) < enough:
+            self._split(fresh.popleft(), report)
         batch = self._batcher.next()
         if batch:
             self._compute(batch, report)
@@ -140,7 +144,7 @@ class EmbedStage:
         if unit.query:
             self._batcher.add_query(unit.unit_id, unit.items[0].length)
         else:
-            self._batcher.add(unit.unit_id, [item.length for item in unit.items])
+            self._batcher.add(unit.unit_id, [item.length for item in unit.items], ahead=unit.ahead)
 
     def _compute(self, batch: list[Item], report: Report) -> None:
         unit_ids = list(dict.fromkeys(item.unit for item in batch))

@@ -53,6 +53,10 @@ class FakeBackend:
         """Return the sums of the words' directions, float16 (n, 384), each of length 1."""
         if self._pause_s:
             time.sleep(self._pause_s * len(items))
+        return self.exact(items).astype(np.float16)
+
+    def exact(self, items: Sequence[Prepared]) -> npt.NDArray[np.float64]:
+        """Return the vectors before they are rounded, float64 (n, 384), to compare searches with."""
         if len(self._numbers) > MAX_WORDS:
             self._forget()
         number = self._number
@@ -63,7 +67,8 @@ class FakeBackend:
         sums = flat.reshape(len(items), DIMENSION)
         lengths = np.sqrt(np.einsum("ij,ij->i", sums, sums))
         lengths[lengths == 0] = 1  # words can cancel each other out; then there is nothing to tell
-        return np.asarray(sums / lengths[:, None], np.float16)
+        exact: npt.NDArray[np.float64] = sums / lengths[:, None]
+        return exact
 
     def _forget(self) -> None:
         self._numbers: dict[str, int] = {}

@@ -55,12 +55,12 @@ def test_where_a_summary_can_not_be_embedded_its_pages_centroid_stands_in(
         embedding = memory._engine.embedding
         send = embedding.send
 
-        def refuse_summaries(owner: int, texts: Sequence[str], answer: RowsAnswer, *, urgent: bool = False) -> None:
-            if urgent:
+        def refuse_summaries(owner: int, texts: Sequence[str], answer: RowsAnswer, *, ahead: bool = False) -> None:
+            if owner == memory._engine.state.scopes[0].session_rows:
                 rows = list(map(int, embedding.pool.allocate(owner, len(texts))))
                 answer(rows, Outcome(0, "refused", error="too odd"))
             else:
-                send(owner, texts, answer)
+                send(owner, texts, answer, ahead=ahead)
 
         monkeypatch.setattr(embedding, "send", refuse_summaries)
         for number in range(CAPACITY):
