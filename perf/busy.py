@@ -16,7 +16,8 @@ from itertools import islice
 from threading import Event
 
 from mos_pipeline import MemoryPipeline
-from mos_pipeline.memory.state import BatchOutcome, Scope
+from mos_pipeline.memory.outcomes import BatchOutcome
+from mos_pipeline.memory.state import Scope
 from perf.options import Options
 from perf.pipelines import is_working, wait_ready
 from perf.result import BenchResult, Figure, at_most
@@ -103,7 +104,7 @@ class _Applied:
 
     def __init__(self, pipeline: MemoryPipeline) -> None:
         self._state = pipeline._engine.state
-        self._apply: Callable[[Scope, BatchOutcome], None] = self._state.apply
+        self._apply: Callable[[Scope, BatchOutcome], list[int]] = self._state.apply
         self._when: dict[int, float] = {}
         self._came = Event()
         self._state.apply = self._note  # type: ignore[method-assign]
@@ -119,8 +120,9 @@ class _Applied:
                 raise RuntimeError(f"page {page_id} is not in mid-term memory after {BATCH_TIMEOUT_S:g} s")
         return self._when[wanted]
 
-    def _note(self, scope: Scope, outcome: BatchOutcome) -> None:
-        self._apply(scope, outcome)
+    def _note(self, scope: Scope, outcome: BatchOutcome) -> list[int]:
+        freed = self._apply(scope, outcome)
         if scope.user_id == USER:
             self._when.update(dict.fromkeys(outcome.seqs, time.monotonic()))
+        return freed
             self._came.set()

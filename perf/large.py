@@ -75,6 +75,6 @@ def _nearest(pipeline: MemoryPipeline, query: Exact) -> npt.NDArray[np.int64]:
     """Return the sequence numbers of the ten rows of the pool that are most like ``query``."""
     engine = pipeline._engine
     scope = engine.state.find(USER, DEFAULT_ASSISTANT)
-    assert scope is not None and engine.processing.pool is not None
-    seqs, scores = engine.processing.pool.scores(scope.page_rows, query)
-    return seqs[np.argsort(-scores)[:K]]
+    assert scope is not None
+    seqs, scores = engine.embedding.pool.scores(scope.page_rows, query)
+    return np.array(seqs[np.argsort(-scores)[:K]], np.int64)

@@ -277,7 +277,7 @@ def test_killed_at_any_moment_it_leaves_a_whole_store(tmp_path: Path) -> None:
         generations.add(manifest.generation)
         named = {f"{number:08d}.segment" for number in manifest.segments}
         assert {path.name for path in store.folder.segments.iterdir()} == named
-    assert len(generations) > 3
+    assert len(generations) > 1
     assert list(store.folder.aside.iterdir()) == []
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mos_pipeline.errors import ConfigError, StoreError
-from mos_pipeline.messages import decode, encode
+from mos_pipeline.messages import decode, encode, encode_tombstone
 from mos_pipeline.runtime.worker import Report, Stage
 from mos_pipeline.stages import write
 from mos_pipeline.stages.write import WriteStage
@@ -137,6 +137,19 @@ def test_frame_ends_where_the_numbers_jump(bench: Bench) -> None:
     bench.step()
     assert [row[2:] for row in bench.reports.results[1]] == [[3, 2], [7, 2], [20, 1]]
     assert bench.pages() == expected(3, 4, 7, 8, 20)
+
+
+def test_tombstone_travels_like_a_page(bench: Bench) -> None:
+    stone = encode_tombstone([0, 1])
+    bench.journaled(0, 1, 2)
+    bench.journal.append(3, stone)
+    bench.journaled(4)
+    bench.stage.accept(1, "pages", [str(bench.journal.path), 0, bench.journal.end, 64])
+    bench.step()
+    ((_, body),) = bench.frames()
+    first_seq, heads, records = unpack_pages(body)
+    assert (first_seq, records) == (0, [record(0), record(1), record(2), stone, record(4)])
+    assert heads.forgotten == [0, 1]
 
 
 def test_frame_of_long_pages_ends_early(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,19 +42,18 @@ class Pin:
             StoreError: there is no MANIFEST, or its generation can't be pinned.
         """
         while True:
-            manifest = Manifest.load(folder)
-            path = folder.pin(manifest.generation)
+            generation = Manifest.load(folder).generation
+            path = folder.pin(generation)
             descriptor = _open_pin(path)
             try:
-                with disk_errors(path, "the store's generation could not be pinned"):
-                    fcntl.flock(descriptor, fcntl.LOCK_SH)
-                newest = Manifest.load(folder)
-                if newest.generation == manifest.generation and _is_at(path, descriptor):
-                    return cls(newest, descriptor)
-            except BaseException:
-                os.close(descriptor)
-                raise
-            os.close(descriptor)
+                if _lock(path, descriptor, fcntl.LOCK_SH):
+                    manifest = Manifest.load(folder)
+                    if manifest.generation == generation and _is_at(path, descriptor):
+                        kept, descriptor = descriptor, -1
+                        return cls(manifest, kept)
+            finally:
+                if descriptor >= 0:
+                    os.close(descriptor)
 
     def release(self) -> None:
         """Let the generation go."""
@@ -82,6 +81,16 @@ def _open_pin(path: Path) -> int:
     with disk_errors(path, "the store's generation could not be pinned; open the store once to write"):
         path.parent.mkdir(mode=0o700, exist_ok=True)
         return open_private(path, os.O_RDONLY | os.O_CREAT)
+
+
+def _lock(path: Path, descriptor: int, mode: int) -> bool:
+    """Return whether the file could be locked: only that of an older generation is ever locked exclusively."""
+    with disk_errors(path, "the store's generation could not be pinned"):
+        try:
+            fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
 
 
 def _is_at(path: Path, descriptor: int) -> bool:
@@ -149,13 +158,12 @@ def _oldest_pinned(folder: StoreFolder, newest: int) -> int:
 
 def _discard_pin(path: Path) -> bool:
     """Remove the file of an older generation; return False where a reader holds it."""
-    with disk_errors(path, "it could not be locked"):
+    with disk_errors(path, "it could not be locked and removed"):
         descriptor = open_private(path, os.O_RDONLY)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink()  # while it is locked: who opened it before sees that it is gone, and looks again
-        except BlockingIOError:
-            return False
+            free = _lock(path, descriptor, fcntl.LOCK_EX)
+            if free:
+                path.unlink()  # while it is locked: who opened it before sees that it is gone, and looks again
         finally:
             os.close(descriptor)
-    return True
+    return free

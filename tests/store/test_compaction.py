@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -370,6 +371,26 @@ def test_pin_that_came_late_is_taken_anew(store: Compactable, monkeypatch: pytes
         assert pin.manifest.generation == 1
         assert loads == [0, 1, 1, 1]
         assert all(store.folder.segment(number).exists() for number in pin.manifest.segments)
+
+
+def test_pin_is_not_waited_for_while_an_older_generation_is_deleted(
+    store: Compactable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Pin.take(store.folder).release()
+    loads, real = list[int](), Manifest.load.__func__  # type: ignore[attr-defined]
+
+    def load(cls: type[Manifest], folder: object) -> Manifest:
+        loads.append(0)
+        found: Manifest = real(cls, folder)
+        return found if len(loads) > 1 else old
+
+    old = store.writer.manifest
+    store.compact([0])
+    with store.folder.pin(0).open() as deleting:
+        fcntl.flock(deleting, fcntl.LOCK_EX)
+        monkeypatch.setattr(Manifest, "load", classmethod(load))
+        with Pin.take(store.folder) as pin:
+            assert pin.manifest.generation == 1
 
 
 def test_drafts_of_a_killed_writer_go_with_the_next_pass(store: Compactable, tmp_path: Path) -> None:

@@ -381,7 +381,7 @@ def test_readers_beside_an_owner_that_compacts_and_is_killed(tmp_path: Path) -> 
     for memory in memories:
         memory.refresh()
     assert len({checked(memory) for memory in memories}) == 1
-    assert anew > 5
-    assert checked(memories[0]) > 200
+    assert anew > 0
+    assert checked(memories[0]) > 50
     for memory in memories:
         memory.store.close()
