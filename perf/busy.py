@@ -124,5 +124,5 @@ class _Applied:
         freed = self._apply(scope, outcome)
         if scope.user_id == USER:
             self._when.update(dict.fromkeys(outcome.seqs, time.monotonic()))
-        return freed
             self._came.set()
+        return freed
