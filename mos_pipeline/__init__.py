@@ -6,16 +6,16 @@
        │        │                                          │
        │        │            shared memory ◀── float16 rows, then a message: they are there
        │        │            vector pool   ◀── searched in place
-       │        ├─ embedded batch ─────────────▶  LLM pool (n): continuity and overview ∥ topics
-       │        ├─ summaries ──────────────────▶  embedder
+       │        ├─ embedded batch ─────────────▶  LLM pool (n): continuity and overview ∥ topics; profile ∥ knowledge
+       │        ├─ summaries, facts ───────────▶  embedder
      supervisor thread: results, deaths, restarts ◀──────────────────────
-     coordinator thread: users → short-term, sessions, chains, words
+     coordinator thread: users → short-term, sessions, heat, chains, words, profile, knowledge
                 └─ pages, then derived data ───▶  writer (1): msgpack + zstd segments, fsync, acknowledged
 
 What is where:
 
-    pipeline.py   MemoryPipeline, the library's face       memory/    pure logic: ring, words, ranking, sessions, chains
-    engine/       accepting, giving out, applying          store/     journal, segments, MANIFEST, lock, verify
+    pipeline.py   MemoryPipeline, the library's face       memory/    pure: ring, words, ranking, sessions, heat, facts
+    engine/       accepting, giving out, applying          store/     journal, segments, compaction, MANIFEST, verify
     stages/       what the child processes do              runtime/   processes, channels, shared memory
     ingest/       reading files                            cli/       the command line
     config.py     every setting                            errors.py  every error
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
         StoreVersionError,
         WorkerError,
     )
-    from mos_pipeline.messages import Hit, Page, Retrieved
+    from mos_pipeline.messages import Hit, Knowledge, KnowledgeHit, Page, Parts, Profile, Retrieved, Session
     from mos_pipeline.metrics import Stats
     from mos_pipeline.pipeline import MemoryPipeline
 
@@ -54,12 +54,17 @@ __all__ = [
     "DeadlineError",
     "Hit",
     "InputError",
+    "Knowledge",
+    "KnowledgeHit",
     "MemoryPipeline",
     "ModelMismatchError",
     "ModelNotFoundError",
     "MosError",
     "Page",
+    "Parts",
+    "Profile",
     "Retrieved",
+    "Session",
     "Stats",
     "StoreDamagedError",
     "StoreError",
@@ -90,8 +95,13 @@ _HOMES = {
     "StoreVersionError": "errors",
     "WorkerError": "errors",
     "Hit": "messages",
+    "Knowledge": "messages",
+    "KnowledgeHit": "messages",
     "Page": "messages",
+    "Parts": "messages",
+    "Profile": "messages",
     "Retrieved": "messages",
+    "Session": "messages",
     "Stats": "metrics",
     "MemoryPipeline": "pipeline",
 }

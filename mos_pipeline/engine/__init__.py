@@ -1,8 +1,10 @@
 """The main process's part: accepting, giving out work, applying results, keeping, finding.
 
-intake ──▶ coordinator ──▶ processing ──▶ (embedder, LLM pool)
-                │  ▲            │
-                │  └─ outcomes ─┤
-                └──▶ derived ─▶ persistence ──▶ (writer)
-retrieval reads what the coordinator keeps; restore (pages) and replay (derived data) fill it when a store is opened.
+intake ──▶ coordinator ──▶ processing ─▶ batches ─▶ promotion ──▶ (embedder, LLM pool)
+removal       │  │  ▲            │           │           │
+              │  │  └─ outcomes ─┴───────────┴───────────┤
+              │  └──▶ forgetting                         ▼
+              └──▶ compaction ──▶ persistence ◀─────── derived ──▶ (writer)
+retrieval and browsing read what the coordinator keeps, visits tell it what was found; restore (pages), replay (derived
+data) and retelling (events) fill it when a store is opened.
 """
