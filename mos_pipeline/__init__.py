@@ -42,13 +42,14 @@ if TYPE_CHECKING:
         StoreVersionError,
         WorkerError,
     )
-    from mos_pipeline.messages import Hit, Knowledge, KnowledgeHit, Page, Parts, Profile, Retrieved, Session
+    from mos_pipeline.messages import Compacted, Hit, Knowledge, KnowledgeHit, Page, Parts, Profile, Retrieved, Session
     from mos_pipeline.metrics import Stats
     from mos_pipeline.pipeline import MemoryPipeline
 
 __all__ = [
     "BackpressureError",
     "ClosedError",
+    "Compacted",
     "Config",
     "ConfigError",
     "DeadlineError",
@@ -94,6 +95,7 @@ _HOMES = {
     "StoreLockedError": "errors",
     "StoreVersionError": "errors",
     "WorkerError": "errors",
+    "Compacted": "messages",
     "Hit": "messages",
     "Knowledge": "messages",
     "KnowledgeHit": "messages",

@@ -21,6 +21,7 @@ import msgpack
 from mos_pipeline.errors import InputError
 
 __all__ = [
+    "Compacted",
     "Hit",
     "Knowledge",
     "KnowledgeHit",
@@ -275,3 +276,11 @@ class Retrieved:
     assistant_knowledge: list[KnowledgeHit] = field(default_factory=list)
     profile: str = ""
     overviews: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Compacted:
+    """What a compaction has changed: bytes of the segments that it wrote anew, before and after."""
+
+    before: int
+    after: int

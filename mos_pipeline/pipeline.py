@@ -23,14 +23,13 @@ from mos_pipeline.arguments import (
     checked_timestamp,
 )
 from mos_pipeline.config import Config, load_config
-from mos_pipeline.engine.compaction import CompactionResult
 from mos_pipeline.engine.engine import Engine
 from mos_pipeline.engine.retrieval import Question
 from mos_pipeline.engine.snapshot import snapshot
 from mos_pipeline.errors import ClosedError, DeadlineError, InputError, StoreError
 from mos_pipeline.memory.selection import Filter
 from mos_pipeline.memory.state import Scope
-from mos_pipeline.messages import Knowledge, Page, PageRecord, Profile, Retrieved, Session, SourceMark
+from mos_pipeline.messages import Compacted, Knowledge, Page, PageRecord, Profile, Retrieved, Session, SourceMark
 from mos_pipeline.metrics import Stats
 from mos_pipeline.store.verify import VerifyReport, verify_store
 
@@ -319,7 +318,7 @@ class MemoryPipeline:
             return engine.removal.session(user_id, assistant_id or DEFAULT_ASSISTANT, session_id)
         return engine.removal.user(user_id, assistant_id)
 
-    def compact(self, timeout: float | None = None) -> CompactionResult:
+    def compact(self, timeout: float | None = None) -> Compacted:
         """Write the segments again without what was forgotten; return what that has changed.
 
         It happens by itself, too, once more than ``store.max_dead_ratio`` of the store is forgotten.

@@ -42,7 +42,7 @@ class Browsing:
     def sessions(self, scope: Scope, offset: int, limit: int) -> list[Session]:
         """Return sessions, hottest first."""
         with self._coordinator.lock:
-            self._coordinator.catch_up(scope)
+            self._coordinator.settle_accounts()
             now = time.time()
             ranked = [(scope.mid_term.heat_of(one, now), one) for one in scope.mid_term.sessions]
             ranked.sort(key=lambda entry: (-entry[0], entry[1].session_id))

@@ -27,7 +27,7 @@ from mos_pipeline.engine.forgetting import Forgetting
 from mos_pipeline.engine.intake import Intake
 from mos_pipeline.engine.persistence import WRITER, Persistence
 from mos_pipeline.memory.state import MemoryState
-from mos_pipeline.messages import pack_seqs
+from mos_pipeline.messages import Compacted, pack_seqs
 from mos_pipeline.runtime.supervisor import Outcome
 from mos_pipeline.store.codec import NO_PAGE, FrameKind
 from mos_pipeline.store.journal import Journal
@@ -36,7 +36,7 @@ from mos_pipeline.store.reading import PageReader
 from mos_pipeline.store.recovery import OpenStore
 from mos_pipeline.store.segments import FrameAddress
 
-__all__ = ["Compaction", "CompactionResult"]
+__all__ = ["Compaction"]
 
 logger = logging.getLogger(__name__)
 
@@ -44,20 +44,12 @@ SCOPES_AT_ONCE = 16  # in one frame, and in one step
 PAUSE_S = 60.0  # after one that failed
 
 
-@dataclass(frozen=True, slots=True)
-class CompactionResult:
-    """What a compaction has changed; bytes of all segments before and after it."""
-
-    before: int
-    after: int
-
-
 @dataclass(slots=True, eq=False)
 class _Waiter:
     """Someone who waits for a compaction; without a ``result``, ``reason`` tells why."""
 
     event: threading.Event = field(default_factory=threading.Event)
-    result: CompactionResult | None = None
+    result: Compacted | None = None
     reason: str = ""
 
 
@@ -194,11 +186,11 @@ class Compaction:
         self._reader.moved(outcome.result["moved"])
         self._store.segments.drop(outcome.result["removed"])
         self._forgetting.dead = [seq for seq in self._forgetting.dead if seq not in self._dead]
-        result = CompactionResult(outcome.result["before"], outcome.result["after"])
+        result = Compacted(outcome.result["before"], outcome.result["after"])
         # Only now does nobody in this process read the old files any more.
         self._desk.submit(WRITER, "sweep", None, partial(self._swept, result))
 
-    def _swept(self, result: CompactionResult, outcome: Outcome) -> None:
+    def _swept(self, result: Compacted, outcome: Outcome) -> None:
         if outcome.fate != "done":
             logger.warning("files of old segments could not be deleted (%s); the next opening does it", outcome.error)
         logger.info("compacted: %d bytes in segments before, %d after", result.before, result.after)
@@ -216,7 +208,7 @@ class Compaction:
         self._waiting.clear()
         self._end(None, "the pipeline was closed meanwhile; what was forgotten stays so, and goes with the next one")
 
-    def _end(self, result: CompactionResult | None, reason: str = "") -> None:
+    def _end(self, result: Compacted | None, reason: str = "") -> None:
         for waiter in self._served:
             waiter.result, waiter.reason = result, reason
             waiter.event.set()

@@ -162,6 +162,11 @@ class Coordinator:
         self.absorb()
         self._indexing.catch_up(scope)
 
+    def settle_accounts(self) -> None:
+        """Enter accepted pages, and count the visits noted so far; under ``lock``."""
+        self.absorb()
+        self._visits.count()
+
     def _run(self) -> None:
         busy_since = time.perf_counter()
         more, failures = False, 0

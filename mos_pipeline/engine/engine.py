@@ -15,7 +15,7 @@ from mos_pipeline.config import Config
 from mos_pipeline.engine.aside import Aside
 from mos_pipeline.engine.batches import LLM, Batches
 from mos_pipeline.engine.browsing import Browsing
-from mos_pipeline.engine.compaction import Compaction, CompactionResult
+from mos_pipeline.engine.compaction import Compaction
 from mos_pipeline.engine.coordinator import Call, Coordinator
 from mos_pipeline.engine.derived import Derived
 from mos_pipeline.engine.desk import Desk
@@ -33,6 +33,7 @@ from mos_pipeline.engine.retrieval import Retrieval
 from mos_pipeline.engine.visits import Visits
 from mos_pipeline.errors import DeadlineError, ModelMismatchError, ModelNotFoundError, StoreError, WorkerError
 from mos_pipeline.memory.state import MemoryState
+from mos_pipeline.messages import Compacted
 from mos_pipeline.runtime.shared_memory import SHM_FOLDER, sweep
 from mos_pipeline.runtime.start import InheritedFd
 from mos_pipeline.runtime.supervisor import Role, Supervisor
@@ -266,7 +267,7 @@ class Engine:
         self.model = identity
         self.embedding.ready = self.desk.prompt = True
 
-    def compact(self, timeout: float | None) -> CompactionResult:
+    def compact(self, timeout: float | None) -> Compacted:
         """Have the segments compacted, and wait for it.
 
         Raises:

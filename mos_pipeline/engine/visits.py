@@ -53,8 +53,9 @@ class Visits:
             self._promotion.consider(scope)
 
     def write(self) -> None:
-        """Give the counts that changed to the writer."""
+        """Give the counts that changed to the writer; the heat that was put off till now is reckoned."""
         for scope, session_ids in self._unwritten.items():
+            scope.mid_term.settle(self._clock())
             if sessions := list(_counts(scope, session_ids)):
                 self._derived.event(Event(scope.user_id, scope.assistant_id, Visited(sessions)))
         self._unwritten.clear()
