@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mos_pipeline import MemoryPipeline
+from mos_pipeline import MemoryPipeline, Page
 from perf.machine import commit, machine
 from perf.pipelines import wait_ready
 from perf.questions import Conversation, Question, read_conversations
@@ -142,7 +142,7 @@ def _answers(store: Path, conversations: Iterable[Conversation], method: str, k:
 
 
 def _ask(pipeline: MemoryPipeline, user: str, question: Question, k: int) -> Answer:
-    pages = []
+    pages = list[Page]()
 
     def ask() -> None:
         found = pipeline.retrieve(user, question.text, k=k, timeout=ANSWER_TIMEOUT_S)
