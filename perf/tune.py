@@ -25,7 +25,7 @@ from mos_pipeline import MemoryPipeline
 from mos_pipeline.config import Retrieval
 from mos_pipeline.memory.bm25 import Shape
 from mos_pipeline.memory.word_index import WordIndex
-from mos_pipeline.memory.words import query_terms
+from mos_pipeline.memory.words import UNIT, query_terms
 from perf.pipelines import embed_query, wait_ready
 from perf.questions import Conversation, read_conversations
 
@@ -34,10 +34,13 @@ __all__ = ["Asked", "Setting", "Talk", "best_setting", "left_out", "main", "sett
 K = 10
 IDLE_TIMEOUT_S = 3600.0
 DENSE = Retrieval().dense_weight
-WORDS = (0.1, 0.2, 0.3, 0.4, 0.5)
-WINDOW = (0.0, 0.1, 0.2, 0.3, 0.4)
-SITTING = (0.0, 0.05, 0.1, 0.2, 0.3)
-SHAPES = [Shape(*each) for each in itertools.product((0.8, 1.2, 2.0), (0.4, 0.75), (0.0, 20.0, 40.0, 80.0))]
+WORDS = (0.3, 0.5, 0.7, 0.9, 1.2)
+WINDOW = (0.0, 0.5, 0.8, 1.1, 1.4)
+SITTING = (0.0, 0.1, 0.3, 0.5, 0.8)
+SHAPES = [
+    Shape(UNIT * k1, b, UNIT * window_words)
+    for k1, b, window_words in itertools.product((0.8, 1.2, 1.6), (0.4, 0.6, 0.75), (20.0, 40.0, 60.0))
+]
 
 Floats = npt.NDArray[np.float64]
 
@@ -121,10 +124,10 @@ def _mean_recall(talk: Talk, shape: Shape, weights: Floats) -> Floats:
     view = talk.words.view(shape)
     total = np.zeros(len(weights))
     for asked in talk.asked:
-        parts = np.array(view.search(asked.hashes)[1:], np.float64)
-        parts /= np.maximum(parts.max(axis=1, keepdims=True), 1e-12)
-        scores = DENSE * asked.cosines + weights @ parts
-        best = np.argpartition(-scores, min(K, scores.shape[1] - 1), axis=1)[:, :K]
+        _, *scores, limit = view.search(asked.hashes)
+        parts = np.array(scores, np.float64) / (limit or 1.0)
+        joined = DENSE * asked.cosines + weights @ parts
+        best = np.argpartition(-joined, min(K, joined.shape[1] - 1), axis=1)[:, :K]
         total += asked.evidence[best].sum(axis=1) / asked.evidence.sum()
     return total / max(len(talk.asked), 1)
 
@@ -157,7 +160,7 @@ def _told(setting: Setting) -> str:
     k1, b, window_words = setting.shape
     return (
         f"dense {DENSE:g}, words {setting.words:g}, window {setting.window:g}, sitting {setting.sitting:g}, "
-        f"k1 {k1:g}, b {b:g}, window_words {window_words:g}"
+        f"k1 {k1 / UNIT:g}, b {b:g}, window_words {window_words / UNIT:g}"
     )
 
 

@@ -17,7 +17,7 @@ from mos_pipeline.memory.bm25 import Shape
 from mos_pipeline.memory.ranking import Dense, Ranked, Weights, join, two_level
 from mos_pipeline.memory.state import MemoryState, Scope
 from mos_pipeline.memory.word_index import WordScores
-from mos_pipeline.memory.words import query_terms
+from mos_pipeline.memory.words import UNIT, query_terms
 from mos_pipeline.messages import Hit, Page, Retrieved, decode_record
 from mos_pipeline.runtime.supervisor import Outcome
 from mos_pipeline.store.reading import PageReader
@@ -65,7 +65,7 @@ class Retrieval:
         self._processing = processing
         self._reader = reader
         self._desk = desk
-        self._shape = Shape(config.bm25_k1, config.bm25_b, config.window_words)
+        self._shape = Shape(UNIT * config.bm25_k1, config.bm25_b, UNIT * config.window_words)
         self._weights = Weights(config.dense_weight, config.words_weight, config.window_weight, config.sitting_weight)
 
     def retrieve(self, scope: Scope, query: str, k: int, timeout_s: float) -> Retrieved:

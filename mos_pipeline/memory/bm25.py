@@ -1,9 +1,9 @@
 """BM25 over pages, over windows and over sittings, all from the same postings.
 
-BM25 after Robertson and Zaragoza, The Probabilistic Relevance Framework: BM25 and Beyond (2009), with the idf
-``ln(1 + (N - df + 0.5) / (df + 0.5))``, which is above 0 for a term that every page holds too. N and df count pages for
-windows and sittings as well: a word is as rare as it is among pages. A length is a sum of counts; the mean length of
-sittings is that of those with words.
+BM25 after Robertson and Zaragoza, The Probabilistic Relevance Framework: BM25 and Beyond (2009), without its constant
+factor k1 + 1, so that a term adds at most its idf, ``ln(1 + (N - df + 0.5) / (df + 0.5))``, which is above 0 for a term
+that every page holds too. N and df count pages for windows and sittings as well: a word is as rare as it is among
+pages. A length is a sum of counts; the mean length of sittings is that of those with words.
 
 A window is a page with what its neighbours of the same sitting lend it: the page right before or after it lends up to
 ``window_words`` of its words, the one beyond that what a page of its own length would have left over of them. A longer
@@ -32,9 +32,9 @@ class Shape(NamedTuple):
     """The constants of the formula.
 
     Attributes:
-        k1: how fast repeated terms saturate, 0 or more.
+        k1: how fast repeated terms saturate, 0 or more, in the unit of the counts.
         b: how much long documents are discounted, 0 to 1.
-        window_words: words that a neighbour lends to a window, 0 or more.
+        window_words: words that a neighbour lends to a window, 0 or more, in the unit of the counts.
     """
 
     k1: float
@@ -78,11 +78,11 @@ class Lengths(NamedTuple):
         return Lengths(pages, np.concatenate((self.windows[: first + 2], new.windows[2:])), sittings, sitting_of)
 
 
-def term_weights(matches: Matches, terms: int, pages: int, k1: float) -> NDArray[np.float64]:
-    """Return what each of the query's terms is worth, idf · (k1 + 1), float64 (terms,)."""
+def term_weights(matches: Matches, terms: int, pages: int) -> NDArray[np.float64]:
+    """Return the idf of each of the query's terms, float64 (terms,); 0 for one that no page holds."""
     frequency = np.bincount(matches.terms, matches.sizes, terms)
-    weights: NDArray[np.float64] = np.log1p((pages - frequency + 0.5) / (frequency + 0.5)) * (k1 + 1.0)
-    return weights
+    weights: NDArray[np.float64] = np.log1p((pages - frequency + 0.5) / (frequency + 0.5))
+    return np.where(frequency > 0, weights, 0.0)
 
 
 def page_scores(matches: Matches, weights: NDArray[np.float64], lengths: Lengths, shape: Shape) -> Floats:
