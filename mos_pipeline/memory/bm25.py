@@ -61,7 +61,8 @@ class Lengths(NamedTuple):
     def of(cls, pages: Floats, sitting_of: NDArray[np.uint32], window_words: float) -> Lengths:
         """Add up windows and sittings."""
         near, far = _lent(pages, window_words)
-        windows = _gathered(pages, pages * near, pages * far, *_together(sitting_of))
+        windows = pages.copy()
+        _gather(windows, pages * near, pages * far, _together(sitting_of), np.empty_like(pages))
         sittings = np.bincount(sitting_of, pages).astype(np.float32)
         return cls(pages, windows, sittings, sitting_of)
 
@@ -119,18 +120,18 @@ def window_scores(matches: Matches, weights: NDArray[np.float64], lengths: Lengt
     near, far = _lent(lengths.pages, shape.window_words)
     distinct, rows = np.unique(matches.terms, return_inverse=True)
     terms = np.repeat(rows, matches.sizes)
-    at_once = max(1, CELLS // pages)
+    at_once = max(1, min(len(distinct), CELLS // pages))
+    table = np.empty((4, at_once, pages), np.float32)
     for first in range(0, len(distinct), at_once):
         low, high = np.searchsorted(terms, (first, first + at_once))
-        docs = matches.docs[low:high]
+        docs, counts = matches.docs[low:high], matches.counts[low:high].astype(np.float32)
         cells = (terms[low:high] - first, docs)
-        held, lent, beyond = (np.zeros((min(at_once, len(distinct) - first), pages), np.float32) for _ in range(3))
-        held[cells] = counts = matches.counts[low:high].astype(np.float32)
-        lent[cells] = counts * near[docs]
-        beyond[cells] = counts * far[docs]
-        held = _gathered(held, lent, beyond, *together)
-        weighed = weights[distinct[first : first + at_once]].astype(np.float32)
-        scores += np.einsum("t,tp->p", weighed, held / (held + saturation))
+        held, lent, beyond, spare = table[:, : min(at_once, len(distinct) - first)]
+        held[:] = lent[:] = beyond[:] = 0.0
+        held[cells], lent[cells], beyond[cells] = counts, counts * near[docs], counts * far[docs]
+        _gather(held, lent, beyond, together, spare)
+        held /= np.add(held, saturation, out=spare)
+        scores += np.einsum("t,tp->p", weights[distinct[first : first + at_once]].astype(np.float32), held)
     return scores
 
 
@@ -148,17 +149,14 @@ def _lent(pages: Floats, window_words: float) -> tuple[Floats, Floats]:
     return np.minimum(parts, np.float32(1.0)), np.clip(parts - np.float32(1.0), np.float32(0.0), np.float32(1.0))
 
 
-def _together(sitting_of: NDArray[np.uint32]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return whether a page and the next one, and the one after that, are of one sitting: (n - 1,) and (n - 2,)."""
-    return sitting_of[1:] == sitting_of[:-1], sitting_of[2:] == sitting_of[:-2]
+def _together(sitting_of: NDArray[np.uint32]) -> tuple[Floats, Floats]:
+    """Return whether a page and the next, and the one after next, are of one sitting, 1 or 0: (n - 1,), (n - 2,)."""
+    same = sitting_of[1:] == sitting_of[:-1], sitting_of[2:] == sitting_of[:-2]
+    return same[0].astype(np.float32), same[1].astype(np.float32)
 
 
-def _gathered(
-    held: Floats, near: Floats, far: Floats, next_one: NDArray[np.bool_], after_next: NDArray[np.bool_]
-) -> Floats:
-    """Return each page's own and what its neighbours to both sides lend it; pages along the last axis."""
-    found = held.copy()
-    for distance, lent, same in ((1, near, next_one), (2, far, after_next)):
-        found[..., distance:] += lent[..., :-distance] * same
-        found[..., :-distance] += lent[..., distance:] * same
-    return found
+def _gather(held: Floats, near: Floats, far: Floats, together: tuple[Floats, Floats], spare: Floats) -> None:
+    """Add to what each page holds what its neighbours to both sides lend it; pages along the last axis of all."""
+    for distance, lent, same in ((1, near, together[0]), (2, far, together[1])):
+        held[..., distance:] += np.multiply(lent[..., :-distance], same, out=spare[..., distance:])
+        held[..., :-distance] += np.multiply(lent[..., distance:], same, out=spare[..., :-distance])
