@@ -178,10 +178,12 @@ class Retrieval:
         "how pages are ranked: vectors and words joined, or (two-level) MemoryOS's own search, sessions before pages",
         choices=("joined", "two-level"),
     )
-    dense_weight: float = setting(0.6, "weight of the cosine", low=0.0)
-    words_weight: float = setting(0.4, "weight of the page's BM25, scaled to the query's best page", low=0.0)
-    window_weight: float = setting(0.3, "weight of the BM25 of a page with its neighbours, scaled alike", low=0.0)
-    sitting_weight: float = setting(0.2, "weight of the BM25 of the page's whole sitting, scaled alike", low=0.0)
+    dense_weight: float = setting(1.0, "weight of the cosine; the other weights are relative to it", low=0.0)
+    words_weight: float = setting(
+        0.9, "weight of the page's BM25, as a share of the most that a page could reach", low=0.0
+    )
+    window_weight: float = setting(1.3, "weight of the BM25 of the page with its neighbours, as such a share", low=0.0)
+    sitting_weight: float = setting(0.5, "weight of the BM25 of the page's whole sitting, as such a share", low=0.0)
     window_words: float = setting(40.0, "so much a neighbour lends to a page's window", unit="words", low=0.0)
     sitting_key: str = setting("session", "where in a page's metadata its source names the sitting it belongs to")
     sitting_gap_hours: float = setting(

@@ -1,4 +1,7 @@
-"""The harness's command line: ``python -m perf [append|ingest|retrieve|recover|embed|scale|large|busy|all …]``."""
+"""The harness's command line: ``python -m perf [append|ingest|retrieve|recover|embed|scale|large|busy|all …]``.
+
+``python -m perf recall`` and ``python -m perf tune`` have command lines of their own.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +23,16 @@ from perf.result import BenchResult, table
 __all__ = ["main"]
 
 BENCHES = ("append", "ingest", "retrieve", "recover", "embed", "scale", "large", "busy")
+COMMANDS = ("recall", "tune")
 BACKENDS = ("sentence-transformers", "fake")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benches named, print the table; return 1 where ``--check`` is given and an aim is missed, else 0."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments and arguments[0] in COMMANDS:
+        command: Callable[[Sequence[str]], int] = import_module(f"perf.{arguments[0]}").main
+        return command(arguments[1:])
     given = _parser().parse_args(arguments)
     options = Options(given.quick, given.pages, given.backend, given.dataset, given.dir)
     report = {

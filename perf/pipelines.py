@@ -5,6 +5,9 @@ from __future__ import annotations
 import time
 from threading import Event
 
+import numpy as np
+import numpy.typing as npt
+
 from mos_pipeline import MemoryPipeline
 from mos_pipeline.runtime.supervisor import Outcome
 
@@ -44,19 +47,20 @@ def embedder_pids(pipeline: MemoryPipeline) -> tuple[int, ...]:
     return pipeline.stats().workers["embedder"].pids
 
 
-def embed_query(pipeline: MemoryPipeline, query: str) -> None:
-    """Have the embedder embed ``query``, as ``retrieve`` does, and return when the vector is here."""
+def embed_query(pipeline: MemoryPipeline, query: str) -> npt.NDArray[np.float16]:
+    """Have the embedder embed ``query``, as ``retrieve`` does, and return the vector, float16 (dimension,)."""
     came = Event()
-    failed: list[str] = []
+    found: list[Outcome] = []
 
     def take(outcome: Outcome) -> None:
-        if outcome.fate != "done":
-            failed.append(f"{outcome.fate}: {outcome.error}")
+        found.append(outcome)
         came.set()
 
     pipeline._engine.desk.submit("embedder", "query", [query], take, urgent=True, direct=True)
-    if not came.wait(ANSWER_TIMEOUT_S) or failed:
-        raise RuntimeError(f"the query could not be embedded: {failed or 'no answer'}")
+    if not came.wait(ANSWER_TIMEOUT_S) or found[0].fate != "done":
+        reason = f"{found[0].fate}: {found[0].error}" if found else "no answer"
+        raise RuntimeError(f"the query could not be embedded: {reason}")
+    return np.frombuffer(found[0].result, np.float16)
 
 
 def watch_texts(pipeline: MemoryPipeline) -> list[str]:

@@ -27,7 +27,7 @@ from mos_pipeline.memory.ranking import Dense, Ranked, Weights, join, two_level
 from mos_pipeline.memory.selection import Budget, Filter
 from mos_pipeline.memory.state import MemoryState, Scope
 from mos_pipeline.memory.word_index import WordScores
-from mos_pipeline.memory.words import query_terms
+from mos_pipeline.memory.words import UNIT, query_terms
 from mos_pipeline.messages import Hit, KnowledgeHit, Parts, Retrieved
 from mos_pipeline.runtime.supervisor import Outcome
 
@@ -100,7 +100,7 @@ class Retrieval:
         self._visits = visits
         self._browsing = browsing
         self._desk = desk
-        self._shape = Shape(config.bm25_k1, config.bm25_b, config.window_words)
+        self._shape = Shape(UNIT * config.bm25_k1, config.bm25_b, UNIT * config.window_words)
         self._weights = Weights(config.dense_weight, config.words_weight, config.window_weight, config.sitting_weight)
 
     def retrieve(self, scope: Scope, question: Question, timeout_s: float) -> Retrieved:

@@ -1,9 +1,9 @@
 """BM25 over pages, over windows and over sittings, all from the same postings.
 
-BM25 after Robertson and Zaragoza, The Probabilistic Relevance Framework: BM25 and Beyond (2009), with the idf
-``ln(1 + (N - df + 0.5) / (df + 0.5))``, which is above 0 for a term that every page holds too. N and df count pages for
-windows and sittings as well: a word is as rare as it is among pages. A length is a sum of counts; the mean length of
-sittings is that of those with words.
+BM25 after Robertson and Zaragoza, The Probabilistic Relevance Framework: BM25 and Beyond (2009), without its constant
+factor k1 + 1, so that a term adds at most its idf, ``ln(1 + (N - df + 0.5) / (df + 0.5))``, which is above 0 for a term
+that every page holds too. N and df count pages for windows and sittings as well: a word is as rare as it is among
+pages. A length is a sum of counts; the mean length of sittings is that of those with words.
 
 A window is a page with what its neighbours of the same sitting lend it: the page right before or after it lends up to
 ``window_words`` of its words, the one beyond that what a page of its own length would have left over of them. A longer
@@ -32,9 +32,9 @@ class Shape(NamedTuple):
     """The constants of the formula.
 
     Attributes:
-        k1: how fast repeated terms saturate, 0 or more.
+        k1: how fast repeated terms saturate, 0 or more, in the unit of the counts.
         b: how much long documents are discounted, 0 to 1.
-        window_words: words that a neighbour lends to a window, 0 or more.
+        window_words: words that a neighbour lends to a window, 0 or more, in the unit of the counts.
     """
 
     k1: float
@@ -61,7 +61,8 @@ class Lengths(NamedTuple):
     def of(cls, pages: Floats, sitting_of: NDArray[np.uint32], window_words: float) -> Lengths:
         """Add up windows and sittings."""
         near, far = _lent(pages, window_words)
-        windows = _gathered(pages, pages * near, pages * far, *_together(sitting_of))
+        windows = pages.copy()
+        _gather(windows, pages * near, pages * far, _together(sitting_of), np.empty_like(pages))
         sittings = np.bincount(sitting_of, pages).astype(np.float32)
         return cls(pages, windows, sittings, sitting_of)
 
@@ -78,11 +79,11 @@ class Lengths(NamedTuple):
         return Lengths(pages, np.concatenate((self.windows[: first + 2], new.windows[2:])), sittings, sitting_of)
 
 
-def term_weights(matches: Matches, terms: int, pages: int, k1: float) -> NDArray[np.float64]:
-    """Return what each of the query's terms is worth, idf · (k1 + 1), float64 (terms,)."""
+def term_weights(matches: Matches, terms: int, pages: int) -> NDArray[np.float64]:
+    """Return the idf of each of the query's terms, float64 (terms,); 0 for one that no page holds."""
     frequency = np.bincount(matches.terms, matches.sizes, terms)
-    weights: NDArray[np.float64] = np.log1p((pages - frequency + 0.5) / (frequency + 0.5)) * (k1 + 1.0)
-    return weights
+    weights: NDArray[np.float64] = np.log1p((pages - frequency + 0.5) / (frequency + 0.5))
+    return np.where(frequency > 0, weights, 0.0)
 
 
 def page_scores(matches: Matches, weights: NDArray[np.float64], lengths: Lengths, shape: Shape) -> Floats:
@@ -119,18 +120,18 @@ def window_scores(matches: Matches, weights: NDArray[np.float64], lengths: Lengt
     near, far = _lent(lengths.pages, shape.window_words)
     distinct, rows = np.unique(matches.terms, return_inverse=True)
     terms = np.repeat(rows, matches.sizes)
-    at_once = max(1, CELLS // pages)
+    at_once = max(1, min(len(distinct), CELLS // pages))
+    table = np.empty((4, at_once, pages), np.float32)
     for first in range(0, len(distinct), at_once):
         low, high = np.searchsorted(terms, (first, first + at_once))
-        docs = matches.docs[low:high]
+        docs, counts = matches.docs[low:high], matches.counts[low:high].astype(np.float32)
         cells = (terms[low:high] - first, docs)
-        held, lent, beyond = (np.zeros((min(at_once, len(distinct) - first), pages), np.float32) for _ in range(3))
-        held[cells] = counts = matches.counts[low:high].astype(np.float32)
-        lent[cells] = counts * near[docs]
-        beyond[cells] = counts * far[docs]
-        held = _gathered(held, lent, beyond, *together)
-        weighed = weights[distinct[first : first + at_once]].astype(np.float32)
-        scores += np.einsum("t,tp->p", weighed, held / (held + saturation))
+        held, lent, beyond, spare = table[:, : min(at_once, len(distinct) - first)]
+        held[:] = lent[:] = beyond[:] = 0.0
+        held[cells], lent[cells], beyond[cells] = counts, counts * near[docs], counts * far[docs]
+        _gather(held, lent, beyond, together, spare)
+        held /= np.add(held, saturation, out=spare)
+        scores += np.einsum("t,tp->p", weights[distinct[first : first + at_once]].astype(np.float32), held)
     return scores
 
 
@@ -148,17 +149,14 @@ def _lent(pages: Floats, window_words: float) -> tuple[Floats, Floats]:
     return np.minimum(parts, np.float32(1.0)), np.clip(parts - np.float32(1.0), np.float32(0.0), np.float32(1.0))
 
 
-def _together(sitting_of: NDArray[np.uint32]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return whether a page and the next one, and the one after that, are of one sitting: (n - 1,) and (n - 2,)."""
-    return sitting_of[1:] == sitting_of[:-1], sitting_of[2:] == sitting_of[:-2]
+def _together(sitting_of: NDArray[np.uint32]) -> tuple[Floats, Floats]:
+    """Return whether a page and the next, and the one after next, are of one sitting, 1 or 0: (n - 1,), (n - 2,)."""
+    same = sitting_of[1:] == sitting_of[:-1], sitting_of[2:] == sitting_of[:-2]
+    return same[0].astype(np.float32), same[1].astype(np.float32)
 
 
-def _gathered(
-    held: Floats, near: Floats, far: Floats, next_one: NDArray[np.bool_], after_next: NDArray[np.bool_]
-) -> Floats:
-    """Return each page's own and what its neighbours to both sides lend it; pages along the last axis."""
-    found = held.copy()
-    for distance, lent, same in ((1, near, next_one), (2, far, after_next)):
-        found[..., distance:] += lent[..., :-distance] * same
-        found[..., :-distance] += lent[..., distance:] * same
-    return found
+def _gather(held: Floats, near: Floats, far: Floats, together: tuple[Floats, Floats], spare: Floats) -> None:
+    """Add to what each page holds what its neighbours to both sides lend it; pages along the last axis of all."""
+    for distance, lent, same in ((1, near, together[0]), (2, far, together[1])):
+        held[..., distance:] += np.multiply(lent[..., :-distance], same, out=spare[..., distance:])
+        held[..., :-distance] += np.multiply(lent[..., distance:], same, out=spare[..., :-distance])

@@ -78,10 +78,11 @@ def join(
 ) -> list[Ranked]:
     """Return the best ``k`` documents of both searches together, best first; of equal scores the newer comes first.
 
-    ``score = dense · cosine + words · BM25 / max + window · window BM25 / max + sitting · sitting BM25 / max``, each
-    maximum over the documents that may be returned. A document without a vector counts 0 for its cosine. One that has
-    no vector and matches in no part is not found. With no vector at all (the query's did not come in time) the words
-    decide alone.
+    ``score = dense · cosine + (words · BM25 + window · window BM25 + sitting · sitting BM25) / limit``, where the limit
+    is what a document that is full of the query's words would reach: a page that holds half of a question, by weight,
+    counts at most a half, however poor the others are. A document without a vector counts 0 for its cosine. One that
+    has no vector and matches in no part is not found. With no vector at all (the query's did not come in time) the
+    words decide alone.
 
     Args:
         words: all documents of the scope.
@@ -96,7 +97,7 @@ def join(
     found = ~np.isnan(table.dense) | (table.words > 0.0) | (table.window > 0.0) | (table.sitting > 0.0)
     if allowed is not None:
         found &= np.isin(table.docs, np.asarray(allowed, np.int64))
-    scores = np.where(found, _joined(table, weights, found), -np.inf)
+    scores = np.where(found, _joined(table, weights, words.limit), -np.inf)
     return [_ranked(table, place, float(scores[place])) for place in _best(table.docs, scores, k)]
 
 
@@ -168,12 +169,11 @@ def _placed(places: NDArray[np.intp], values: NDArray[np.floating], count: int, 
     return column
 
 
-def _joined(table: _Table, weights: Weights, found: NDArray[np.bool_]) -> Floats:
+def _joined(table: _Table, weights: Weights, limit: float) -> Floats:
     scores = weights.dense * np.nan_to_num(table.dense, nan=0.0)
-    for weight, part in zip(weights[1:], table[2:], strict=True):
-        best = part.max(initial=0.0, where=found)
-        if weight and best > 0.0:
-            scores += part * (weight / best)
+    if limit > 0.0:
+        for weight, part in zip(weights[1:], table[2:], strict=True):
+            scores += part * (weight / limit)
     return scores
 
 

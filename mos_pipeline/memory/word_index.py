@@ -25,12 +25,14 @@ class WordScores(NamedTuple):
         pages: of the documents themselves, float32 (n,).
         windows: of each with its neighbours, float32 (n,).
         sittings: of the sitting that each belongs to, float32 (n,).
+        limit: what none of them can exceed, the idf of all the query's terms that occur; 0 where none does.
     """
 
     docs: NDArray[np.int64]
     pages: NDArray[np.float32]
     windows: NDArray[np.float32]
     sittings: NDArray[np.float32]
+    limit: float
 
 
 class WordView(NamedTuple):
@@ -56,10 +58,14 @@ class WordView(NamedTuple):
         query = np.unique(np.asarray(query_hashes, np.uint32))
         matches = self._matches(query)
         if matches is None:
-            return WordScores(self.docs, *np.zeros((3, len(self.docs)), np.float32))
-        weights = term_weights(matches, len(query), len(self.docs), self.shape.k1)
-        scores = (of(matches, weights, self.lengths, self.shape) for of in (page_scores, window_scores, sitting_scores))
-        return WordScores(self.docs, *scores)
+            nothing = np.zeros(len(self.docs), np.float32)
+            return WordScores(self.docs, nothing, nothing, nothing, 0.0)
+        weights = term_weights(matches, len(query), len(self.docs))
+        pages, windows, sittings = (
+            scores(matches, weights, self.lengths, self.shape)
+            for scores in (page_scores, window_scores, sitting_scores)
+        )
+        return WordScores(self.docs, pages, windows, sittings, float(weights.sum()))
 
     def _matches(self, query: NDArray[np.uint32]) -> Matches | None:
         matches = find(self.parts, query)
@@ -106,7 +112,7 @@ class WordIndex:
         Args:
             doc: its number, above those of all before it.
             hashes: its distinct term hashes, ascending, shape (n,), uint32.
-            counts: how often each term occurs, shape (n,), uint8.
+            counts: how often each term occurs, shape (n,), uint8, in any unit, the same for all documents.
             sitting: the number of its sitting, 0 or more and not below that of the document before it; few are skipped,
                 as the index keeps a number for each.
 

@@ -7,7 +7,8 @@ text of stop words alone keeps them, unstemmed, so that it can be found as well.
 
 A term's hash is the CRC-32 of its UTF-8: the same in every process and on every machine.
 
-A page is found by more than its text: by the names of those who speak in it, and by the words of its date.
+A page is found by more than its text: by the names of those who speak in it, and by the words of its date. Counts of a
+page are in units of ``1 / UNIT`` word, since a long side's words count less than one each.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import threading
 import unicodedata
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -28,7 +29,7 @@ from snowballstemmer.english_stemmer import EnglishStemmer
 from mos_pipeline.memory.moments import moment
 from mos_pipeline.messages import PageRecord
 
-__all__ = ["analyse", "analyse_page", "analyser_id", "query_terms", "terms"]
+__all__ = ["UNIT", "analyse", "analyse_page", "analyser_id", "query_terms", "terms"]
 
 MAX_TERM = 64
 CACHED_WORDS = 1 << 15  # some 5 MB; a chat's vocabulary is smaller
@@ -53,6 +54,8 @@ _find_unspaced = re.compile(rf"[{_UNSPACED}]").search
 # ASCII text, most of it, is split by a table instead: four times as fast as a regular expression.
 _ASCII = bytes(ord(chr(i).lower()) if i < 128 and (chr(i).isalnum() or chr(i) == "_") else 32 for i in range(256))
 
+UNIT = 8
+SIDE_WORDS = 40  # a side of more words counts as so many, down to 1 / UNIT for each
 SPEAKERS = "speakers"  # in a page's metadata: the names of the user's and the assistant's side
 _MONTH_NAMES = "january february march april may june july august september october november december"
 _MONTHS = _MONTH_NAMES.split()
@@ -129,16 +132,30 @@ def analyse(text: str) -> tuple[NDArray[np.uint32], NDArray[np.uint8]]:
 
 
 def analyse_page(page: PageRecord) -> tuple[NDArray[np.uint32], NDArray[np.uint8]]:
-    """Return what a page is found by, in the form of ``analyse``.
+    """Return what a page is found by, in the form of ``analyse``, counts in units of 1 / UNIT.
 
-    The words of both sides; the name of each side that says something, once for each; and, once each where the page
-    does not hold them anyway, the words of its date: month, day, year and day of the week.
+    The words of both sides, of which a long one weighs each less: what a page is about stands in a short question
+    rather than in the pages of its answer. The name of each side that says something, once for each. And, once each
+    where the page does not hold them anyway, the words of its date: month, day, year and day of the week.
     """
-    counter = _counted(f"{page.user_input} {page.agent_response}")
-    counter.update(_content(" ".join(_speaking(page))))
+    sides = [Counter(_content(side)) for side in (page.user_input, page.agent_response)]
+    if not any(sides):
+        sides = [_counted(f"{page.user_input} {page.agent_response}")]
+    counter = Counter[int]()
+    for side in sides:
+        weight = _weight(sum(side.values()))
+        for term, count in side.items():
+            counter[term] += weight * count
+    for term in _content(" ".join(_speaking(page))):
+        counter[term] += UNIT
     for term in _content(" ".join(_date_words(page.timestamp))):
-        counter.setdefault(term, 1)
+        counter.setdefault(term, UNIT)
     return _columns(counter)
+
+
+def _weight(words: int) -> int:
+    """Return what each word of a side with so many counts, in units of 1 / UNIT."""
+    return max(1, round(UNIT * min(1.0, SIDE_WORDS / max(words, 1))))
 
 
 def _counted(text: str) -> Counter[int]:
@@ -149,8 +166,8 @@ def _counted(text: str) -> Counter[int]:
     return counter
 
 
-def _content(text: str) -> Iterator[int]:
-    return (term for term in map(_hashes.__getitem__, _split(text)) if term != STOP)
+def _content(text: str) -> Iterable[int]:
+    return filter(STOP.__ne__, map(_hashes.__getitem__, _split(text)))
 
 
 def _speaking(page: PageRecord) -> Iterator[str]:
