@@ -181,7 +181,7 @@ def _talk(pipeline: MemoryPipeline, dataset: str, conversation: Conversation) ->
     seqs = engine.state.pages.seqs_of(scope.number)
     asked = []
     for question in conversation.questions:
-        docs, cosines = engine.processing.pool.scores(scope.page_rows, embed_query(pipeline, question.text))
+        docs, cosines = engine.embedding.pool.scores(scope.page_rows, embed_query(pipeline, question.text))
         known, evidence = np.zeros(len(seqs)), np.zeros(len(seqs), bool)
         known[np.searchsorted(seqs, docs)] = cosines
         evidence[list(question.evidence)] = True
