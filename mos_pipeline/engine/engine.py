@@ -135,13 +135,13 @@ class Engine:
             self.intake.worked_off,
         )
         self.visits = Visits(self.derived, self.promotion, self._wake)
-        forgetting = Forgetting(
+        self.forgetting = Forgetting(
             self.state, self.indexing, self.processing, self.promotion, self.derived, self.embedding
         )
         self.compaction = Compaction(
             config.store,
             self.state,
-            forgetting,
+            self.forgetting,
             batches,
             self.derived,
             self.persistence,
@@ -159,7 +159,7 @@ class Engine:
             self.persistence,
             self.derived,
             self.promotion,
-            forgetting,
+            self.forgetting,
             self.visits,
             self.compaction,
             self.inbox,
@@ -227,6 +227,7 @@ class Engine:
             for scope in self.state.scopes:
                 self.indexing.page_came(scope)
                 self.processing.resume(scope, replay.without_vector.pop(scope.number, []))
+            self.forgetting.dead += sorted(restore.forgotten)
             self.compaction.may_begin = True
 
     def _new_pool(self, dimension: int) -> VectorPool:

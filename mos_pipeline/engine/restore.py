@@ -47,6 +47,7 @@ class Restore:
     Attributes:
         derived: where frames of derived data lie, in the order of their writing.
         sizes: bytes of each page's record, by page number; 0 for lost ones.
+        forgotten: pages that a tombstone names: their bytes may still be there.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class Restore:
         self._known = SeqRanges()
         self.derived: list[FrameAddress] = []
         self._highest = -1
-        self._forgotten: set[int] = set()
+        self.forgotten: set[int] = set()
         self.sizes = array("I")
 
     def pages(self, *, sort: bool = False) -> None:
@@ -131,18 +132,18 @@ class Restore:
         mine[places != NO_SCOPE] = numbers[places[places != NO_SCOPE]]
         self._state.pages.extend(mine)
         self.sizes.extend(run.sizes)
-        self._forgotten.update(run.heads.forgotten)
+        self.forgotten.update(run.heads.forgotten)
         self._intake.restore(run.heads, len(run.sizes), self._is_gone)
         if run.journal is not None:
             scope = scopes[0] if scopes else None
             self._persistence.page(run.first_seq, Accepted(scope, run.journal, run.offset, run.sizes[0]))
 
     def _is_gone(self, seq: int) -> bool:
-        return seq in self._forgotten or self._state.pages.scope(seq) == FORGOTTEN
+        return seq in self.forgotten or self._state.pages.scope(seq) == FORGOTTEN
 
     def _forget(self) -> None:
         """Take out what tombstones name; a page of theirs that was lost stays lost."""
-        seqs = [seq for seq in self._forgotten if seq < len(self._state.pages)]
+        seqs = [seq for seq in self.forgotten if seq < len(self._state.pages)]
         self._state.pages.forget(seqs)
         for seq in self._state.pages.seqs_of(FORGOTTEN).tolist():
             self.sizes[seq] = 0
