@@ -139,7 +139,7 @@ class Store:
     segment_bytes: int = setting(64 * MIB, "size at which a new segment file is begun", unit="bytes", low=65536)
     frame_pages: int = setting(
         64,
-        "pages whose vectors make a frame; their texts make four, their words and batches a quarter of one",
+        "pages whose vectors make a frame; their texts make two, their words and events a quarter of one",
         unit="pages",
         low=1,
     )

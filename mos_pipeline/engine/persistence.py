@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 WRITER = "writer"
 # A user's pages lie scattered among all others', so a search reads most texts from a frame each: so many to a range.
-SMALL = 4
+SMALL = 2
 
 
 @dataclass(slots=True, eq=False)

@@ -50,6 +50,7 @@ __all__ = [
     "pack_vectors",
     "parse_header",
     "unpack_pages",
+    "unpack_records",
     "unpack_vectors",
 ]
 
@@ -225,6 +226,21 @@ def unpack_pages(body: bytes) -> FramePages:
     except (ValueError, TypeError) as error:
         raise StoreDamagedError(f"the pages are not valid msgpack ({error})") from None
     raise StoreDamagedError("the body is not a list of pages")
+
+
+def unpack_records(body: bytes) -> tuple[int, list[bytes]]:
+    """Return the first number and the records of a PAGES frame's body, for whoever wants a page of it alone.
+
+    Raises:
+        StoreDamagedError: it is not the body of a PAGES frame.
+    """
+    try:
+        first_seq, _, records = decode(body)
+    except (ValueError, TypeError) as error:
+        raise StoreDamagedError(f"the pages are not valid msgpack ({error})") from None
+    if type(first_seq) is not int or type(records) is not list:
+        raise StoreDamagedError("the body is not a list of pages")
+    return first_seq, records
 
 
 def pack_vectors(vectors: npt.NDArray[np.float16]) -> bytes:

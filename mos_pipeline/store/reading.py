@@ -12,7 +12,7 @@ from typing import NamedTuple, Self
 
 from mos_pipeline.errors import InputError, StoreDamagedError, StoreError
 from mos_pipeline.messages import is_tombstone
-from mos_pipeline.store.codec import FrameKind, unpack_pages
+from mos_pipeline.store.codec import FrameKind, unpack_records
 from mos_pipeline.store.journal import Journal
 from mos_pipeline.store.segments import FrameAddress, SegmentReader
 from mos_pipeline.store.seqs import SeqRanges
@@ -170,9 +170,9 @@ class PageReader:
     def _unpack(self, frame: PageFrame) -> list[bytes]:
         kind, body = self._segments.read_frame(frame.address)
         if kind == FrameKind.PAGES:
-            found = unpack_pages(body)
-            if found.first_seq == frame.first_seq and len(found.records) >= frame.pages:
-                return found.records
+            first_seq, records = unpack_records(body)
+            if first_seq == frame.first_seq and len(records) >= frame.pages:
+                return records
         segment, offset = frame.address
         raise StoreDamagedError(
             f"segment {segment}, offset {offset}: not the frame of page {frame.first_seq}; reopen the store"
