@@ -1,4 +1,4 @@
-"""The performance harness: ``python -m perf append``, or ``ingest``, ``retrieve``, ``recover``, or ``all``.
+"""The performance harness: ``python -m perf append``, or ``ingest``, ``retrieve``, ``recover``, or ``all``; ``recall``; ``tune``.
 
     __main__.py   the command line          append.py     add: bursts, pauses, fresh users
     options.py    what a run is asked for   ingest.py     pages and summaries a second, beside plain encoding; disk
@@ -6,6 +6,8 @@
     timing.py     percentiles, a clock      retrieve.py   what a search takes beside encoding the question
     machine.py    what it was measured on   recover.py    reopening after SIGKILL; memory for a page
     texts.py      pages to measure with     owner.py, encode.py, children.py   processes that are measured or killed
+    recall.py     the evidence found        tune.py       choosing the ranking's weights
+    questions.py  LoCoMo's and BEAM's conversations with their questions
     pipelines.py, processes.py   looking into a pipeline, and at processes from outside
 
 Every figure has a median and a 99th percentile; what is compared is compared within one run, turn by turn. The table
