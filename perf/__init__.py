@@ -1,4 +1,4 @@
-"""The performance harness: ``python -m perf append`` (``ingest``, ``retrieve``, ``recover``, ``all``), ``recall``, ``tune``.
+"""The performance harness, ``python -m perf``: ``append``, ``ingest``, ``retrieve``, ``recover``, ``recall``, ``tune``.
 
     __main__.py   the command line          append.py     add: bursts, pauses, fresh users
     options.py    what a run is asked for   ingest.py     pages and summaries a second, beside plain encoding; disk
