@@ -180,11 +180,19 @@ class Retrieval:
     )
     dense_weight: float = setting(1.0, "weight of the cosine; the other weights are relative to it", low=0.0)
     words_weight: float = setting(
-        0.9, "weight of the page's BM25, as a share of the most that a page could reach", low=0.0
+        0.9,
+        "weight of the page's BM25, as a share of the most that a page could reach (by python -m perf tune)",
+        low=0.0,
     )
-    window_weight: float = setting(1.3, "weight of the BM25 of the page with its neighbours, as such a share", low=0.0)
-    sitting_weight: float = setting(0.5, "weight of the BM25 of the page's whole sitting, as such a share", low=0.0)
-    window_words: float = setting(40.0, "so much a neighbour lends to a page's window", unit="words", low=0.0)
+    window_weight: float = setting(
+        1.1, "weight of the BM25 of the page with its neighbours, as such a share: answers follow questions", low=0.0
+    )
+    sitting_weight: float = setting(
+        0.5, "weight of the BM25 of the page's whole sitting, as such a share: what the talk was about", low=0.0
+    )
+    window_words: float = setting(
+        60.0, "so much a neighbour lends to a page's window: few turns, little of a long page", unit="words", low=0.0
+    )
     sitting_key: str = setting("session", "where in a page's metadata its source names the sitting it belongs to")
     sitting_gap_hours: float = setting(
         1.0, "pages without such a name that lie so far apart in time belong to two sittings", unit="hours", low=0.0

@@ -1,4 +1,4 @@
-"""The performance harness: ``python -m perf append``, or ``ingest``, ``retrieve``, ``recover``, or ``all``.
+"""The performance harness, ``python -m perf``: ``append``, ``ingest``, ``retrieve``, ``recover``, ``recall``, ``tune``.
 
     __main__.py   the command line          append.py     add: bursts, pauses, fresh users
     options.py    what a run is asked for   ingest.py     pages and summaries a second, beside plain encoding; disk
@@ -8,8 +8,9 @@
     texts.py      pages to measure with     owner.py, encode.py, children.py   processes that are measured or killed
     searching.py  searches, and the bare way of a     scale.py     a million pages of ten thousand users
                   question to the embedder and back   large.py     100,000 pages of one user; recall of the search
-    pipelines.py, processes.py   looking into a       busy.py      what others feel beside a bulk load
-                  pipeline, and from outside
+    recall.py     the evidence found                  busy.py      what others feel beside a bulk load
+    tune.py       choosing the ranking's weights      questions.py LoCoMo's and BEAM's conversations and questions
+    pipelines.py, processes.py   looking into a pipeline, and at processes from outside
 
 Every figure has a median and a 99th percentile; what is compared is compared within one run, turn by turn. The table
 names each figure's aim and whether it is met; with a question mark where other processes had a share of the machine,

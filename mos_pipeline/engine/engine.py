@@ -229,6 +229,7 @@ class Engine:
                 self.processing.resume(scope, replay.without_vector.pop(scope.number, []))
             self.forgetting.dead += sorted(restore.forgotten)
             self.compaction.may_begin = True
+            self._consider_all()
 
     def _new_pool(self, dimension: int) -> VectorPool:
         pool = VectorPool(dimension, self.config.embedding.slab_bytes, self.store.folder.root)
@@ -267,6 +268,15 @@ class Engine:
             self._new_pool(identity["dimension"])
         self.model = identity
         self.embedding.ready = self.desk.prompt = True
+        self._consider_all()
+
+    def _consider_all(self) -> None:
+        """Take up promotions that were due when the store was closed, or its owner killed."""
+        if self.embedding.ready and self.compaction.may_begin:
+            for scope in list(self.state.scopes):
+                self.promotion.consider(scope)
+                if not self.coordinator.breathe():
+                    return
 
     def compact(self, timeout: float | None) -> Compacted:
         """Have the segments compacted, and wait for it.

@@ -64,9 +64,8 @@ class Forgetting:
             scope.aside.pop(seq, None)
         forgotten = self._state.forget(scope, gone)
         rows += forgotten.rows
-        scope.gaps = sorted(
-            {*scope.gaps, *forgotten.redo}.intersection(pages.seqs_of(scope.number)[: scope.given].tolist())
-        )
+        given = set(pages.seqs_of(scope.number)[: scope.given].tolist()) - self._processing.in_batches(scope)
+        scope.gaps = sorted(given & {*scope.gaps, *forgotten.redo})
         if self._embedding.has_pool:
             self._embedding.pool.release(rows)
         self._derived.event(Event(scope.user_id, scope.assistant_id, Forgotten(seqs)))

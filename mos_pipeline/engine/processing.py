@@ -101,6 +101,10 @@ class Processing:
         self._give(self._state.scopes[number])
         return True
 
+    def in_batches(self, scope: Scope) -> set[int]:
+        """Return the pages of ``scope`` whose batches have begun and are not applied yet."""
+        return set(self._batches.under_way(scope))
+
     def forget(self, scope: Scope, seqs: set[int]) -> None:
         """Leave out pages that belong to nobody any more; the rest of their batches is begun anew."""
         self._holes.forget(scope, seqs)
