@@ -32,8 +32,8 @@ class Stats:
     """A pipeline at one moment.
 
     Attributes:
-        pages: pages accepted in the store's life.
-        users: distinct user ids.
+        pages: pages that were accepted and not forgotten.
+        users: distinct users who have pages.
         sessions: mid-term sessions.
         backlog_pages: pages without a vector, those in rings that are not full included.
         backlog_bytes: their size.

@@ -342,7 +342,9 @@ class MemoryPipeline:
         with engine.coordinator.lock:
             engine.coordinator.absorb()
             pages = engine.state.pages
-            return list(dict.fromkeys(scope.user_id for scope in engine.state.scopes if pages.count_of(scope.number)))
+            present = [scope for scope in engine.state.scopes if pages.count_of(scope.number)]
+            present.sort(key=lambda scope: int(pages.seqs_of(scope.number)[0]))  # forgetting may have changed it
+            return list(dict.fromkeys(scope.user_id for scope in present))
 
     def sources(self) -> dict[bytes, int]:
         """Return for every file that pages were read from its digest and how many of its records are accepted."""

@@ -22,7 +22,7 @@ def snapshot(engine: Engine) -> Stats:
         return Stats(
             path=str(engine.store.folder.root),
             pages=state.pages.kept,
-            users=len({scope.user_id for scope in scopes}),
+            users=len({scope.user_id for scope in scopes if state.pages.count_of(scope.number)}),
             sessions=sum(len(scope.mid_term) for scope in scopes),
             backlog_pages=state.pages.kept - state.pages.embedded - sum(state.pages.row(seq) < 0 for seq in aside),
             backlog_bytes=engine.intake.backlog_bytes,
