@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mos_pipeline.cli.exits import ExitCode
 from mos_pipeline.cli.opening import natural_int, opened, store_option, stored
 from mos_pipeline.cli.output import as_bytes, clean, counted, print_json, say, table
-from mos_pipeline.cli.scope import all_pages, assistant_of, with_stored
+from mos_pipeline.cli.scope import all_pages, assistant_of, has_pages, with_stored
 from mos_pipeline.cli.signals import Interrupted, Signals
 from mos_pipeline.errors import InputError, MosError
 
@@ -88,7 +88,7 @@ def _forget(args: argparse.Namespace, signals: Signals, pipeline: MemoryPipeline
             return None
     with signals.held():  # either all of them are forgotten or none
         forgotten = pipeline.forget(args.user, assistant_id=args.assistant, session_id=args.session, page_id=args.page)
-    if not forgotten:
+    if not forgotten and (args.session is None or has_pages(pipeline, args)):
         say(f"note: there is no page{_whose(args)}")
     return forgotten
 
