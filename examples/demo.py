@@ -85,7 +85,8 @@ def print_known(pipeline: MemoryPipeline, user: str, assistant: str) -> None:
     print(f"\nWhat the memory knows of {user}")
     print("  topics, hottest first")
     for session in pipeline.sessions(user, assistant_id=assistant, limit=SHOWN):
-        print(indented(f"{session.heat:.1f} {', '.join(session.keywords)} ({len(session.page_ids)} pages)"))
+        pages = len(session.page_ids)
+        print(indented(f"heat {session.heat:.1f}, {pages} pages: {', '.join(session.keywords)}"))
     print("  profile")
     for line in profile_lines(pipeline.profile(user, assistant_id=assistant).text):
         print(indented(line))

@@ -51,9 +51,7 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
 
 def _narrowing_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--since", metavar="TIME", help="only pages from then on: 2026-03-01, or 2026-03-01T10:00+02")
-    parser.add_argument(
-        "--until", metavar="TIME", help="only pages up to then; UTC where it names no zone, midnight where no time"
-    )
+    parser.add_argument("--until", metavar="TIME", help="only pages up to then; a day is its first moment, in UTC")
     parser.add_argument(
         "--where",
         metavar="KEY=VALUE",
