@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mos_pipeline.cli.exits import ExitCode
-from mos_pipeline.cli.opening import natural_int, opened, store_option, stored
+from mos_pipeline.cli.opening import natural_int, opened, restored, store_option, stored
 from mos_pipeline.cli.output import as_bytes, clean, counted, print_json, say, table
-from mos_pipeline.cli.scope import all_pages, assistant_of, has_pages, with_stored
+from mos_pipeline.cli.scope import all_pages, assistant_of, has_pages
 from mos_pipeline.cli.signals import Interrupted, Signals
 from mos_pipeline.errors import InputError, MosError
 
@@ -54,21 +53,16 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, signals: Signals) -> ExitCode:
     """Forget the pages, have their bytes removed where that is wanted, and print how many there were."""
     _check(args)
-    count = with_stored(args, signals, partial(_forget, args, signals))
-    result = None
-    try:
-        signals.check()
-        if count is not None and args.compact:
-            result = _compact(args, signals)
-    except (Interrupted, MosError):
-        if count:
-            say(f"note: {counted(count, 'page')} forgotten; the bytes are on the disk until the next compaction")
-        raise
+    with opened(args, signals, workers=args.compact, **stored(args)) as pipeline:
+        restored(pipeline)
+        count = _forget(pipeline, args, signals)
+        result = _compact(pipeline, signals, count) if args.compact and count is not None else None
     if args.json:
         compaction = None if result is None else dataclasses.asdict(result)
         print_json({"forgotten": count or 0, "compaction": compaction})
     else:
         print(table(_rows(count or 0, result)))
+    signals.check()
     return ExitCode.OK
 
 
@@ -79,7 +73,7 @@ def _check(args: argparse.Namespace) -> None:
         raise InputError("forget can't ask whether you are sure, as there is no terminal; add --yes")
 
 
-def _forget(args: argparse.Namespace, signals: Signals, pipeline: MemoryPipeline) -> int | None:
+def _forget(pipeline: MemoryPipeline, args: argparse.Namespace, signals: Signals) -> int | None:
     """Return how many pages were forgotten; None where the answer was no."""
     if not args.yes:
         count = _count(pipeline, args)
@@ -120,11 +114,16 @@ def _whose(args: argparse.Namespace) -> str:
     return f"{session} of user {args.user!r}{told_to}"
 
 
-def _compact(args: argparse.Namespace, signals: Signals) -> CompactionResult:
+def _compact(pipeline: MemoryPipeline, signals: Signals, count: int) -> CompactionResult:
     """Have the derived texts made again without what was forgotten, and then the segments."""
-    with opened(args, signals, **stored(args)) as pipeline:
+    try:
+        signals.check()
         pipeline.wait_idle()
         return pipeline.compact()
+    except (Interrupted, MosError):
+        if count:
+            say(f"note: {counted(count, 'page')} forgotten; the bytes are on the disk until the next compaction")
+        raise
 
 
 def _rows(count: int, result: CompactionResult | None) -> list[tuple[str, str]]:

@@ -9,13 +9,14 @@ import shutil
 import signal
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from mos_pipeline.cli import forget
+from mos_pipeline import MemoryPipeline, WorkerError
 from mos_pipeline.cli.exits import ExitCode
-from mos_pipeline.errors import WorkerError
+from mos_pipeline.store.folder import StoreFolder, numbered
+from mos_pipeline.store.scanning import Frame
+from mos_pipeline.store.segments import SegmentReader
 from tests.cli.common import Here, exported, start
 
 BEAGLE = "I adopted a beagle named Rex."
@@ -41,28 +42,24 @@ def answer_with(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setattr(sys, "stdin", typed)
 
 
-def pages(store: Path) -> list[dict[str, Any]]:
-    return exported(store)
-
-
 def test_a_page(here: Here, store: Path) -> None:
-    before = pages(store)
+    before = exported(store)
     page_id = before[4]["page_id"]
     assert here.json("forget", "--store", store, "--page", page_id, "--yes") == {"forgotten": 1, "compaction": None}
     assert not here.err
-    assert pages(store) == before[:4] + before[5:]
+    assert exported(store) == before[:4] + before[5:]
     assert here.json("forget", "--store", store, "--page", page_id, "--yes")["forgotten"] == 0
     assert here.err == f"note: there is no page '{page_id}'\n"
 
 
 def test_a_user(here: Here, mixed_store: Path) -> None:
-    before = pages(mixed_store)
+    before = exported(mixed_store)
     forgetting = ("forget", "--store", mixed_store, "--yes", "--user", "user 1")
     assert here.json(*forgetting, "--assistant", "nobody")["forgotten"] == 0
     assert here.err == "note: there is no page of user 'user 1' with assistant 'nobody'\n"
     assert here(*forgetting) == ExitCode.OK
     assert here.out == "forgotten  20 pages\n"
-    assert pages(mixed_store) == [page for page in before if page["user_id"] != "user 1"]
+    assert exported(mixed_store) == [page for page in before if page["user_id"] != "user 1"]
     assert here("verify", "--store", mixed_store) == ExitCode.OK
     assert "forgotten  20 pages" in here.out.splitlines()
 
@@ -71,7 +68,7 @@ def test_a_session(here: Here, store: Path) -> None:
     session, *others = here.json("sessions", "--store", store, "--user", "tom")["sessions"]
     forgetting = ("forget", "--store", store, "--yes", "--user", "tom", "--session", session["session_id"])
     assert here.json(*forgetting)["forgotten"] == len(session["page_ids"])
-    left = {page["page_id"] for page in pages(store)}
+    left = {page["page_id"] for page in exported(store)}
     assert not left & set(session["page_ids"])
     assert left >= {page_id for other in others for page_id in other["page_ids"]}
     assert here.json(*forgetting)["forgotten"] == 0
@@ -81,10 +78,6 @@ def test_a_session(here: Here, store: Path) -> None:
 
 
 def on_disk(folder: Path, text: bytes) -> bool:
-    from mos_pipeline.store.folder import StoreFolder, numbered
-    from mos_pipeline.store.scanning import Frame
-    from mos_pipeline.store.segments import SegmentReader
-
     store, reader = StoreFolder(folder), SegmentReader(StoreFolder(folder))
     frames = [item for number, _ in numbered(store.segments, ".segment") for item in reader.scan(number)]
     reader.close()
@@ -93,16 +86,13 @@ def on_disk(folder: Path, text: bytes) -> bool:
 
 
 def test_compacted_the_bytes_are_gone(here: Here, store: Path) -> None:
-    beagles = [page["page_id"] for page in pages(store) if page["user_input"] == BEAGLE]
-    for page_id in beagles[1:]:
-        assert here("forget", "--store", store, "--page", page_id, "--yes") == ExitCode.OK
+    forgetting = ("forget", "--store", store, "--user", "tom", "--yes", "--compact")
     assert on_disk(store, b"beagle")
-    done = here.json("forget", "--store", store, "--page", beagles[0], "--yes", "--compact")
-    assert done["forgotten"] == 1
-    assert 0 < done["compaction"]["after"] < done["compaction"]["before"]
+    done = here.json(*forgetting)
+    assert done["forgotten"] == 18
+    assert done["compaction"]["after"] < done["compaction"]["before"]
     assert not on_disk(store, b"beagle")
-    assert len(pages(store)) == 15
-    assert here("forget", "--store", store, "--page", beagles[0], "--yes", "--compact") == ExitCode.OK
+    assert here(*forgetting) == ExitCode.OK
     assert [line.split()[0] for line in here.out.splitlines()] == ["forgotten", "segments"]
 
 
@@ -132,13 +122,13 @@ def test_on_a_terminal_it_asks(
         assert "note: nothing was forgotten" in here.err
     answer_with(monkeypatch, " Y\n")
     assert here.json("forget", "--store", mixed_store, *options)["forgotten"] == count
-    assert len(pages(mixed_store)) == 60 - count
+    assert len(exported(mixed_store)) == 60 - count
 
 
 def test_it_asks_about_a_page_and_a_session_and_not_about_nothing(
     here: Here, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page_id = pages(store)[0]["page_id"]
+    page_id = exported(store)[0]["page_id"]
     session = here.json("sessions", "--store", store, "--user", "tom")["sessions"][0]
     number, size = session["session_id"], len(session["page_ids"])
     asked = [
@@ -152,21 +142,21 @@ def test_it_asks_about_a_page_and_a_session_and_not_about_nothing(
     answer_with(monkeypatch, "")
     assert here("forget", "--store", store, "--page", "unknown") == ExitCode.OK
     assert "[y/N]" not in here.err
-    assert len(pages(store)) == 18
+    assert len(exported(store)) == 18
 
 
 def test_without_a_terminal_it_refuses(here: Here, store: Path) -> None:
     assert here("forget", "--store", store, "--user", "tom") == ExitCode.INPUT
     assert here.err.startswith("error: ")
     assert "add --yes" in here.err
-    assert len(pages(store)) == 18
+    assert len(exported(store)) == 18
 
 
 @pytest.mark.parametrize("option", [("--assistant", "a"), ("--session", "1")])
 def test_a_page_is_named_alone(here: Here, store: Path, option: tuple[str, str]) -> None:
-    page_id = pages(store)[0]["page_id"]
+    page_id = exported(store)[0]["page_id"]
     assert here("forget", "--store", store, "--yes", "--page", page_id, *option) == ExitCode.INPUT
-    assert len(pages(store)) == 18
+    assert len(exported(store)) == 18
 
 
 def test_what_was_forgotten_is_told_where_compaction_fails(
@@ -175,12 +165,12 @@ def test_what_was_forgotten_is_told_where_compaction_fails(
     def fails(*_: object) -> None:
         raise WorkerError("no model here")
 
-    monkeypatch.setattr(forget, "_compact", fails)
+    monkeypatch.setattr(MemoryPipeline, "wait_idle", fails)
     assert here("forget", "--store", store, "--user", "tom", "--yes", "--compact") == ExitCode.WORKER
     note, error = here.err.splitlines()
     assert note == "note: 18 pages forgotten; the bytes are on the disk until the next compaction"
     assert error == "error: no model here"
-    assert pages(store) == []
+    assert exported(store) == []
 
 
 def test_ctrl_c_at_the_question(store: Path) -> None:
@@ -197,4 +187,4 @@ def test_ctrl_c_at_the_question(store: Path) -> None:
         os.close(master)
     assert b"forget 18 pages of user 'tom'?" in said
     assert process.returncode == ExitCode.INTERRUPTED
-    assert len(pages(store)) == 18
+    assert len(exported(store)) == 18

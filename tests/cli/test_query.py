@@ -40,9 +40,8 @@ def test_for_people_each_kind_has_its_heading(here: Here, telling_store: Path, m
     headings = [line for line in lines if not line.startswith(" ")]
     assert headings == ["profile", "about the user", "about the assistant", "overviews of the pages' chains"]
     assert lines.index("profile") == 6
-    assert lines[lines.index("about the user") + 1].endswith(f" 2026-03-13 10:00:00 {BEAGLE}"[:40] + "…") or any(
-        BEAGLE[:12] in line for line in lines[lines.index("about the user") :]
-    )
+    nearest = lines[lines.index("about the user") + 1]
+    assert BEAGLE[:10] in nearest
     assert max(map(len, lines[6:])) <= 60
     assert not here.err
 
