@@ -139,9 +139,10 @@ def test_it_asks_about_a_page_and_a_session_and_not_about_nothing(
         answer_with(monkeypatch, "no\n")
         assert here("forget", "--store", store, *options) == ExitCode.OK
         assert question in here.err
-    answer_with(monkeypatch, "")
-    assert here("forget", "--store", store, "--page", "unknown") == ExitCode.OK
-    assert "[y/N]" not in here.err
+    for nothing in (("--page", "unknown"), ("--user", "tom", "--assistant", "nobody"), ("--user", "nobody")):
+        answer_with(monkeypatch, "")
+        assert here("forget", "--store", store, *nothing) == ExitCode.OK
+        assert "[y/N]" not in here.err
     assert len(exported(store)) == 18
 
 
