@@ -1,4 +1,4 @@
-"""Read a conversation of 200 pages into a store, then ask it 16 questions.
+"""Read a conversation of 200 pages into a store, ask it 16 questions, and show what it knows of the two users.
 
     python examples/demo.py [--store DIR] [--config FILE]
 
@@ -16,10 +16,12 @@ from typing import Any
 
 from mos_pipeline import MemoryPipeline, MosError, Page
 from mos_pipeline.cli import main as mos_pipeline_command
-from mos_pipeline.cli.query import hit_lines
+from mos_pipeline.cli.output import indented, labelled
+from mos_pipeline.cli.query import hit_lines, profile_lines
 
 HERE = Path(__file__).parent
 SHOWN = 3
+FACTS_SHOWN = 5
 ASKED_FOR = 10
 MODEL_LOADS_S = 120.0
 
@@ -36,11 +38,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = ["--config", args.config] if args.config else []
     if code := mos_pipeline_command(["ingest", str(conversation), "--store", str(args.store), *config]):
         return code
+    questions = read_lines(HERE / "questions.jsonl")
     try:
         with MemoryPipeline.open(args.store, config=args.config) as pipeline:
-            ranks = [
-                ask(pipeline, question, read_lines(conversation)) for question in read_lines(HERE / "questions.jsonl")
-            ]
+            ranks = [ask(pipeline, question, read_lines(conversation)) for question in questions]
+            for user, assistant in dict.fromkeys((one["user_id"], one["assistant_id"]) for one in questions):
+                print_known(pipeline, user, assistant)
     except MosError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -54,7 +57,10 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def ask(pipeline: MemoryPipeline, question: dict[str, Any], conversation: list[dict[str, Any]]) -> int | None:
-    """Print a question with the best pages; return the rank, from 1, of the first that is evidence, None past 10."""
+    """Print a question with the best pages and the nearest fact known of the user.
+
+    Returns the rank, from 1, of the first page that is evidence; None past 10.
+    """
     found = pipeline.retrieve(
         question["user_id"],
         question["question"],
@@ -69,7 +75,24 @@ def ask(pipeline: MemoryPipeline, question: dict[str, Any], conversation: list[d
     ranks = [rank for rank, hit in enumerate(found.pages, 1) if any(is_page(hit.page, line) for line in evidence)]
     for rank, hit in enumerate(found.pages[:SHOWN], 1):
         print("\n".join(hit_lines(rank, hit, mark="   <- evidence" if rank in ranks else "")))
+    for known in found.user_knowledge[:1]:
+        print(labelled("known", known.fact.text))
     return ranks[0] if ranks else None
+
+
+def print_known(pipeline: MemoryPipeline, user: str, assistant: str) -> None:
+    """Print the topics that are most alive, the profile's first lines and the latest facts."""
+    print(f"\nWhat the memory knows of {user}")
+    print("  topics, hottest first")
+    for session in pipeline.sessions(user, assistant_id=assistant, limit=SHOWN):
+        pages = len(session.page_ids)
+        print(indented(f"heat {session.heat:.1f}, {pages} pages: {', '.join(session.keywords)}"))
+    print("  profile")
+    for line in profile_lines(pipeline.profile(user, assistant_id=assistant).text):
+        print(indented(line))
+    print("  latest facts")
+    for fact in pipeline.knowledge(user, assistant_id=assistant)[-FACTS_SHOWN:]:
+        print(indented(f"{fact.timestamp} {fact.text}"))
 
 
 def is_page(page: Page, line: dict[str, Any]) -> bool:
@@ -88,7 +111,8 @@ def print_result(ranks: Sequence[int | None], store: Path) -> None:
         print(f"Evidence within the first {limit:>2} pages: {count} of {len(ranks)} questions")
     print(
         f"The store lies in {store.resolve()}; ask it: mos-pipeline query --store {store} --user mira \\\n"
-        '    --assistant companion "What became of the cat?"'
+        '    --assistant companion "What became of the cat?"\n'
+        "The commands sessions, profile, knowledge and forget take the same options."
     )
 
 

@@ -15,16 +15,15 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from mos_pipeline.cli.exits import ExitCode
 from mos_pipeline.cli.opening import opened, store_option, stored
 from mos_pipeline.cli.output import counted, print_json, say
+from mos_pipeline.cli.scope import all_pages
 from mos_pipeline.cli.signals import Signals
 from mos_pipeline.errors import InputError
 
 if TYPE_CHECKING:
     from mos_pipeline.messages import Page
-    from mos_pipeline.pipeline import MemoryPipeline
 
 __all__ = ["add_parser"]
 
-PAGES_AT_ONCE = 500
 DESCRIPTION = """Write the pages of a store as JSON Lines, in the order of acceptance: user_id, assistant_id,
 user_input, agent_response, timestamp, metadata and page_id. Ingested into a new store they have the same ids, order,
 timestamps and metadata. Metadata that JSON can't hold (bytes, keys that are no strings) is an error that names the
@@ -48,7 +47,7 @@ def run(args: argparse.Namespace, signals: Signals) -> ExitCode:
     """Write the pages."""
     own_model = stored(args)
     with opened(args, signals, workers=False, **own_model) as pipeline:
-        lines = (_line(page) for page in _pages(pipeline) if args.user in {None, page.user_id})
+        lines = (_line(page) for page in all_pages(pipeline) if args.user in {None, page.user_id})
         if args.out == "-":
             count = _write(lines, sys.stdout.buffer)
         else:
@@ -59,13 +58,6 @@ def run(args: argparse.Namespace, signals: Signals) -> ExitCode:
     else:
         say(f"{counted(count, 'page')} written to {'stdout' if args.out == '-' else args.out}")
     return ExitCode.OK
-
-
-def _pages(pipeline: MemoryPipeline) -> Iterator[Page]:
-    offset = 0
-    while pages := pipeline.pages(offset=offset, limit=PAGES_AT_ONCE):
-        yield from pages
-        offset += len(pages)
 
 
 def _write(lines: Iterator[bytes], file: BinaryIO) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,9 +14,22 @@ from mos_pipeline.cli.signals import Signals, ctrl_c_blocked
 from mos_pipeline.errors import StoreError
 
 if TYPE_CHECKING:
+    from mos_pipeline.metrics import Stats
     from mos_pipeline.pipeline import MemoryPipeline
 
-__all__ = ["common_options", "opened", "positive_int", "positive_seconds", "store_option", "stored"]
+__all__ = [
+    "RESTORE_S",
+    "common_options",
+    "natural_int",
+    "opened",
+    "positive_int",
+    "positive_seconds",
+    "restored",
+    "store_option",
+    "stored",
+]
+
+RESTORE_S = 60.0
 
 
 def common_options() -> argparse.ArgumentParser:
@@ -30,6 +44,14 @@ def common_options() -> argparse.ArgumentParser:
 def store_option(parser: argparse.ArgumentParser, meaning: str = "the store's folder") -> None:
     """Add ``--store``."""
     parser.add_argument("--store", metavar="DIR", type=Path, required=True, help=meaning)
+
+
+def natural_int(text: str) -> int:
+    """Read an option's value as a whole number of at least 0."""
+    value = int(text)
+    if value < 0:
+        raise ValueError(text)
+    return value
 
 
 def positive_int(text: str) -> int:
@@ -48,7 +70,8 @@ def positive_seconds(text: str) -> float:
     return value
 
 
-positive_int.__name__ = "whole number of at least 1"  # argparse names the type so in its message
+natural_int.__name__ = "whole number of at least 0"  # argparse names the type so in its message
+positive_int.__name__ = "whole number of at least 1"
 positive_seconds.__name__ = "number of seconds"
 
 
@@ -70,6 +93,14 @@ def opened(args: argparse.Namespace, signals: Signals, **options: Any) -> Iterat
         if pipeline is not None:
             with signals.held():
                 pipeline.close()
+
+
+def restored(pipeline: MemoryPipeline) -> Stats:
+    """Return the figures once everything stored has been read; after a minute as far as it has."""
+    deadline = time.monotonic() + RESTORE_S
+    while not (stats := pipeline.stats()).restored and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return stats
 
 
 def stored(args: argparse.Namespace) -> dict[str, Any]:

@@ -18,7 +18,9 @@ __all__ = [
     "clean",
     "counted",
     "cut",
+    "indented",
     "json_ready",
+    "labelled",
     "logs_on_stderr",
     "print_json",
     "say",
@@ -28,6 +30,8 @@ __all__ = [
 
 CLEAR_LINE = "\r\x1b[K"
 FALLBACK_WIDTH = 100
+INDENT = 5  # cells
+LABEL = 10  # cells of "assistant" and a space
 
 
 def say(text: str) -> None:
@@ -68,6 +72,16 @@ def _cells(char: str) -> int:
     if unicodedata.combining(char):
         return 0
     return 2 if unicodedata.east_asian_width(char) in "WF" else 1
+
+
+def indented(text: str) -> str:
+    """Return ``text`` as an indented line cut to the terminal, to stand under a heading."""
+    return f"{' ' * INDENT}{cut(text, width() - INDENT)}"
+
+
+def labelled(label: str, text: str) -> str:
+    """Return ``text`` as ``indented`` does, after its label."""
+    return f"{' ' * INDENT}{label:<{LABEL}}{cut(text, width() - INDENT - LABEL)}"
 
 
 def table(rows: Sequence[tuple[str, str]]) -> str:

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import time
 from typing import TYPE_CHECKING, Any
 
 from mos_pipeline.cli.exits import ExitCode
-from mos_pipeline.cli.opening import opened, store_option, stored
+from mos_pipeline.cli.opening import RESTORE_S, opened, restored, store_option, stored
 from mos_pipeline.cli.output import as_bytes, counted, print_json, table
 from mos_pipeline.cli.signals import Signals
 
 if TYPE_CHECKING:
     from mos_pipeline.metrics import Stats
-    from mos_pipeline.pipeline import MemoryPipeline
 
 __all__ = ["add_parser"]
-
-RESTORE_S = 60.0
 
 
 def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -35,20 +31,12 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, signals: Signals) -> ExitCode:
     """Print the store's figures."""
     with opened(args, signals, workers=False, **stored(args)) as pipeline:
-        stats = _restored(pipeline)
+        stats = restored(pipeline)
     if args.json:
         print_json(stats.as_dict())
     else:
         print(table(_rows(stats)))
     return ExitCode.OK
-
-
-def _restored(pipeline: MemoryPipeline) -> Stats:
-    """Return the figures once everything stored has been read; after a minute as far as it has."""
-    deadline = time.monotonic() + RESTORE_S
-    while not (stats := pipeline.stats()).restored and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return stats
 
 
 def _rows(stats: Stats) -> list[tuple[str, str]]:

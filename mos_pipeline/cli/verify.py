@@ -67,7 +67,7 @@ def _rows(report: VerifyReport) -> list[tuple[str, str]]:
         ("verdict", "everything is there and can be read" if report.ok else counted(len(report.problems), "problem")),
         ("owner", "none" if report.owner is None else f"process {report.owner}"),
         ("pages", f"{report.pages:,} ({report.repeated:,} met more than once, which is harmless)"),
-        *([("forgotten", f"{report.forgotten:,}")] if report.forgotten else []),
+        ("forgotten", counted(report.forgotten, "page")),
         *((kind, _share(report, kind)) for kind in kinds),
         *(("PROBLEM", f"{at.path}, offset {at.offset}: {at.reason}") for at in report.problems),
         *(("note", f"{at.path}, offset {at.offset}: {at.reason}") for at in report.notes),

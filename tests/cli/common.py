@@ -100,6 +100,28 @@ def records(count: int, users: int = 3) -> list[Record]:
     ]
 
 
+def telling_records() -> list[Record]:
+    """Return records of one user with the default assistant in which both tell of themselves."""
+    told = [
+        ("I adopted a beagle named Rex.", "I am from Ghent, in Belgium."),
+        ("I work as a banker in Vienna.", "I have two brothers and a dog."),
+        ("I'm allergic to most reptiles.", "That is good to know."),
+        ("My sister moved to Lisbon.", "I work as a gardener in Ghent."),
+        ("I'm planning a trip to the East Coast.", "I adopted a parrot named Coco."),
+        ("I really love sourdough bread.", "Bread is lovely."),
+    ]
+    return [
+        {
+            "user_id": "tom",
+            "user_input": said,
+            "agent_response": answered,
+            "timestamp": f"2026-03-{number + 1:02} 10:00:00",
+            "metadata": {"number": number, "tag": "even" if number % 2 == 0 else "odd"},
+        }
+        for number, (said, answered) in enumerate(told * 3)
+    ]
+
+
 def write(path: Path, lines: Iterable[Record | str]) -> Path:
     """Write records, or lines as they are, as a file of JSON Lines."""
     text = (line if isinstance(line, str) else json.dumps(line) for line in lines)

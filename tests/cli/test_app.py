@@ -15,7 +15,7 @@ from mos_pipeline.cli.exits import ExitCode, exit_code
 from mos_pipeline.cli.signals import Interrupted, Signals, ctrl_c_blocked
 from tests.cli.common import REPO, Here, start
 
-COMMANDS = ("ingest", "query", "stats", "verify", "export")
+COMMANDS = ("ingest", "query", "sessions", "profile", "knowledge", "forget", "stats", "verify", "export")
 
 
 @pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)], ids=lambda c: c[0] if c else "all")
@@ -59,6 +59,17 @@ def test_the_version(here: Here) -> None:
         ("query", "q", "--store", "s", "--user", "u", "-k", "0"),
         ("query", "q", "--store", "s", "--user", "u", "--timeout", "nan"),
         ("query", "q", "--store", "s", "--user", "u", "--timeout", "-1"),
+        ("query", "q", "--store", "s", "--user", "u", "--where", "key"),
+        ("query", "q", "--store", "s", "--user", "u", "--where", "=value"),
+        ("query", "q", "--store", "s", "--user", "u", "--max-tokens", "0"),
+        ("query", "q", "--store", "s", "--user", "u", "--order", "age"),
+        ("sessions", "--store", "s", "--user", "u", "--offset", "-1"),
+        ("knowledge", "--store", "s", "--user", "u", "--limit", "0"),
+        ("knowledge", "--store", "s", "--user", "u", "--about", "cat"),
+        ("profile", "--store", "s"),
+        ("forget", "--store", "s", "--yes"),
+        ("forget", "--store", "s", "--yes", "--user", "u", "--page", "p"),
+        ("forget", "--store", "s", "--yes", "--user", "u", "--session", "-1"),
         ("ingest", "f", "--store", "s", "--format", "csv"),
     ],
     ids=" ".join,
@@ -68,7 +79,19 @@ def test_wrong_usage(here: Here, arguments: tuple[str, ...]) -> None:
     assert "usage:" in here.err
 
 
-@pytest.mark.parametrize("command", [("stats",), ("export", "-"), ("query", "q", "--user", "u"), ("verify",)])
+ON_A_STORE: list[tuple[str, ...]] = [
+    ("stats",),
+    ("verify",),
+    ("export", "-"),
+    ("query", "q", "--user", "u"),
+    ("sessions", "--user", "u"),
+    ("profile", "--user", "u"),
+    ("knowledge", "--user", "u"),
+    ("forget", "--user", "u", "--yes"),
+]
+
+
+@pytest.mark.parametrize("command", ON_A_STORE, ids=lambda command: command[0])
 def test_a_folder_without_a_store_is_told_and_left_alone(here: Here, tmp_path: Path, command: tuple[str, ...]) -> None:
     for folder in (tmp_path / "missing", tmp_path):
         assert here(*command, "--store", folder) == ExitCode.STORE
@@ -78,9 +101,7 @@ def test_a_folder_without_a_store_is_told_and_left_alone(here: Here, tmp_path: P
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    "command", [("stats",), ("export", "-"), ("query", "q", "--user", "u"), ("verify",), ("ingest", "--format=jsonl")]
-)
+@pytest.mark.parametrize("command", [*ON_A_STORE, ("ingest", "--format=jsonl")], ids=lambda command: command[0])
 def test_a_wrong_setting_is_told(here: Here, sample_store: Path, tmp_path: Path, command: tuple[str, ...]) -> None:
     config = tmp_path / "config.yaml"
     config.write_text("retrieval:\n  kk: 3\n")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mos_pipeline.cli import export
+from mos_pipeline.cli import scope
 from mos_pipeline.cli.exits import ExitCode
 from tests.cli.common import Here, Record, exported, result_of, without_ids
 from tests.support import open_fake
@@ -41,7 +41,7 @@ def test_more_pages_than_are_read_at_once(
     here: Here, sample_store: Path, sample: list[Record], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for size in (7, 60, 1000):
-        monkeypatch.setattr(export, "PAGES_AT_ONCE", size)
+        monkeypatch.setattr(scope, "PAGES_AT_ONCE", size)
         assert here.json("export", tmp_path / "out", "--store", sample_store) == {
             "pages": 60,
             "out": str(tmp_path / "out"),

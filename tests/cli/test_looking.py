@@ -28,7 +28,19 @@ def test_query_finds_the_page(sample_store: Path, sample: list[Record]) -> None:
 
 def test_query_for_people(here: Here, sample_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "40")
-    asked = ("query", "number7", "--store", sample_store, "--user", "user 1", "--assistant", "helper", "-k", 2)
+    asked = (
+        "query",
+        "number7",
+        "--store",
+        sample_store,
+        "--user",
+        "user 1",
+        "--assistant",
+        "helper",
+        "-k",
+        2,
+        "--pages-only",
+    )
     assert here(*asked) == ExitCode.OK
     lines = here.out.splitlines()
     assert len(lines) == 6
