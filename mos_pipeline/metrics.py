@@ -35,6 +35,8 @@ class Stats:
         pages: pages that were accepted and not forgotten.
         users: distinct users who have pages.
         sessions: mid-term sessions.
+        facts: facts of long-term memory, about users and assistants.
+        forgotten: pages forgotten whose bytes are still on the disk, until the next compaction.
         backlog_pages: pages without a vector, those in rings that are not full included.
         backlog_bytes: their size.
         in_flight_texts: texts at the embedder.
@@ -52,6 +54,8 @@ class Stats:
     pages: int
     users: int
     sessions: int
+    facts: int
+    forgotten: int
     backlog_pages: int
     backlog_bytes: int
     in_flight_texts: int

@@ -15,7 +15,7 @@ from mos_pipeline.cli.signals import Interrupted, Signals
 from mos_pipeline.errors import InputError, MosError
 
 if TYPE_CHECKING:
-    from mos_pipeline.engine.compaction import CompactionResult
+    from mos_pipeline.messages import Compacted
     from mos_pipeline.pipeline import MemoryPipeline
 
 __all__ = ["add_parser"]
@@ -114,7 +114,7 @@ def _whose(args: argparse.Namespace) -> str:
     return f"{session} of user {args.user!r}{told_to}"
 
 
-def _compact(pipeline: MemoryPipeline, signals: Signals, count: int) -> CompactionResult:
+def _compact(pipeline: MemoryPipeline, signals: Signals, count: int) -> Compacted:
     """Have the derived texts made again without what was forgotten, and then the segments."""
     try:
         signals.check()
@@ -126,7 +126,7 @@ def _compact(pipeline: MemoryPipeline, signals: Signals, count: int) -> Compacti
         raise
 
 
-def _rows(count: int, result: CompactionResult | None) -> list[tuple[str, str]]:
+def _rows(count: int, result: Compacted | None) -> list[tuple[str, str]]:
     rows = [("forgotten", counted(count, "page"))]
     if result is not None:
         rows.append(("segments", f"{as_bytes(result.after)}, before {as_bytes(result.before)}"))

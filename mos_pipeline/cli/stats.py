@@ -46,6 +46,8 @@ def _rows(stats: Stats) -> list[tuple[str, str]]:
         ("pages", f"{stats.pages:,}"),
         ("users", f"{stats.users:,}"),
         ("sessions", f"{stats.sessions:,}"),
+        ("facts", f"{stats.facts:,}"),
+        ("forgotten", f"{counted(stats.forgotten, 'page')} still on the disk"),
         ("backlog", f"{counted(stats.backlog_pages, 'page')}, {as_bytes(stats.backlog_bytes)}"),
         ("vectors", f"{stats.vectors:,}, {as_bytes(stats.vector_bytes)} of memory"),
         ("model", f"{model['model']}, {model['dimension']} dimensions" if model else "none yet"),

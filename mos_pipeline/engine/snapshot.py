@@ -24,6 +24,8 @@ def snapshot(engine: Engine) -> Stats:
             pages=state.pages.kept,
             users=len({scope.user_id for scope in scopes if state.pages.count_of(scope.number)}),
             sessions=sum(len(scope.mid_term) for scope in scopes),
+            facts=sum(len(scope.facts(of_user=of_user)) for scope in scopes for of_user in (True, False)),
+            forgotten=len(engine.forgetting.dead),
             backlog_pages=state.pages.kept - state.pages.embedded - sum(state.pages.row(seq) < 0 for seq in aside),
             backlog_bytes=engine.intake.backlog_bytes,
             in_flight_texts=engine.embedding.in_flight,

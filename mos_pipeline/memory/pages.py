@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mos_pipeline.errors import InputError
+from mos_pipeline.memory.columns import Column
 
 __all__ = ["FORGOTTEN", "LOST", "PageTable"]
 
@@ -169,49 +170,19 @@ class PageTable:
         return 0 if seqs is None else len(seqs)
 
 
-class _Seqs:
-    """A growing column. Views stay valid and unchanged while it grows, which ``array.array`` would refuse to do."""
+class _Seqs(Column):
+    """Some pages' numbers, ascending."""
 
-    __slots__ = ("_buffer", "_count")
+    __slots__ = ()
 
-    def __init__(self) -> None:
-        self._buffer = np.empty(4, np.int64)
-        self._count = 0
-
-    @classmethod
-    def of(cls, seqs: NDArray[np.int64]) -> _Seqs:
-        column = cls()
-        column._buffer, column._count = seqs, len(seqs)
-        return column
-
-    def __len__(self) -> int:
-        return self._count
-
-    def append(self, seq: int) -> None:
-        if self._count == len(self._buffer):
-            room = np.empty(self._count // 8 + 4, np.int64)
-            self._buffer = np.concatenate((self._buffer, room))
-        self._buffer[self._count] = seq
-        self._count += 1  # last: a reader sees the column without the new entry, or with all of it
-
-    def extend(self, seqs: NDArray[np.int64]) -> None:
-        stop = self._count + len(seqs)
-        if stop > len(self._buffer):
-            room = np.empty(stop // 8 + 4 + stop - len(self._buffer), np.int64)
-            self._buffer = np.concatenate((self._buffer, room))
-        self._buffer[self._count : stop] = seqs
-        self._count = stop
+    def __init__(self, seqs: NDArray[np.int64] | tuple[()] = ()) -> None:
+        super().__init__(np.int64, seqs)
 
     def without(self, seqs: NDArray[np.int64]) -> _Seqs:
-        return _Seqs.of(np.delete(self.view(), np.searchsorted(self.view(), seqs)))
+        return _Seqs(np.setdiff1d(self.view(), seqs, assume_unique=True))
 
     def joined(self, seqs: NDArray[np.int64]) -> _Seqs:
-        return _Seqs.of(np.insert(self.view(), np.searchsorted(self.view(), seqs), seqs))
-
-    def view(self) -> NDArray[np.int64]:
-        view = self._buffer[: self._count]
-        view.flags.writeable = False
-        return view
+        return _Seqs(np.union1d(self.view(), seqs))
 
 
 def _index(seq: int) -> int:
