@@ -100,13 +100,20 @@ class Batches:
             batch.step = Step.READY
             return
         batch.step = Step.TASKS
-        pages = [self._task_page(seq) for seq in batch.live]
-        vectors = self._embedding.pool.read([self._state.pages.row(seq) for seq in batch.live])
-        body = {"pages": pages, "vectors": vectors.tobytes(), "dimension": vectors.shape[1]}
+        # A session must not tell of pages that are in another: its words would outlive theirs.
+        batch.homeless = tuple(seq for seq in batch.live if scope.mid_term.session_of(seq) is None)
         batch.before = self._before(scope, batch.live[0])
-        previous = self._previous(flow, batch.before)
-        for kind, payload in (("continuity", {**body, "previous": previous}), ("topics", body)):
-            self._desk.submit(LLM, kind, payload, partial(self._task_done, scope, batch, kind))
+        self._submit(scope, batch, "continuity", batch.live, previous=self._previous(flow, batch.before))
+        if batch.homeless:
+            self._submit(scope, batch, "topics", batch.homeless)
+        else:
+            batch.topics = []
+
+    def _submit(self, scope: Scope, batch: Batch, kind: str, seqs: tuple[int, ...], **more: Any) -> None:
+        vectors = self._embedding.pool.read([self._state.pages.row(seq) for seq in seqs])
+        body = {"vectors": vectors.tobytes(), "dimension": vectors.shape[1], **more}
+        payload = {"pages": [self._task_page(seq) for seq in seqs], **body}
+        self._desk.submit(LLM, kind, payload, partial(self._task_done, scope, batch, kind))
 
     def _task_page(self, seq: int) -> list[str]:
         return list(decode_record(self._reader.read(seq))[2:5])
@@ -156,8 +163,11 @@ class Batches:
         batch.live, batch.step = (), Step.READY
 
     def _embed_summaries(self, scope: Scope, batch: Batch) -> None:
+        if not batch.topics:
+            batch.step = Step.READY
+            return
         batch.step = Step.SUMMARIES
-        texts = [topic["content"] for topic in batch.topics or []]
+        texts = [topic["content"] for topic in batch.topics]
         answer = partial(self._summaries_done, scope, batch)
         self._embedding.send(scope.session_rows, texts, answer, urgent=True)
 
@@ -170,7 +180,7 @@ class Batches:
         if outcome.fate != "done":
             logger.warning("summaries could not be embedded (%s); their pages' centroids stand in", outcome.error)
             for row, topic in zip(rows, batch.topics or [], strict=True):
-                self._write_centroid(row, [batch.live[index] for index in topic["pages"]])
+                self._write_centroid(row, [batch.homeless[index] for index in topic["pages"]])
         batch.summary_rows, batch.step = rows, Step.READY
         self.advance(scope)
 
