@@ -76,15 +76,19 @@ class Batches:
         flow = self._flows.get(scope.number)
         if flow is None:
             return
-        while batch := flow.next_for_tasks(partial(self._aside.settled, scope)):
-            self._begin_tasks(scope, flow, batch)
-        while batch_ready := flow.take_ready():
-            self._apply(scope, batch_ready)
+        self._begin_what_can(scope, flow)
+        while batch := flow.take_ready():
+            self._apply(scope, batch)
+            self._begin_what_can(scope, flow)
         if not flow.batches:
             self._flows.pop(scope.number, None)
 
+    def _begin_what_can(self, scope: Scope, flow: ScopeFlow) -> None:
+        while batch := flow.next_for_tasks(partial(self._aside.settled, scope)):
+            self._begin_tasks(scope, flow, batch)
+
     def forget(self, scope: Scope, seqs: set[int]) -> None:
-        """Leave out ``seqs``; what is under way for ``scope`` may tell of them, and is begun anew."""
+        """Leave out ``seqs``; what is under way for ``scope`` may tell of forgotten pages, and is begun anew."""
         flow = self._flows.get(scope.number)
         if flow is None:
             return
@@ -195,7 +199,11 @@ class Batches:
         pool = self._embedding.pool
         outcome = decide(scope, batch, first, time.time(), pool)
         self._state.apply(scope, outcome)
+        last = (batch.live or batch.seqs)[-1]
+        chain = self._state.chains.chain_of(last)
         evicted, rows = self._state.evict(scope)
+        if self._state.chains.chain_of(last) != chain:
+            self.forget(scope, set())  # what is under way goes on with an overview that tells of pages cut off now
         founded = pool.read([placed.row for placed in outcome.placed if placed.founded])
         done = BatchDone(batch.seqs, outcome._replace(evicted=evicted), founded)
         self._derived.event(Event(scope.user_id, scope.assistant_id, done))
