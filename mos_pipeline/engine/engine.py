@@ -226,6 +226,7 @@ class Engine:
             for scope in self.state.scopes:
                 self.indexing.page_came(scope)
                 self.processing.resume(scope, replay.without_vector.pop(scope.number, []))
+                self.promotion.remake(scope)
             self.forgetting.dead += sorted(restore.forgotten)
             self.compaction.may_begin = True
 
@@ -266,6 +267,7 @@ class Engine:
             self._new_pool(identity["dimension"])
         self.model = identity
         self.embedding.ready = self.desk.prompt = True
+        self.promotion.embedder_ready()
 
     def compact(self, timeout: float | None) -> CompactionResult:
         """Have the segments compacted, and wait for it.
