@@ -49,14 +49,14 @@ def checked_timestamp(value: object) -> str:
     return checked_text("timestamp", value)
 
 
-def checked_metadata(value: object) -> dict[str, Any] | None:
-    """Return metadata as a dict, or None."""
+def checked_metadata(value: object, name: str = "metadata") -> dict[str, Any] | None:
+    """Return metadata, or what they are to hold, as a dict, or None."""
     if value is None:
         return None
     # A dict first: asking an abstract class costs microseconds where its code is not in the processor's cache.
     if (type(value) is dict or isinstance(value, Mapping)) and set(map(type, value)) <= {str}:
         return value if type(value) is dict else dict(value)
-    raise InputError(f"metadata must be a mapping with string keys, found {value!r:.200}")
+    raise InputError(f"{name} must be a mapping with string keys, found {value!r:.200}")
 
 
 def checked_source(value: object) -> SourceMark | None:

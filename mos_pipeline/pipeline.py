@@ -188,12 +188,12 @@ class MemoryPipeline:
         engine = self._open_engine()
         if k is None and max_tokens is None:
             k = engine.config.retrieval.k
-        if order not in {"score", "time"}:
+        if order not in ("score", "time"):
             raise InputError(f"order must be 'score' or 'time', found {order!r:.100}")
         question = Question(
             checked_text("query", query),
             None if k is None else checked_count("k", k),
-            Filter(checked_moment("since", since), checked_moment("until", until), checked_metadata(where)),
+            Filter(checked_moment("since", since), checked_moment("until", until), checked_metadata(where, "where")),
             None if max_tokens is None else checked_count("max_tokens", max_tokens),
             order == "time",
             explain,
@@ -270,7 +270,7 @@ class MemoryPipeline:
     ) -> list[Knowledge]:
         """Return facts, the newest last: about the user, or what the assistant said of itself to this user."""
         engine, scope = self._restored_scope(user_id, assistant_id)
-        if about not in {"user", "assistant"}:
+        if about not in ("user", "assistant"):
             raise InputError(f"about must be 'user' or 'assistant', found {about!r:.100}")
         offset, limit = checked_count("offset", offset, 0), checked_count("limit", limit)
         if scope is None:

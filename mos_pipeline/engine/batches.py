@@ -81,15 +81,19 @@ class Batches:
         flow = self._flows.get(scope.number)
         if flow is None:
             return
-        while batch := flow.next_for_tasks(partial(self._aside.settled, scope)):
-            self._begin_tasks(scope, flow, batch)
-        while batch_ready := flow.take_ready():
-            self._apply(scope, batch_ready)
+        self._begin_what_can(scope, flow)
+        while batch := flow.take_ready():
+            self._apply(scope, batch)
+            self._begin_what_can(scope, flow)
         if not flow.batches:
             self._flows.pop(scope.number, None)
 
+    def _begin_what_can(self, scope: Scope, flow: ScopeFlow) -> None:
+        while batch := flow.next_for_tasks(partial(self._aside.settled, scope)):
+            self._begin_tasks(scope, flow, batch)
+
     def forget(self, scope: Scope, seqs: set[int]) -> None:
-        """Leave out ``seqs``; what is under way for ``scope`` may tell of them, and is begun anew."""
+        """Leave out ``seqs``; what is under way for ``scope`` may tell of forgotten pages, and is begun anew."""
         flow = self._flows.get(scope.number)
         if flow is None:
             return
@@ -105,13 +109,20 @@ class Batches:
             batch.step = Step.READY
             return
         batch.step = Step.TASKS
-        pages = [self._task_page(seq) for seq in batch.live]
-        vectors = self._embedding.pool.read([self._state.pages.row(seq) for seq in batch.live])
-        body = {"pages": pages, "vectors": vectors.tobytes(), "dimension": vectors.shape[1]}
+        # A session must not tell of pages that are in another: its words would outlive theirs.
+        batch.homeless = tuple(seq for seq in batch.live if scope.mid_term.session_of(seq) is None)
         batch.before = self._before(scope, batch.live[0])
-        previous = self._previous(flow, batch.before)
-        for kind, payload in (("continuity", {**body, "previous": previous}), ("topics", body)):
-            self._desk.submit(LLM, kind, payload, partial(self._task_done, scope, batch, kind))
+        self._submit(scope, batch, "continuity", batch.live, previous=self._previous(flow, batch.before))
+        if batch.homeless:
+            self._submit(scope, batch, "topics", batch.homeless)
+        else:
+            batch.topics = []
+
+    def _submit(self, scope: Scope, batch: Batch, kind: str, seqs: tuple[int, ...], **more: Any) -> None:
+        vectors = self._embedding.pool.read([self._state.pages.row(seq) for seq in seqs])
+        body = {"vectors": vectors.tobytes(), "dimension": vectors.shape[1], **more}
+        payload = {"pages": [self._task_page(seq) for seq in seqs], **body}
+        self._desk.submit(LLM, kind, payload, partial(self._task_done, scope, batch, kind))
 
     def _task_page(self, seq: int) -> list[str]:
         return list(decode_record(self._reader.read(seq))[2:5])
@@ -161,8 +172,11 @@ class Batches:
         batch.live, batch.step = (), Step.READY
 
     def _embed_summaries(self, scope: Scope, batch: Batch) -> None:
+        if not batch.topics:
+            batch.step = Step.READY
+            return
         batch.step = Step.SUMMARIES
-        texts = [topic["content"] for topic in batch.topics or []]
+        texts = [topic["content"] for topic in batch.topics]
         answer = partial(self._summaries_done, scope, batch)
         self._embedding.send(scope.session_rows, texts, answer, ahead=True)
 
@@ -175,7 +189,7 @@ class Batches:
         if outcome.fate != "done":
             logger.warning("summaries could not be embedded (%s); their pages' centroids stand in", outcome.error)
             for row, topic in zip(rows, batch.topics or [], strict=True):
-                self._write_centroid(row, [batch.live[index] for index in topic["pages"]])
+                self._write_centroid(row, [batch.homeless[index] for index in topic["pages"]])
         batch.summary_rows, batch.step = rows, Step.READY
         self.advance(scope)
 
@@ -190,7 +204,11 @@ class Batches:
         pool = self._embedding.pool
         outcome = decide(scope, batch, first, time.time(), pool)
         self._state.apply(scope, outcome)
+        last = (batch.live or batch.seqs)[-1]
+        chain = self._state.chains.chain_of(last)
         evicted, rows = self._state.evict(scope)
+        if self._state.chains.chain_of(last) != chain:
+            self.forget(scope, set())  # what is under way goes on with an overview that tells of pages cut off now
         founded = pool.read([placed.row for placed in outcome.placed if placed.founded])
         done = BatchDone(batch.seqs, outcome._replace(evicted=evicted), founded)
         self._derived.event(Event(scope.user_id, scope.assistant_id, done))

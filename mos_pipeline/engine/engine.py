@@ -227,6 +227,7 @@ class Engine:
             for scope in self.state.scopes:
                 self.indexing.page_came(scope)
                 self.processing.resume(scope, replay.without_vector.pop(scope.number, []))
+                self.promotion.remake(scope)
             self.forgetting.dead += sorted(restore.forgotten)
             self.compaction.may_begin = True
             self._consider_all()
@@ -268,6 +269,7 @@ class Engine:
             self._new_pool(identity["dimension"])
         self.model = identity
         self.embedding.ready = self.desk.prompt = True
+        self.promotion.embedder_ready()
         self._consider_all()
 
     def _consider_all(self) -> None:

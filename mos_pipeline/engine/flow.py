@@ -30,15 +30,17 @@ class Batch:
 
     Attributes:
         live: those of its pages that are not set aside; known when its tasks begin.
+        homeless: those of them that have no session yet; all but where the batch is made again. Known likewise.
         before: the page that its first page may continue; -1 where there is none.
         continuity: the continuity task's result, ``{"continues": [bool], "overviews": [str]}``.
-        topics: the topics task's result, ``[{"theme", "keywords", "content", "pages"}]``.
+        topics: the topics task's result, ``[{"theme", "keywords", "content", "pages"}]``, about ``homeless``.
         summary_rows: vector rows of the topics' summaries, in their order.
     """
 
     seqs: tuple[int, ...]
     step: Step = Step.EMBEDDING
     live: tuple[int, ...] = ()
+    homeless: tuple[int, ...] = ()
     before: int = -1
     continuity: dict[str, Any] | None = None
     topics: list[dict[str, Any]] | None = None

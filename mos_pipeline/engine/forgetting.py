@@ -70,3 +70,4 @@ class Forgetting:
             self._embedding.pool.release(rows)
         self._derived.event(Event(scope.user_id, scope.assistant_id, Forgotten(seqs)))
         self._processing.look_again(scope)
+        self._promotion.remake(scope)

@@ -47,7 +47,7 @@ def _place(
     scope: Scope, batch: Batch, topic: dict[str, Any], row: int, timestamp: str, pool: VectorPool
 ) -> Placed | None:
     """Return the topic's session; None where all its pages have theirs already (a batch that is made again)."""
-    seqs = [batch.live[index] for index in topic["pages"]]
+    seqs = [batch.homeless[index] for index in topic["pages"]]
     seqs = [seq for seq in seqs if scope.mid_term.session_of(seq) is None]
     if not seqs:
         pool.release([row])

@@ -69,11 +69,12 @@ class Promotion:
         self._embedding = embedding
         self._clock = clock
         self._under_way: dict[int, _Work] = {}
+        self._waiting = list[Scope]()  # for the embedder, with profiles to be made anew
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is under way."""
-        return not self._under_way
+        """Whether nothing is under way, nor waits for the embedder."""
+        return not self._under_way and not self._waiting
 
     def consider(self, scope: Scope) -> None:
         """Promote what is hot in ``scope``, if it is time for it."""
@@ -81,6 +82,19 @@ class Promotion:
             seqs = self._state.hot_pages(scope, self._clock())
             if seqs:
                 self._begin(scope, seqs)
+
+    def remake(self, scope: Scope) -> None:
+        """Begin to make the profile of ``scope`` anew, if it is to be and no batch comes first, which leads here too."""
+        if scope.remake and not scope.gaps:
+            if self._embedding.ready:
+                self.consider(scope)
+            else:
+                self._waiting.append(scope)
+
+    def embedder_ready(self) -> None:
+        """Begin what has waited for the embedder."""
+        while self._waiting:
+            self.consider(self._waiting.pop())
 
     def forget(self, scope: Scope) -> None:
         """Give up what is under way for ``scope``: it may tell of pages that are forgotten now."""

@@ -101,13 +101,15 @@ class Chains:
     def cut_all(self, seqs: Iterable[int]) -> None:
         """Cut every link that has an end in ``seqs``, pages that left mid-term memory and are kept otherwise.
 
-        A chain's overview stays with the page it was made at, unless that is one of them.
+        A chain's overview stays with the page it was made at, unless one of them is that page or lies before it: it may
+        tell of them, and they are in other chains from now on, so it would outlast their being forgotten.
         """
         gone = set(seqs)
         for chain in sorted({self.chain_of(seq) for seq in gone}):
             made_at, text = self._overviews.pop(chain, (NONE, ""))
-            self._part(self.pages_of(chain), gone)
-            if text and made_at not in gone:
+            pages = self.pages_of(chain)
+            self._part(pages, gone)
+            if text and not any(seq in gone for seq in pages if seq <= made_at):
                 self._overviews[self.chain_of(made_at)] = made_at, text
 
     def links(self, seqs: Iterable[int]) -> list[int]:

@@ -42,7 +42,7 @@ def batch(
         {"theme": word, "keywords": [word], "content": f"about {word}", "pages": pages} for _, word, pages in topics
     ]
     continuity = {"continues": [False] * len(live), "overviews": ["" for _ in live]}
-    return Batch(live, live=live, continuity=continuity, topics=told, summary_rows=rows.tolist())
+    return Batch(live, live=live, homeless=live, continuity=continuity, topics=told, summary_rows=rows.tolist())
 
 
 def done(state: MemoryState, scope: Scope, work: Batch, pool: VectorPool) -> list[Placed]:
