@@ -84,7 +84,7 @@ class Promotion:
                 self._begin(scope, seqs)
 
     def remake(self, scope: Scope) -> None:
-        """Begin to make the profile of ``scope`` anew, if it is to be and no batch comes first, which leads here too."""
+        """Begin to make the profile of ``scope`` anew, where it is to be, unless a batch comes first and leads here."""
         if scope.remake and not scope.gaps:
             if self._embedding.ready:
                 self.consider(scope)
