@@ -84,7 +84,7 @@ class Promotion:
                 self._begin(scope, seqs)
 
     def remake(self, scope: Scope) -> None:
-        """Begin to make the profile of ``scope`` anew, if it is to be and no batch comes first, which leads here too."""
+        """Make the profile of ``scope`` anew if it is due; where a batch comes first, that leads to it."""
         if scope.remake and not scope.gaps:
             if self._embedding.ready:
                 self.consider(scope)
