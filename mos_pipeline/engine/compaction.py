@@ -4,7 +4,8 @@ Owned by the coordinator. In this order, each a step of its own:
 
 1. every scope's mid- and long-term memory is written as it is now (a checkpoint), so that the events before it, which
    may tell of forgotten pages, are not needed any more;
-2. the journal is changed, and the pages of the old one are entered and waited for: they are in segments then, and it is removed;
+2. the journal is changed, and the pages of the old one are entered and waited for: they are in segments then, and it
+   is removed;
 3. the writer rewrites all segments, swaps the MANIFEST, and tells where pages lie now.
 """
 
