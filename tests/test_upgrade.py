@@ -1,4 +1,4 @@
-"""A store that the first version wrote goes on with this one: its pages, their vectors, sessions, and all that is new."""
+"""A store that the first version wrote goes on with this one: its pages, vectors and sessions, and all that is new."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_it_takes_pages_and_loses_those_that_are_forgotten(root: Path) -> None:
         assert memory.forget(page_id="given-0") == 1
         left = [page for page in pages if page.user_id != "bo" and page.page_id != "given-0"]
         assert memory.add("ada", "once more", "", page_id="given-30") == "given-30"  # known: the first one stays
-        memory.add("dee", "a new user", "")
+        memory.add("dee", *page_text(PAGES))
         memory.wait_idle(PATIENCE_S)
         assert all_pages(memory)[:-1] == left
         memory.compact(PATIENCE_S)

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from mos_pipeline import MemoryPipeline
-
 from tests.faults.common import PATIENCE_S
 from tests.support import all_pages, open_fake
 from tests.test_forget import SETTINGS, fill, on_disk, tell_secret, told
@@ -72,7 +71,11 @@ ALONE = ("I have a beagle named Rex", "I play the violin on mondays", "I live ne
 
 @pytest.mark.parametrize("reopened", [False, True])
 def test_a_profile_is_made_again_where_no_page_is_left_to_work_on(tmp_path: Path, reopened: bool) -> None:
-    settings: dict[str, Any] = {"short_term__capacity": 1, "mid_term__heat_threshold": 1.0, "long_term__promotion_pages": 4}
+    settings: dict[str, Any] = {
+        "short_term__capacity": 1,
+        "mid_term__heat_threshold": 1.0,
+        "long_term__promotion_pages": 4,
+    }
     settings |= {"llm__continuity_threshold": 1.0}  # each page is a session and a chain by itself
     with open_fake(tmp_path, **SETTINGS | settings) as memory:
         memory.add("tom", "I work at the harbour.", "")

@@ -114,9 +114,7 @@ class Store(RuleBasedStateMachine):
         user, assistant = scope
         self.number += 1
         fields = {"timestamp": f"2026-01-01 10:{self.number % 60:02}:00", "metadata": {"number": self.number}}
-        page_id = self.owner.call(
-            "add", user, *texts(self.number), assistant_id=assistant, page_id=own_id, **fields
-        )
+        page_id = self.owner.call("add", user, *texts(self.number), assistant_id=assistant, page_id=own_id, **fields)
         if own_id is not None:
             assert page_id == own_id
             if any(page.page_id == own_id for page in self.pages):
