@@ -18,6 +18,7 @@ __all__ = [
     "checked_id",
     "checked_metadata",
     "checked_moment",
+    "checked_seconds",
     "checked_source",
     "checked_text",
     "checked_timestamp",
@@ -86,6 +87,13 @@ def checked_count(name: str, value: object, low: int = 1) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < low:
         raise InputError(f"{name} must be a whole number of at least {low}, found {value!r:.100}")
     return value
+
+
+def checked_seconds(name: str, value: object) -> float:
+    """Return ``value`` if it is a number of seconds; below 0 counts as 0."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or value != value:  # noqa: PLR0124 - not a number
+        raise InputError(f"{name} must be a number of seconds, found {value!r:.100}")
+    return max(0.0, float(value))
 
 
 def checked_moment(name: str, value: object) -> datetime | None:

@@ -18,6 +18,7 @@ from mos_pipeline.arguments import (
     checked_id,
     checked_metadata,
     checked_moment,
+    checked_seconds,
     checked_source,
     checked_text,
     checked_timestamp,
@@ -198,7 +199,7 @@ class MemoryPipeline:
             order == "time",
             explain,
         )
-        timeout = engine.config.retrieval.timeout_s if timeout is None else timeout
+        timeout = engine.config.retrieval.timeout_s if timeout is None else checked_seconds("timeout", timeout)
         deadline = time.monotonic() + timeout
         self._wait_restored(engine, timeout)
         scope = self._scope(engine, user_id, assistant_id)

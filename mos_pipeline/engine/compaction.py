@@ -4,7 +4,8 @@ Owned by the coordinator. In this order, each a step of its own:
 
 1. every scope's mid- and long-term memory is written as it is now (a checkpoint), so that the events before it, which
    may tell of forgotten pages, are not needed any more;
-2. the journal is changed, and the pages of the old one are waited for: they are in segments then, and it is removed;
+2. the journal is changed, and the pages of the old one are entered and waited for: they are in segments then, and it
+   is removed;
 3. the writer rewrites all segments, swaps the MANIFEST, and tells where pages lie now.
 """
 
@@ -56,8 +57,9 @@ class _Waiter:
 class _Phase(Enum):
     REST = 0
     CHECKPOINTS = 1
-    JOURNAL = 2
-    REWRITING = 3
+    LEAVING = 2
+    JOURNAL = 3
+    REWRITING = 4
 
 
 class Compaction:
@@ -94,6 +96,7 @@ class Compaction:
         self._served = list[_Waiter]()  # by the one under way
         self._next_scope = 0
         self._upto = 0
+        self._journal: Journal | None = None
         self._journals: frozenset[Journal] = frozenset()
         self._dead: set[int] = set()
         self._superseded: FrameAddress | None = None
@@ -123,6 +126,9 @@ class Compaction:
                 return True
             case _Phase.CHECKPOINTS:
                 self._write_checkpoints()
+                return True
+            case _Phase.LEAVING if len(self._state.pages) >= self._upto:  # what was accepted before is entered
+                self._wait_for_journals()
                 return True
             case _Phase.JOURNAL if not self._unwritten and self._persistence.left(self._upto, self._journals):
                 self._rewrite()
@@ -162,10 +168,13 @@ class Compaction:
         self._superseded = self._superseded or place
 
     def _leave_journal(self) -> None:
+        self._phase = _Phase.LEAVING
+        self._upto, self._journal = self._intake.rotate()
+
+    def _wait_for_journals(self) -> None:
         self._phase = _Phase.JOURNAL
         self._dead = set(self._forgetting.dead)
-        self._upto = self._intake.rotate()
-        self._journals = self._persistence.rotated()
+        self._journals = self._persistence.ended(self._journal)
 
     def _rewrite(self) -> None:
         self._phase = _Phase.REWRITING

@@ -175,13 +175,13 @@ class Intake:
         if self._power:
             self._synced.wait_for(seq)
 
-    def rotate(self) -> int:
-        """Have the next page begin a new journal; return the number that it will have."""
+    def rotate(self) -> tuple[int, Journal | None]:
+        """Have the next page begin a new journal; return that page's number, and the journal that was left."""
         with self.lock:
-            if self._journal is not None:
-                self._left.append(self._journal)
-                self._journal = None
-            return self._next_seq
+            left, self._journal = self._journal, None
+            if left is not None:
+                self._left.append(left)
+            return self._next_seq, left
 
     def restore(self, heads: PageHeads, pages: int, is_gone: Callable[[int], bool]) -> None:
         """Enter the next ``pages`` pages, accepted before the store was closed; their rings are not filled by this.

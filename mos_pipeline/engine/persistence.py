@@ -117,12 +117,15 @@ class Persistence:
         if due is not None and due <= time.monotonic():
             self.hand_over(everything=due > 0.0)
 
-    def rotated(self) -> frozenset[Journal]:
-        """Note that no page comes to the present journal any more; return the journals that hold pages."""
-        previous, self._current = self._current, None
-        if previous is not None:
-            self._retire_if_done(previous)
-        return frozenset(self._left)
+    def ended(self, journal: Journal | None) -> frozenset[Journal]:
+        """Note that every page of ``journal`` has been entered; return it and those before it that are still there.
+
+        While one of its pages is still to be entered, it must not seem done: it would be removed with that page.
+        """
+        if journal is not None and journal is self._current:
+            self._current = None
+            self._retire_if_done(journal)
+        return frozenset(self._left.keys() - {self._current})
 
     def left(self, upto: int, journals: frozenset[Journal]) -> bool:
         """Whether every page below ``upto`` is in a flushed segment, and ``journals`` are removed."""

@@ -84,7 +84,7 @@ class Promotion:
                 self._begin(scope, seqs)
 
     def remake(self, scope: Scope) -> None:
-        """Begin to make the profile of ``scope`` anew, where it is to be, unless a batch comes first and leads here."""
+        """Make the profile of ``scope`` anew if it is due; where a batch comes first, that leads to it."""
         if scope.remake and not scope.gaps:
             if self._embedding.ready:
                 self.consider(scope)

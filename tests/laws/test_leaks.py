@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from mos_pipeline import MemoryPipeline
-
 from tests.faults.common import PATIENCE_S
 from tests.support import all_pages, open_fake
 from tests.test_forget import SETTINGS, fill, on_disk, tell_secret, told
