@@ -82,7 +82,7 @@ def check(memory: MemoryPipeline, *, shared: bool, left: int = PAGES) -> None:
         sessions = memory.sessions(user, assistant_id=assistant)
         assert own(place, [page_id for one in sessions for page_id in one.page_ids])
         for about in ("user", "assistant"):
-            facts = memory.knowledge(user, assistant_id=assistant, about=about)  # type: ignore[arg-type]
+            facts = memory.knowledge(user, assistant_id=assistant, about=about)
             assert all(fact.page_ids and own(place, list(fact.page_ids)) for fact in facts)
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mos_pipeline import MemoryPipeline
+from mos_pipeline.engine.events import Promoted, decode_events
 from mos_pipeline.store.codec import FrameKind
 from mos_pipeline.store.folder import StoreFolder
 from tests.faults.common import PATIENCE_S, frames_of, until
@@ -63,8 +65,6 @@ def memory_of(memory: MemoryPipeline) -> tuple[Any, ...]:
 
 def promotions(path: Path) -> list[list[int]]:
     """The pages of each promotion that a closed store tells of."""
-    from mos_pipeline.engine.events import Promoted, decode_events
-
     events = [event for _, frame in frames_of(path, FrameKind.EVENTS) for event in decode_events(frame.body)]
     return [event.what.outcome.seqs for event in events if isinstance(event.what, Promoted)]
 
@@ -103,7 +103,7 @@ def test_a_page_is_analysed_once_and_promotions_keep_their_distance(tmp_path: Pa
     assert all(0 < len(seqs) <= 6 for seqs in told)
     assert 3 <= len(told) <= 1 + 30 // 6
     lasts = [max(seqs) for seqs in told]
-    assert all(after - before >= 6 for before, after in zip(lasts[1:], lasts[2:], strict=False))
+    assert all(after - before >= 6 for before, after in pairwise(lasts))
     with open_fake(tmp_path, **SETTINGS | ONE_TOPIC) as memory:
         memory.wait_idle(PATIENCE_S)
     assert promotions(tmp_path) == told
@@ -150,7 +150,7 @@ def test_knowledge_has_its_capacity_and_says_nothing_twice(tmp_path: Path) -> No
     with open_fake(tmp_path, **SETTINGS | ONE_TOPIC, long_term__knowledge_capacity=4) as memory:
         for _ in range(2):
             tell(memory, range(3))
-        for number in range(3, 6):
+        for _ in range(3):
             memory.add("tom", statement(1).upper().replace("I HAVE A", "I have a"), "Again.")
         memory.wait_idle(PATIENCE_S)
         facts = memory.knowledge("tom")
