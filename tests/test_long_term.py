@@ -171,9 +171,9 @@ def test_the_session_that_was_found_least_goes_and_its_pages_stay(tmp_path: Path
     settings = SETTINGS | MANY_TOPICS | {"mid_term__capacity": 4, "mid_term__heat_threshold": 1000.0}
     with open_fake(tmp_path, **settings) as memory:
         page_ids = tell(memory, range(4))
-        for number in (0, 2, 3):
+        for number in (0, 2, 3, 0, 2, 3, 1):  # 1 last of all, and least
             memory.retrieve("tom", f"mark{number:04}", k=1)
-        until(lambda: sum(one.visits for one in memory.sessions("tom")) == 3, "the visits are counted")
+        until(lambda: sum(one.visits for one in memory.sessions("tom")) == 7, "the visits are counted")
         page_ids += tell(memory, range(4, 5))
         placed = {page_id for one in memory.sessions("tom") for page_id in one.page_ids}
         assert placed == set(page_ids) - {page_ids[1]}
