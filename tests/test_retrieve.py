@@ -70,13 +70,13 @@ def between(page: Page, low: datetime | None, high: datetime | None) -> bool:
     return when is not None and (low is None or when >= low) and (high is None or when <= high)
 
 
-LOW, HIGH = FIRST.replace(tzinfo=UTC) + timedelta(days=3), FIRST.replace(tzinfo=UTC) + timedelta(days=11)
+LOW, HIGH = (FIRST.replace(tzinfo=UTC) + timedelta(hours=hours) for hours in (70, 266))  # each is a page's own
 FILTERS: list[tuple[dict[str, Any], Callable[[Page], bool]]] = [
     ({}, lambda _: True),
     ({"since": LOW}, lambda page: between(page, LOW, None)),
     ({"until": HIGH}, lambda page: between(page, None, HIGH)),
     ({"since": LOW, "until": HIGH}, lambda page: between(page, LOW, HIGH)),
-    ({"since": "2026-01-04 10:00:00", "until": "2026-01-12T12:00:00+02:00"}, lambda page: between(page, LOW, HIGH)),
+    ({"since": "2026-01-04 08:00:00", "until": "2026-01-12T14:00:00+02:00"}, lambda page: between(page, LOW, HIGH)),
     ({"since": LOW.replace(tzinfo=None)}, lambda page: between(page, LOW, None)),
     ({"since": "2026-01-04"}, lambda page: between(page, datetime(2026, 1, 4, tzinfo=UTC), None)),
     ({"since": HIGH, "until": LOW}, lambda _: False),

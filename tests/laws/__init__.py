@@ -1,0 +1,1 @@
+"""What must hold of a store whatever is done to it, and in whatever order."""

@@ -87,6 +87,7 @@ def _serve(calls: BinaryIO, answers: BinaryIO) -> None:
             name, args, named = pickle.load(calls)
         except EOFError:
             return
+        answer: tuple[Any, Exception | None]
         try:
             answer = server.answer(name, args, named), None
         except Exception as error:  # noqa: BLE001 - told to the test

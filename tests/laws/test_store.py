@@ -258,8 +258,8 @@ def _lasting(view: View) -> View:
 @pytest.mark.slow
 def test_the_store_follows_a_plain_model() -> None:
     with Owner() as owner:
-        run_state_machine_as_test(  # type: ignore[no-untyped-call]
-            partial(Store, owner),
+        run_state_machine_as_test(
+            partial(Store, owner),  # type: ignore[arg-type]  # whatever makes a machine will do
             settings=settings(
                 max_examples=RUNS or 15,
                 stateful_step_count=20,

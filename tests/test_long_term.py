@@ -1,0 +1,200 @@
+"""Long-term memory through the library's face: profile, knowledge, heat, visits, eviction, and all of it kept."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mos_pipeline import MemoryPipeline
+from mos_pipeline.engine.events import Promoted, decode_events
+from mos_pipeline.store.codec import FrameKind
+from mos_pipeline.store.folder import StoreFolder
+from tests.faults.common import PATIENCE_S, frames_of, until
+from tests.support import all_pages, open_fake, page_text
+
+SETTINGS: dict[str, Any] = {
+    "short_term__capacity": 3,
+    "mid_term__heat_threshold": 3.0,
+    "long_term__promotion_pages": 6,
+    "store__frame_pages": 4,
+    "retrieval__timeout_s": PATIENCE_S,
+}
+THINGS = [
+    "beagle",
+    "violin",
+    "boat",
+    "telescope",
+    "bicycle",
+    "garden",
+    "camera",
+    "drum",
+    "kite",
+    "sledge",
+    "lamp",
+    "piano",
+]
+ONE_TOPIC = {"mid_term__similarity_threshold": 0.0}
+MANY_TOPICS = {"short_term__capacity": 1, "mid_term__similarity_threshold": 2.0, "llm__continuity_threshold": 1.0}
+
+
+def tell(memory: MemoryPipeline, numbers: range, **fields: Any) -> list[str]:
+    """Add pages with a statement each, and let them be worked off one batch after the other."""
+    page_ids = []
+    for number in numbers:
+        stamp = f"2026-02-{number % 28 + 1:02} 10:00:00"
+        page_ids.append(memory.add("tom", statement(number), "Well noted.", timestamp=stamp, **fields))
+        if number % 3 == 2:
+            memory.wait_idle(PATIENCE_S)
+    memory.wait_idle(PATIENCE_S)
+    return page_ids
+
+
+def statement(number: int) -> str:
+    return f"I have a {THINGS[number % len(THINGS)]} named mark{number:04}."
+
+
+def memory_of(memory: MemoryPipeline) -> tuple[Any, ...]:
+    """All of mid- and long-term memory but heat, which falls with time."""
+    sessions = [(one.session_id, one.summary, one.keywords, one.visits, one.page_ids) for one in memory.sessions("tom")]
+    return sorted(sessions), memory.knowledge("tom"), memory.knowledge("tom", about="assistant"), memory.profile("tom")
+
+
+def promotions(path: Path) -> list[list[int]]:
+    """The pages of each promotion that a closed store tells of."""
+    events = [event for _, frame in frames_of(path, FrameKind.EVENTS) for event in decode_events(frame.body)]
+    return [event.what.outcome.seqs for event in events if isinstance(event.what, Promoted)]
+
+
+def test_facts_are_the_users_own_statements_with_their_time_and_page(tmp_path: Path) -> None:
+    with open_fake(tmp_path, **SETTINGS | ONE_TOPIC) as memory:
+        page_ids = tell(memory, range(24))
+        said = {page.page_id: page for page in all_pages(memory, "tom")}
+        facts = memory.knowledge("tom")
+        assert len(facts) >= 6
+        for fact in facts:
+            assert fact.page_ids
+            assert fact.text in {said[page_id].user_input for page_id in fact.page_ids}
+            assert fact.timestamp == said[fact.page_ids[-1]].timestamp
+        assert set(page_ids) >= {page_id for fact in facts for page_id in fact.page_ids}
+        profile = memory.profile("tom")
+        lines = [line for line in profile.text.splitlines() if line.startswith("- ")]
+        assert lines
+        assert all(line[2:].partition(" (")[0] in {page.user_input for page in said.values()} for line in lines)
+        assert not memory.knowledge("tom", about="assistant")
+        before = memory_of(memory)
+        memory.compact(PATIENCE_S)
+        assert memory_of(memory) == before
+    with open_fake(tmp_path, workers=False, **SETTINGS | ONE_TOPIC) as memory:
+        until(lambda: memory.stats().restored, "everything is read")
+        assert memory_of(memory) == before
+
+
+def test_a_page_is_analysed_once_and_promotions_keep_their_distance(tmp_path: Path) -> None:
+    with open_fake(tmp_path, **SETTINGS | ONE_TOPIC) as memory:
+        tell(memory, range(30))
+        (session,) = memory.sessions("tom")
+        assert len(session.page_ids) == 30
+    told = promotions(tmp_path)
+    assert max(Counter(seq for seqs in told for seq in seqs).values()) == 1
+    assert all(0 < len(seqs) <= 6 for seqs in told)
+    assert 3 <= len(told) <= 1 + 30 // 6
+    lasts = [max(seqs) for seqs in told]
+    assert all(after - before >= 6 for before, after in pairwise(lasts))
+    with open_fake(tmp_path, **SETTINGS | ONE_TOPIC) as memory:
+        memory.wait_idle(PATIENCE_S)
+    assert promotions(tmp_path) == told
+
+
+def test_heat_falls_with_a_promotion_and_rises_with_visits_which_are_kept(tmp_path: Path) -> None:
+    settings = SETTINGS | ONE_TOPIC
+    with open_fake(tmp_path, **settings) as memory:
+        tell(memory, range(3))
+        (session,) = memory.sessions("tom")
+        assert memory.profile("tom").text  # so it was promoted
+        assert 0 < session.heat <= 1.0  # what is left is recency
+        assert session.visits == 0
+        memory.flush(timeout=PATIENCE_S)
+        size = sum(path.stat().st_size for path in StoreFolder(tmp_path).segments.iterdir())
+        for visits in range(1, 6):
+            memory.retrieve("tom", "mark0001")
+            until(lambda n=visits: memory.sessions("tom")[0].visits == n, "the visit is counted")  # type: ignore[misc]
+            assert visits < memory.sessions("tom")[0].heat <= visits + 1.0
+        assert sum(path.stat().st_size for path in StoreFolder(tmp_path).segments.iterdir()) == size
+    with open_fake(tmp_path, **settings) as memory:
+        memory.wait_idle(PATIENCE_S)
+        (again,) = memory.sessions("tom")
+        assert again.visits == 5
+        assert 5 < again.heat <= 6.0
+        memory.retrieve("tom", "nothing of that", where={"none": 1})  # finds nothing, visits nothing
+        memory.wait_idle(PATIENCE_S)
+        assert memory.sessions("tom")[0].visits == 5
+
+
+def test_a_profile_is_never_replaced_by_an_empty_or_a_short_one(tmp_path: Path) -> None:
+    with open_fake(tmp_path, **SETTINGS | ONE_TOPIC) as memory:
+        tell(memory, range(6))
+        profile = memory.profile("tom")
+        assert profile.text
+        for number in range(12):  # nothing is told of the user any more
+            memory.add("tom", *page_text(number))
+        memory.wait_idle(PATIENCE_S)
+        assert memory.profile("tom").text
+        assert all(line in memory.profile("tom").text for line in profile.text.splitlines())
+
+
+def test_knowledge_has_its_capacity_and_says_nothing_twice(tmp_path: Path) -> None:
+    with open_fake(tmp_path, **SETTINGS | ONE_TOPIC, long_term__knowledge_capacity=4) as memory:
+        for _ in range(2):
+            tell(memory, range(3))
+        for _ in range(3):
+            memory.add("tom", statement(1).upper().replace("I HAVE A", "I have a"), "Again.")
+        memory.wait_idle(PATIENCE_S)
+        facts = memory.knowledge("tom")
+        assert len({fact.text.casefold() for fact in facts}) == len(facts) == 3
+        assert any(len(fact.page_ids) > 1 for fact in facts)
+        tell(memory, range(6, 30))
+        facts = memory.knowledge("tom")
+        assert len(facts) == 4
+        assert all(int(fact.text[-5:-1]) >= 6 for fact in facts)  # the oldest have gone
+        before = memory_of(memory)
+    with open_fake(tmp_path, **SETTINGS | ONE_TOPIC, long_term__knowledge_capacity=4) as memory:
+        memory.wait_idle(PATIENCE_S)
+        assert memory_of(memory) == before
+
+
+@pytest.mark.parametrize("compacted", [False, True])
+def test_the_session_that_was_found_least_goes_and_its_pages_stay(tmp_path: Path, compacted: bool) -> None:
+    settings = SETTINGS | MANY_TOPICS | {"mid_term__capacity": 4, "mid_term__heat_threshold": 1000.0}
+    with open_fake(tmp_path, **settings) as memory:
+        page_ids = tell(memory, range(4))
+        for number in (0, 2, 3, 0, 2, 3, 1):  # 1 last of all, and least
+            memory.retrieve("tom", f"mark{number:04}", k=1)
+        until(lambda: sum(one.visits for one in memory.sessions("tom")) == 7, "the visits are counted")
+        page_ids += tell(memory, range(4, 5))
+        placed = {page_id for one in memory.sessions("tom") for page_id in one.page_ids}
+        assert placed == set(page_ids) - {page_ids[1]}
+        pages = all_pages(memory)
+        assert [page.page_id for page in pages] == page_ids
+        assert memory.retrieve("tom", "mark0001", k=1).pages[0].page == pages[1]
+        check_links(memory)
+        memory.wait_idle(PATIENCE_S)
+        if compacted:
+            memory.compact(PATIENCE_S)
+        before = memory_of(memory)
+    with open_fake(tmp_path, **settings) as memory:
+        memory.wait_idle(PATIENCE_S)
+        assert memory_of(memory) == before
+        assert all_pages(memory) == pages
+        assert memory.retrieve("tom", "mark0001", k=1).pages[0].page == pages[1]
+        check_links(memory)
+        assert memory.stats().vectors == 5 + 4
+
+
+def check_links(memory: MemoryPipeline) -> None:
+    """Check that the page whose session went is linked to none."""
+    chains = memory._engine.state.chains
+    assert (chains.before(1), chains.after(1)) == (-1, -1)
