@@ -139,7 +139,9 @@ class Persistence:
         """Have the model's identity written to the MANIFEST."""
         self._send("identity", identity, 0)
 
-    def _send(self, kind: str, payload: Any, size: int, written: Callable[[FrameAddress | None], None] | None = None) -> None:
+    def _send(
+        self, kind: str, payload: Any, size: int, written: Callable[[FrameAddress | None], None] | None = None
+    ) -> None:
         self.outstanding += 1
         self.outstanding_bytes += size
         self._desk.submit(WRITER, kind, payload, partial(self._written, size, written))

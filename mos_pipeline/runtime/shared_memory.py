@@ -49,7 +49,7 @@ class Slab:
     """A block that this process owns.
 
     Attributes:
-        name: what ``attach`` takes.
+        name: what ``attach`` takes; empty for a private block.
         data: its bytes, uint8 (size,), zero at first. Drop every view of it before ``close``.
     """
 
@@ -81,6 +81,11 @@ class Slab:
         os.close(memory._fd)  # type: ignore[attr-defined]
         memory._fd = -1  # type: ignore[attr-defined]
         return cls(memory.name, memory)
+
+    @classmethod
+    def private(cls, size: int) -> Slab:
+        """Return a block of ``size`` bytes that no other process can attach; it takes memory where it is written."""
+        return cls("", mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
 
     @classmethod
     def create_file(cls, size: int, folder: Path) -> Slab:

@@ -47,15 +47,17 @@ class VectorPool:
         dimension: width of a vector.
         slab_bytes: size of one block of shared memory, rounded down to whole blocks of 8 rows, at least one.
         fallback: folder for file-backed slabs where /dev/shm has no room; without it that is an error.
+        private: whether the rows are this process's alone: in no block that another could attach.
 
     Raises:
         ClosedError: from every method but ``close``, after ``close``.
     """
 
-    def __init__(self, dimension: int, slab_bytes: int, fallback: Path | None = None) -> None:
+    def __init__(self, dimension: int, slab_bytes: int, fallback: Path | None = None, *, private: bool = False) -> None:
         self._dimension = dimension
         self._slab_rows = max(BLOCK, slab_bytes // (2 * dimension) // BLOCK * BLOCK)
         self._fallback = fallback
+        self._private = private
         self._file_backed = False
         self._slabs: list[Slab] = []
         self._vectors: list[Vectors] = []
@@ -222,6 +224,8 @@ class VectorPool:
 
     def _new_slab(self) -> Slab:
         size = self._slab_rows * self._dimension * 2
+        if self._private:
+            return Slab.private(size)
         if not self._file_backed:
             try:
                 return Slab.create(size)
