@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from mos_pipeline.engine.checkpoints import Checkpoint, enter, take
+from mos_pipeline.engine.checkpoints import Checkpoint, decode_checkpoints, encode_checkpoints, enter, take
 from mos_pipeline.engine.events import BatchDone, Event, Forgotten, Promoted, Visited
 from mos_pipeline.engine.promotion import enter_promotion
 from mos_pipeline.memory.outcomes import BatchOutcome, Placed
@@ -33,7 +33,7 @@ class Retelling:
         self._pool = pool
         self.batched = np.zeros(pages, bool)
         self._untold: dict[int, int] = {}  # forgotten pages that memory may still tell of, and their scopes' numbers
-        self._ahead: list[tuple[Checkpoint, dict[int, int]]] = []  # before that was done ahead: memory, and its untold
+        self._ahead: list[tuple[bytes, dict[int, int]]] = []  # a scope's memory before ``forget_ahead``, and its untold
 
     @property
     def tells_of_forgotten(self) -> bool:
@@ -97,15 +97,17 @@ class Retelling:
             self._ahead.append((self._checkpoint(self._state.scopes[number], untold), untold))
         self.forget_the_rest()
 
-    def _checkpoint(self, scope: Scope, untold: Iterable[int]) -> Checkpoint:
+    def _checkpoint(self, scope: Scope, untold: Iterable[int]) -> bytes:
+        """Return the scope's memory in bytes: plain lists may be shared with what changes."""
         mine = np.union1d(self._state.pages.seqs_of(scope.number), np.fromiter(untold, np.int64))
-        return take(self._state, scope, mine[self.batched[mine]].tolist(), self._pool.read)
+        taken = take(self._state, scope, mine[self.batched[mine]].tolist(), self._pool.read)
+        return encode_checkpoints([taken], taken.vectors.shape[1])
 
     def take_back(self) -> None:
         """Put memory back as it was before ``forget_ahead``."""
         ahead, self._ahead = self._ahead, []
         for checkpoint, untold in ahead:
-            self.checkpoints([checkpoint])
+            self.checkpoints(decode_checkpoints(checkpoint))
             self._untold |= untold
 
     def _batch(self, scope: Scope, done: BatchDone) -> list[tuple[int, npt.NDArray[np.float16]]]:
