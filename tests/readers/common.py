@@ -15,6 +15,8 @@ IDLE_S = 90.0
 SETTINGS: dict[str, Any] = {
     "short_term__capacity": 3,
     "mid_term__heat_threshold": 3.0,
+    "mid_term__heat_alpha": 0.0,  # what is asked here changes nothing
+    "mid_term__heat_gamma": 0.0,
     "long_term__promotion_pages": 6,
     "store__frame_pages": 4,
     "store__journal_bytes": 65536,
