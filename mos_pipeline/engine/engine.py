@@ -237,7 +237,8 @@ class Engine:
             self.compaction.may_begin = True
 
     def _new_pool(self, dimension: int) -> VectorPool:
-        pool = VectorPool(dimension, self.config.embedding.slab_bytes, self.store.folder.root)
+        folder = self.store.folder
+        pool = VectorPool(dimension, self.config.embedding.slab_bytes, folder.root, shown=folder.vectors)
         self.embedding.provide(pool)
         self.derived.dimension = dimension
         return pool

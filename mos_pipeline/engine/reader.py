@@ -12,6 +12,7 @@ from mos_pipeline.config import Config
 from mos_pipeline.engine.questions import Questions
 from mos_pipeline.engine.view import View
 from mos_pipeline.errors import ClosedError, DeadlineError
+from mos_pipeline.runtime.attached_rows import AttachedRows
 from mos_pipeline.store.readonly import Fresh, ReadOnlyStore
 
 __all__ = ["ReaderEngine"]
@@ -42,6 +43,7 @@ class ReaderEngine:
         self._refreshing = threading.Lock()
         self._calls_end = threading.Condition()
         self._left: list[View] = []  # replaced, and still read by a call
+        self._attached: AttachedRows | None = None
         self._closing = False
         self._broken = False
         self.store = ReadOnlyStore.open(path)
@@ -64,7 +66,10 @@ class ReaderEngine:
         return view
 
     def _new_view(self, met: int = -1) -> View:
-        return View(self.store, self.config, self.questions, lambda: not self._closing, met)
+        identity = self.store.manifest.embedding
+        if self._attached is None and identity is not None:
+            self._attached = AttachedRows(self.store.folder.vectors, identity["dimension"])
+        return View(self.store, self.config, self.questions, lambda: not self._closing, self._attached, met)
 
     def _replacement(self, view: View) -> View:
         view.close()
@@ -150,4 +155,5 @@ class ReaderEngine:
             for view in (self._view, *self._left):
                 view.close()
             self._left.clear()
+            self._attached = None
             self.store.close()

@@ -137,7 +137,7 @@ class Replay:
             mine = np.flatnonzero(numbers == number)
             rows = self._pool.allocate(self._state.scopes[number].page_rows, len(mine))
             self._pool.write(rows, vectors[mine])
-            self._pool.commit(rows, seqs[mine])
+            self._pool.commit(rows, seqs[mine], shown=True)
             for seq, row in zip(seqs[mine].tolist(), rows.tolist(), strict=True):
                 self._state.pages.set_row(seq, row)
 

@@ -9,6 +9,7 @@ from mos_pipeline.engine.batches import LLM
 from mos_pipeline.engine.browsing import Browsing
 from mos_pipeline.engine.embedding import EMBEDDER
 from mos_pipeline.engine.engine import Engine
+from mos_pipeline.engine.page_vectors import PageVectors
 from mos_pipeline.engine.persistence import WRITER
 from mos_pipeline.engine.questions import Questions
 from mos_pipeline.engine.reader import ReaderEngine
@@ -42,7 +43,10 @@ def snapshot(engine: Engine) -> Stats:
 
 
 def reader_snapshot(reader: ReaderEngine, view: View) -> Stats:
-    """Return a reader's figures: of what its last look has found; the owner's work is not to be seen from there."""
+    """Return a reader's figures: of what its last look has found; the owner's work is not to be seen from there.
+
+    ``vector_bytes`` are its own memory; what it searches where the owner has it costs nothing there.
+    """
     with view.lock:
         return Stats(
             path=str(reader.store.folder.root),
@@ -51,7 +55,7 @@ def reader_snapshot(reader: ReaderEngine, view: View) -> Stats:
             in_flight_texts=0,
             unwritten=0,
             restored=True,
-            **_vectors(view.vectors.usage if view.vectors is not None else None),
+            **_copies(view.vectors),
             model=view.identity or {},
             damage=_damage(reader.store.damage),
             workers=_questions(reader.questions),
@@ -75,6 +79,11 @@ def _vectors(usage: PoolUsage | None) -> dict[str, Any]:
     if usage is None:
         return {"vectors": 0, "vector_bytes": 0}
     return {"vectors": usage.used, "vector_bytes": usage.allocated_bytes}
+
+
+def _copies(vectors: PageVectors | None) -> dict[str, Any]:
+    told = _vectors(vectors.copies.usage if vectors is not None else None)
+    return told | {"vectors": told["vectors"] + (vectors.in_place if vectors is not None else 0)}
 
 
 def _damage(damage: Iterable[Damage]) -> list[str]:

@@ -16,12 +16,14 @@ import numpy.typing as npt
 from mos_pipeline.config import Config
 from mos_pipeline.engine.browsing import Browsing
 from mos_pipeline.engine.indexing import Indexing
+from mos_pipeline.engine.page_vectors import PageVectors
 from mos_pipeline.engine.questions import Questions
 from mos_pipeline.engine.register import Register
 from mos_pipeline.engine.replay import Replay
 from mos_pipeline.engine.retrieval import Retrieval
 from mos_pipeline.engine.runs import PageEntry, Run, Runs
 from mos_pipeline.memory.state import MemoryState, Scope
+from mos_pipeline.runtime.attached_rows import AttachedRows
 from mos_pipeline.runtime.vector_pool import VectorPool
 from mos_pipeline.store.reading import PageReader
 from mos_pipeline.store.readonly import Fresh, ReadOnlyStore
@@ -54,9 +56,13 @@ class View:
         config: Config,
         questions: Questions | None,
         going_on: Callable[[], bool],
+        attached: AttachedRows | None,
         met: int = -1,
     ) -> None:
-        """See what ``store`` gives; give up where ``going_on()`` is false; ``met`` is that of an earlier view."""
+        """See what ``store`` gives, and vectors where they are ``attached``.
+
+        What ``take`` is at is given up where ``going_on()`` is false; ``met`` is that of an earlier view.
+        """
         self.config = config
         self.lock = threading.Lock()
         self.identity = store.manifest.embedding
@@ -64,9 +70,10 @@ class View:
         self.register = Register(self.state.ids)
         self.reader = PageReader(store.segments, config.store.text_cache_bytes)
         self.indexing = Indexing(self.state, self.reader, _NoSink(), config.retrieval)
-        self.vectors: VectorPool | None = None
+        self.vectors: PageVectors | None = None
         if self.identity is not None:
-            self.vectors = VectorPool(self.identity["dimension"], config.embedding.slab_bytes, private=True)
+            own = VectorPool(self.identity["dimension"], config.embedding.slab_bytes, private=True)
+            self.vectors = PageVectors(self.state, own)
         self.browsing = Browsing(self.state, self, self.reader)
         ask = questions.ask if questions is not None else _ask_nobody
         self.retrieval = Retrieval(
@@ -76,12 +83,14 @@ class View:
         self.calls = 0
         self._questions = questions
         self._going_on = going_on
+        self._attached = attached
         self._breathed = 0.0
         self._waiting = list[Run]()  # behind a gap; a heap
         self._derived = deque[StoredFrame]()  # the first of them speaks of a page that is not there yet
         self._runs = Runs(self.reader, store.damage, self._derived.append)
         self._entry = PageEntry(self.state, self.register)
-        self._replay = Replay(self.state, self.indexing, store.segments, 0, self.vectors)
+        copies = self.vectors.copies if self.vectors is not None else None
+        self._replay = Replay(self.state, self.indexing, store.segments, 0, copies)
 
     @property
     def gate(self) -> View:
@@ -99,7 +108,7 @@ class View:
         return self._questions is not None and self.identity is not None and self._questions.model == self.identity
 
     @property
-    def pool(self) -> VectorPool:
+    def pool(self) -> PageVectors:
         """Where the vectors are.
 
         Raises:
@@ -132,7 +141,15 @@ class View:
         forgotten = self._enter_pages(runs, due)
         self.met = max(due, self._runs.highest, *(run.first_seq + len(run.sizes) - 1 for run in self._waiting), -1)
         self.met = max(self.met, len(self.state.pages) - 1)
+        self._find_rows()
         return self._enter_derived(look_again=forgotten)
+
+    def _find_rows(self) -> None:
+        """Find out which pages' vectors need not be copied."""
+        if self.vectors is not None and self._attached is not None:
+            rows = self._attached.look(len(self.state.pages))
+            with self.lock:
+                self.vectors.show(rows)
 
     def _enter_pages(self, runs: Iterable[Run], due: int) -> bool:
         """Enter pages, up to ``due`` with or without those that are missing; return whether any were forgotten."""
@@ -179,8 +196,7 @@ class View:
         for seq in seqs.tolist():
             scope.aside.pop(seq, None)
         if self.vectors is not None:
-            rows = [row for seq in seqs.tolist() if (row := self.state.pages.row(seq)) >= 0]
-            self.vectors.release(rows)
+            self.vectors.forget(seqs)
         if self._replay.retelling is not None:
             self._replay.retelling.forgotten(scope, seqs.tolist())
 
@@ -215,7 +231,7 @@ class View:
     def close(self) -> None:
         """Let go of the vectors."""
         if self.vectors is not None:
-            self.vectors.close()
+            self.vectors.copies.close()
 
 
 class _NoSink:
