@@ -6,7 +6,8 @@ import atexit
 import os
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -25,8 +26,10 @@ from mos_pipeline.arguments import (
 )
 from mos_pipeline.config import Config, load_config
 from mos_pipeline.engine.engine import Engine
+from mos_pipeline.engine.reader import ReaderEngine
 from mos_pipeline.engine.retrieval import Question
-from mos_pipeline.engine.snapshot import snapshot
+from mos_pipeline.engine.snapshot import reader_snapshot, snapshot
+from mos_pipeline.engine.view import View
 from mos_pipeline.errors import ClosedError, DeadlineError, InputError, StoreError
 from mos_pipeline.memory.selection import Filter
 from mos_pipeline.memory.state import Scope
@@ -45,9 +48,9 @@ class MemoryPipeline:
     Every method may be called from any thread. Use it as a context manager, or call ``close()``.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine | ReaderEngine) -> None:
         """Use ``MemoryPipeline.open``."""
-        self._engine = engine
+        self._opened = engine
         self._pid = os.getpid()
         self._closing = threading.RLock()
         self._closed = False
@@ -62,6 +65,7 @@ class MemoryPipeline:
         *,
         config: str | os.PathLike[str] | Mapping[str, Any] | Config | None = None,
         workers: bool = True,
+        read_only: bool = False,
         **overrides: Any,
     ) -> MemoryPipeline:
         """Open the store in the folder ``path``, made if need be.
@@ -69,22 +73,29 @@ class MemoryPipeline:
         Pages can be added and listed on return. The model loads in the background; so does what was derived from the
         pages of an existing store.
 
+        Opened with ``read_only``, the store is not owned: another process may own it, write and compact meanwhile, or
+        none. Everything stored is there on return, and is what the store held at that moment until ``refresh`` looks
+        again. Nothing is written, and a reader's retrievals are not counted as visits.
+
         Args:
             path: the store's folder.
             config: a YAML file, a mapping or a ready Config; see ``config.yaml`` for every key.
             workers: False opens without child processes: pages are accepted and kept, found by words, and worked off
-                when the store is opened with workers.
+                when the store is opened with workers. A reader without them finds pages by their words alone; with
+                them it starts an embedder of its own with its first question.
+            read_only: True opens a store that is there for reading alone.
             overrides: single settings, ``section__key=value``.
 
         Raises:
             ConfigError: a setting is unknown or wrong.
             StoreLockedError: another process owns the store.
             ModelMismatchError: the store's vectors come from another model than the configured one.
-            StoreError: the folder can't be used.
+            StoreError: the folder can't be used, or there is no store to read.
         """
         if isinstance(config, Config):
             config = config.as_dict()
-        return cls(Engine(path, load_config(config, overrides=overrides), workers=workers))
+        settings = load_config(config, overrides=overrides)
+        return cls((ReaderEngine if read_only else Engine)(path, settings, workers=workers))
 
     def add(
         self,
@@ -111,12 +122,12 @@ class MemoryPipeline:
             source: which record of which file it is, for resuming a reading.
 
         Raises:
-            InputError: an argument can't be taken; nothing was stored.
+            InputError: an argument can't be taken, or the store was opened read-only; nothing was stored.
             BackpressureError: the backlog is at its high-water mark.
             StoreFullError: the disk is full; the page was not accepted.
             ClosedError: the pipeline is closed.
         """
-        engine = self._open_engine()
+        engine = self._owner("add")
         record = PageRecord(
             checked_id("user_id", user_id),
             checked_id("assistant_id", assistant_id),
@@ -186,9 +197,9 @@ class MemoryPipeline:
             StoreError: it could not be read.
             ClosedError: the pipeline is closed.
         """
-        engine = self._open_engine()
+        settings = self._open_engine().config.retrieval
         if k is None and max_tokens is None:
-            k = engine.config.retrieval.k
+            k = settings.k
         if order not in ("score", "time"):
             raise InputError(f"order must be 'score' or 'time', found {order!r:.100}")
         question = Question(
@@ -199,25 +210,23 @@ class MemoryPipeline:
             order == "time",
             explain,
         )
-        timeout = engine.config.retrieval.timeout_s if timeout is None else checked_seconds("timeout", timeout)
+        timeout = settings.timeout_s if timeout is None else checked_seconds("timeout", timeout)
         deadline = time.monotonic() + timeout
-        self._wait_restored(engine, timeout)
-        scope = self._scope(engine, user_id, assistant_id)
-        if scope is None:
-            return Retrieved([], [], degraded=False)
-        return engine.retrieval.retrieve(scope, question, max(0.0, deadline - time.monotonic()))
+        with self._restored_scope(user_id, assistant_id, timeout) as (memory, scope):
+            if scope is None:
+                return Retrieved([], [], degraded=False)
+            return memory.retrieval.retrieve(scope, question, max(0.0, deadline - time.monotonic()))
 
     def get(self, page_id: str) -> Page | None:
         """Return the page with this id, or None where there is none, or none any more."""
-        engine = self._open_engine()
-        seq = engine.state.ids.resolve(checked_id("page_id", page_id))
-        if seq is None or seq >= engine.intake.next_seq:
-            return None
-        with engine.coordinator.lock:
-            engine.coordinator.absorb()
-            if not engine.state.pages.is_kept(seq):
-                return None
-        return engine.browsing.pages([seq])[0]
+        with self._reading() as memory:
+            seq = memory.state.ids.resolve(checked_id("page_id", page_id))
+            with memory.gate.lock:
+                memory.gate.absorb()
+                pages = memory.state.pages
+                if seq is None or seq >= len(pages) or not pages.is_kept(seq):
+                    return None
+            return memory.browsing.pages([seq])[0]
 
     def pages(
         self,
@@ -235,30 +244,30 @@ class MemoryPipeline:
             offset: how many pages to pass over, at least 0.
             limit: how many to return at the most, at least 1.
         """
-        engine = self._open_engine()
         offset, limit = checked_count("offset", offset, 0), checked_count("limit", limit)
-        with engine.coordinator.lock:
-            engine.coordinator.absorb()
-            if user_id is None:
-                seqs = engine.state.pages.slice(offset, limit)
-            else:
-                scope = self._scope(engine, user_id, assistant_id)
-                mine = engine.state.pages.seqs_of(scope.number).tolist() if scope is not None else []
-                seqs = mine[offset : offset + limit]
-        return engine.browsing.pages(seqs)
+        with self._reading() as memory:
+            with memory.gate.lock:
+                memory.gate.absorb()
+                if user_id is None:
+                    seqs = memory.state.pages.slice(offset, limit)
+                else:
+                    scope = self._scope(memory, user_id, assistant_id)
+                    mine = memory.state.pages.seqs_of(scope.number).tolist() if scope is not None else []
+                    seqs = mine[offset : offset + limit]
+            return memory.browsing.pages(seqs)
 
     def sessions(
         self, user_id: str, *, assistant_id: str = DEFAULT_ASSISTANT, offset: int = 0, limit: int = 100
     ) -> list[Session]:
         """Return the topics of mid-term memory, hottest first; ``offset`` and ``limit`` as in ``pages``."""
-        engine, scope = self._restored_scope(user_id, assistant_id)
         offset, limit = checked_count("offset", offset, 0), checked_count("limit", limit)
-        return [] if scope is None else engine.browsing.sessions(scope, offset, limit)
+        with self._restored_scope(user_id, assistant_id) as (memory, scope):
+            return [] if scope is None else memory.browsing.sessions(scope, offset, limit)
 
     def profile(self, user_id: str, *, assistant_id: str = DEFAULT_ASSISTANT) -> Profile:
         """Return what is known of the user as a person; its text is empty while nothing is."""
-        engine, scope = self._restored_scope(user_id, assistant_id)
-        return Profile("", "") if scope is None else engine.browsing.profile(scope)
+        with self._restored_scope(user_id, assistant_id) as (memory, scope):
+            return Profile("", "") if scope is None else memory.browsing.profile(scope)
 
     def knowledge(
         self,
@@ -270,13 +279,11 @@ class MemoryPipeline:
         limit: int = 100,
     ) -> list[Knowledge]:
         """Return facts, the newest last: about the user, or what the assistant said of itself to this user."""
-        engine, scope = self._restored_scope(user_id, assistant_id)
         if about not in ("user", "assistant"):
             raise InputError(f"about must be 'user' or 'assistant', found {about!r:.100}")
         offset, limit = checked_count("offset", offset, 0), checked_count("limit", limit)
-        if scope is None:
-            return []
-        return engine.browsing.knowledge(scope, offset, limit, of_user=about == "user")
+        with self._restored_scope(user_id, assistant_id) as (memory, scope):
+            return [] if scope is None else memory.browsing.knowledge(scope, offset, limit, of_user=about == "user")
 
     def forget(
         self,
@@ -299,12 +306,12 @@ class MemoryPipeline:
             page_id: this page alone; nothing else is named then.
 
         Raises:
-            InputError: neither or too much is named.
+            InputError: neither or too much is named, or the store was opened read-only.
             StoreFullError: there is no room to note it; nothing was forgotten.
             DeadlineError: the store is still being read.
             ClosedError: the pipeline is closed.
         """
-        engine = self._open_engine()
+        engine = self._owner("forget")
         self._wait_restored(engine, engine.config.retrieval.timeout_s)
         if page_id is not None:
             if any(given is not None for given in (user_id, assistant_id, session_id)):
@@ -330,26 +337,42 @@ class MemoryPipeline:
         Raises:
             DeadlineError: it is not done yet.
             StoreError: the disk failed; the segments stay as they were.
-            InputError: the pipeline was opened with ``workers=False``.
+            InputError: the pipeline was opened with ``workers=False``, or read-only.
         """
-        engine = self._open_engine()
+        engine = self._owner("compact")
         if engine.supervisor is None:
             raise InputError("compact: the pipeline was opened with workers=False, so nobody works; open it without")
         return engine.compact(timeout)
 
     def users(self) -> list[str]:
         """Return the ids of all users who have pages, in the order of their first ones."""
-        engine = self._open_engine()
-        with engine.coordinator.lock:
-            engine.coordinator.absorb()
-            pages = engine.state.pages
-            present = [scope for scope in engine.state.scopes if pages.count_of(scope.number)]
+        with self._reading() as memory, memory.gate.lock:
+            memory.gate.absorb()
+            pages = memory.state.pages
+            present = [scope for scope in memory.state.scopes if pages.count_of(scope.number)]
             present.sort(key=lambda scope: int(pages.seqs_of(scope.number)[0]))  # forgetting may have changed it
             return list(dict.fromkeys(scope.user_id for scope in present))
 
     def sources(self) -> dict[bytes, int]:
         """Return for every file that pages were read from its digest and how many of its records are accepted."""
-        return self._open_engine().intake.sources()
+        with self._reading() as memory:
+            return memory.sources()
+
+    def refresh(self) -> None:
+        """Take in what the owner has written since the store was opened read-only, or refreshed last.
+
+        Calls that run meanwhile end with what was there when they began, or with what is new.
+
+        Raises:
+            InputError: the store was not opened read-only: its owner always has everything.
+            DeadlineError: calls that began before the last refresh still run; nothing was changed.
+            StoreError: the store can't be read; what was there before is still there.
+            ClosedError: the pipeline is closed.
+        """
+        engine = self._open_engine()
+        if isinstance(engine, Engine):
+            raise InputError(f"refresh: {self!r} owns the store and always has everything; leave it out")
+        engine.refresh()
 
     def flush(self, *, durable: bool = True, timeout: float | None = None) -> None:
         """Have everything accepted so far written to segments.
@@ -362,7 +385,7 @@ class MemoryPipeline:
         Raises:
             DeadlineError: it is not written in time (is the disk full? see ``stats()``); pages are safe in the journal.
         """
-        engine = self._open_engine()
+        engine = self._owner("flush")
         if durable:
             engine.intake.sync()
         if engine.supervisor is None:
@@ -386,7 +409,7 @@ class MemoryPipeline:
             WorkerError: the work can't be done: the model is missing, or a worker dies again and again.
             ModelMismatchError: the model found is not the one that the store's vectors come from.
         """
-        engine = self._open_engine()
+        engine = self._owner("wait_idle")
         if engine.supervisor is None:
             raise InputError("wait_idle: the pipeline was opened with workers=False, so nobody works; open it without")
         if not engine.coordinator.wait_idle(timeout):
@@ -395,8 +418,12 @@ class MemoryPipeline:
             self._raise_unfinished(engine, f"wait_idle: there is still work after {timeout} s")
 
     def stats(self) -> Stats:
-        """Return a snapshot of the pipeline."""
-        return snapshot(self._open_engine())
+        """Return a snapshot of the pipeline; a reader's tells nothing of the owner's work."""
+        engine = self._open_engine()
+        if isinstance(engine, Engine):
+            return snapshot(engine)
+        with engine.reading() as view:
+            return reader_snapshot(engine, view)
 
     def verify(self) -> VerifyReport:
         """Check every structure of the store on disk; read-only, beside running work."""
@@ -410,7 +437,7 @@ class MemoryPipeline:
             if not self._closed:
                 self._closed = True
                 atexit.unregister(self.close)
-                self._engine.close()
+                self._opened.close()
 
     def __enter__(self) -> MemoryPipeline:
         return self
@@ -421,22 +448,51 @@ class MemoryPipeline:
         self.close()
 
     def __repr__(self) -> str:
-        return f"MemoryPipeline({str(Path(self._engine.store.folder.root))!r}{', closed' if self._closed else ''})"
+        marks = [", read-only"] * isinstance(self._opened, ReaderEngine) + [", closed"] * self._closed
+        return f"MemoryPipeline({str(Path(self._opened.store.folder.root))!r}{''.join(marks)})"
 
-    def _open_engine(self) -> Engine:
+    @property
+    def _engine(self) -> Engine:
+        return self._owner("this")
+
+    def _owner(self, what: str) -> Engine:
+        """Return the engine of a store that this process owns."""
+        engine = self._open_engine()
+        if isinstance(engine, ReaderEngine):
+            raise InputError(
+                f"{what}: {self!r} was opened read-only; do it in the process that owns the store, or open it without "
+                "read_only where none does"
+            )
+        return engine
+
+    def _open_engine(self) -> Engine | ReaderEngine:
         if self._closed:
             raise ClosedError(f"{self!r} was used after close(); open the store again")
         if os.getpid() != self._pid:
             raise ClosedError(f"{self!r} belongs to process {self._pid}; a forked child must not use it")
-        return self._engine
+        return self._opened
 
-    def _scope(self, engine: Engine, user_id: str, assistant_id: str) -> Scope | None:
-        return engine.state.find(checked_id("user_id", user_id), checked_id("assistant_id", assistant_id))
-
-    def _restored_scope(self, user_id: str, assistant_id: str) -> tuple[Engine, Scope | None]:
+    @contextmanager
+    def _reading(self) -> Iterator[Engine | View]:
+        """Hold what is read for one call: all of it belongs together."""
         engine = self._open_engine()
-        self._wait_restored(engine, engine.config.retrieval.timeout_s)
-        return engine, self._scope(engine, user_id, assistant_id)
+        if isinstance(engine, Engine):
+            yield engine
+        else:
+            with engine.reading() as view:
+                yield view
+
+    def _scope(self, memory: Engine | View, user_id: str, assistant_id: str) -> Scope | None:
+        return memory.state.find(checked_id("user_id", user_id), checked_id("assistant_id", assistant_id))
+
+    @contextmanager
+    def _restored_scope(
+        self, user_id: str, assistant_id: str, timeout: float | None = None
+    ) -> Iterator[tuple[Engine | View, Scope | None]]:
+        with self._reading() as memory:
+            if isinstance(memory, Engine):  # a reader has read everything before anybody can call
+                self._wait_restored(memory, memory.config.retrieval.timeout_s if timeout is None else timeout)
+            yield memory, self._scope(memory, user_id, assistant_id)
 
     def _wait_restored(self, engine: Engine, timeout: float) -> None:
         if not engine.restored.wait(timeout):

@@ -19,10 +19,11 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from mos_pipeline.errors import ClosedError, InputError, StoreFullError
 from mos_pipeline.runtime.shared_memory import SHM_FOLDER, attach
+from mos_pipeline.runtime.slabs import row_bytes, vectors_of
 from mos_pipeline.runtime.vector_pool import VectorPool
 
 D = 16
-SLAB = 64 * D * 2  # 64 rows
+SLAB = 64 * row_bytes(D)  # 64 rows
 
 
 def vectors(n: int, seed: int = 0, width: int = D) -> npt.NDArray[np.float16]:
@@ -92,7 +93,7 @@ def test_another_process_writes_by_address(pool: VectorPool) -> None:
     made = vectors(100)
     for row, vector in zip(rows.tolist(), made, strict=True):
         name, inner = pool.address(row)
-        attach(name).view(np.float16).reshape(-1, D)[inner] = vector
+        vectors_of(attach(name), D)[inner] = vector
     assert len({pool.address(row) for row in rows.tolist()}) == 100
     assert np.array_equal(pool.read(rows), made)
     assert np.array_equal(pool.read(rows[::-7]), made[::-7])
@@ -195,7 +196,7 @@ def no_room(fd: int, offset: int, size: int) -> None:
 def test_small_shared_memory_is_an_error_without_a_folder(monkeypatch: pytest.MonkeyPatch, pool: VectorPool) -> None:
     rows = fill(pool, 1, list(range(60)))
     monkeypatch.setattr(os, "posix_fallocate", no_room)
-    with pytest.raises(StoreFullError, match=r"/dev/shm: no room for a block of 2048 bytes"):
+    with pytest.raises(StoreFullError, match=r"/dev/shm: no room for a block of 2560 bytes"):
         pool.allocate(2, 60)
     assert pool.usage.used == 60
     assert found(pool, 2) == []

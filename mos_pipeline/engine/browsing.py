@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 
-from mos_pipeline.engine.coordinator import Coordinator
+from mos_pipeline.engine.reading import Gate
 from mos_pipeline.memory.long_term import Fact
 from mos_pipeline.memory.sessions import Session as SessionState
 from mos_pipeline.memory.state import MemoryState, Scope
@@ -18,9 +18,9 @@ __all__ = ["Browsing"]
 class Browsing:
     """Turns numbers into what callers see."""
 
-    def __init__(self, state: MemoryState, coordinator: Coordinator, reader: PageReader) -> None:
+    def __init__(self, state: MemoryState, gate: Gate, reader: PageReader) -> None:
         self._state = state
-        self._coordinator = coordinator
+        self._gate = gate
         self._reader = reader
 
     def pages(self, seqs: Sequence[int]) -> list[Page]:
@@ -41,8 +41,8 @@ class Browsing:
 
     def sessions(self, scope: Scope, offset: int, limit: int) -> list[Session]:
         """Return sessions, hottest first."""
-        with self._coordinator.lock:
-            self._coordinator.settle_accounts()
+        with self._gate.lock:
+            self._gate.settle_accounts()
             now = time.time()
             ranked = [(scope.mid_term.heat_of(one, now), one) for one in scope.mid_term.sessions]
             ranked.sort(key=lambda entry: (-entry[0], entry[1].session_id))
@@ -62,13 +62,13 @@ class Browsing:
 
     def profile(self, scope: Scope) -> Profile:
         """Return the user's profile."""
-        with self._coordinator.lock:
+        with self._gate.lock:
             profile = scope.long_term.profile
             return Profile(profile.text, profile.updated)
 
     def knowledge(self, scope: Scope, offset: int, limit: int, *, of_user: bool) -> list[Knowledge]:
         """Return facts, the oldest first."""
-        with self._coordinator.lock:
+        with self._gate.lock:
             facts = scope.facts(of_user=of_user).facts[offset : offset + limit]
             return [self._fact(fact) for fact in facts]
 
@@ -80,7 +80,7 @@ class Browsing:
         Pages are named where they are those of ``scope``: a shared fact tells nobody of another user's pages.
         """
         hits: dict[str, KnowledgeHit] = {}
-        with self._coordinator.lock:
+        with self._gate.lock:
             for score, tag in found:
                 holder, fact_id = self._state.fact_of(tag)
                 fact = holder.facts(of_user=of_user).get(fact_id)

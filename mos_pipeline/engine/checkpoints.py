@@ -18,7 +18,7 @@ from mos_pipeline.messages import decode, encode, pack_seqs, unpack_seqs
 from mos_pipeline.runtime.vector_pool import VectorPool
 from mos_pipeline.store.codec import pack_vectors, unpack_vectors
 
-__all__ = ["Checkpoint", "decode_checkpoints", "encode_checkpoints", "enter", "take"]
+__all__ = ["Checkpoint", "applied", "decode_checkpoints", "encode_checkpoints", "enter", "take"]
 
 Vectors = npt.NDArray[np.float16]
 
@@ -45,19 +45,22 @@ class Checkpoint(NamedTuple):
     vectors: Vectors
 
 
-def take(
-    state: MemoryState, scope: Scope, under_way: Collection[int], read: Callable[[list[int]], Vectors]
-) -> Checkpoint:
+def applied(state: MemoryState, scope: Scope, under_way: Collection[int]) -> list[int]:
+    """Return the pages of ``scope`` whose batches are applied, ascending; those of ``under_way`` have only begun."""
+    pages = state.pages.seqs_of(scope.number)[: scope.given]
+    batched: list[int] = pages[~np.isin(pages, [*scope.gaps, *under_way])].tolist()
+    return batched
+
+
+def take(state: MemoryState, scope: Scope, batched: list[int], read: Callable[[list[int]], Vectors]) -> Checkpoint:
     """Return the scope's memory as it is now.
 
     Args:
         state: what the scope is part of.
         scope: whose memory.
-        under_way: pages whose batches have begun and are not applied.
+        batched: the pages whose batches are applied, ascending.
         read: returns the vectors of rows.
     """
-    pages = state.pages.seqs_of(scope.number)[: scope.given]
-    batched = pages[~np.isin(pages, [*scope.gaps, *under_way])].tolist()
     rows = [bearer.row for group in _groups(scope) for bearer, _ in group.bearers]
     return Checkpoint(
         scope.user_id,
@@ -66,7 +69,7 @@ def take(
         scope.mid_term.as_plain(),
         state.chains.as_plain(batched),
         scope.long_term.as_plain(),
-        scope.remake,
+        list(scope.remake),
         [row >= 0 for row in rows],
         read([row for row in rows if row >= 0]),
     )

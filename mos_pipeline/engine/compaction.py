@@ -20,14 +20,14 @@ from functools import partial
 
 from mos_pipeline.config import Store
 from mos_pipeline.engine.batches import Batches
-from mos_pipeline.engine.checkpoints import encode_checkpoints, take
+from mos_pipeline.engine.checkpoints import applied, encode_checkpoints, take
 from mos_pipeline.engine.derived import Derived
 from mos_pipeline.engine.desk import Desk
 from mos_pipeline.engine.embedding import Embedding
 from mos_pipeline.engine.forgetting import Forgetting
 from mos_pipeline.engine.intake import Intake
 from mos_pipeline.engine.persistence import WRITER, Persistence
-from mos_pipeline.memory.state import MemoryState
+from mos_pipeline.memory.state import MemoryState, Scope
 from mos_pipeline.messages import Compacted, pack_seqs
 from mos_pipeline.runtime.supervisor import Outcome
 from mos_pipeline.store.codec import NO_PAGE, FrameKind
@@ -155,12 +155,15 @@ class Compaction:
         self._derived.flush()  # what has happened before comes before
         read = self._embedding.pool.read
         scopes = [scope for scope in scopes if self._state.pages.count_of(scope.number)]
-        taken = [take(self._state, scope, self._batches.under_way(scope), read) for scope in scopes]
+        taken = [take(self._state, scope, self._applied(scope), read) for scope in scopes]
         body = encode_checkpoints(taken, self._derived.dimension)
         self._unwritten += 1
         self._persistence.frame(FrameKind.STATE, body, NO_PAGE, self._note_place)
         if self._next_scope >= len(self._state.scopes):
             self._leave_journal()
+
+    def _applied(self, scope: Scope) -> list[int]:
+        return applied(self._state, scope, self._batches.under_way(scope))
 
     def _note_place(self, place: FrameAddress | None) -> None:
         self._unwritten -= 1

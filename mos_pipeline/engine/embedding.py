@@ -5,15 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from mos_pipeline.config import Config
 from mos_pipeline.engine.desk import Desk
-from mos_pipeline.runtime.supervisor import Outcome
+from mos_pipeline.runtime.supervisor import Outcome, Role
 from mos_pipeline.runtime.vector_pool import VectorPool
+from mos_pipeline.stages.embed import EmbedStage
 
-__all__ = ["EMBEDDER", "Embedding", "RowsAnswer"]
+__all__ = ["EMBEDDER", "IDENTITY", "Embedding", "RowsAnswer", "embedder_role"]
 
 EMBEDDER = "embedder"
+IDENTITY = ("model", "dimension", "digest", "backend", "precision")
+CREDIT = 16 << 20
 
 RowsAnswer = Callable[[list[int], Outcome], None]
+
+
+def embedder_role(config: Config) -> Role:
+    """Return what the embedder's process is made of."""
+    return Role(EMBEDDER, EmbedStage, (config.embedding,), credit=CREDIT)
 
 
 class Embedding:

@@ -13,13 +13,14 @@ from typing import Any
 
 from mos_pipeline.config import Config
 from mos_pipeline.engine.aside import Aside
+from mos_pipeline.engine.asking import ask
 from mos_pipeline.engine.batches import LLM, Batches
 from mos_pipeline.engine.browsing import Browsing
 from mos_pipeline.engine.compaction import Compaction
 from mos_pipeline.engine.coordinator import Call, Coordinator
 from mos_pipeline.engine.derived import Derived
 from mos_pipeline.engine.desk import Desk
-from mos_pipeline.engine.embedding import EMBEDDER, Embedding
+from mos_pipeline.engine.embedding import EMBEDDER, IDENTITY, Embedding, embedder_role
 from mos_pipeline.engine.forgetting import Forgetting
 from mos_pipeline.engine.indexing import Indexing
 from mos_pipeline.engine.intake import Intake
@@ -38,7 +39,6 @@ from mos_pipeline.runtime.shared_memory import SHM_FOLDER, sweep
 from mos_pipeline.runtime.start import InheritedFd
 from mos_pipeline.runtime.supervisor import Role, Supervisor
 from mos_pipeline.runtime.vector_pool import VectorPool
-from mos_pipeline.stages.embed import EmbedStage
 from mos_pipeline.stages.tasks import TaskStage
 from mos_pipeline.stages.write import WriteStage
 from mos_pipeline.store.reading import PageReader
@@ -48,9 +48,7 @@ __all__ = ["Engine"]
 
 logger = logging.getLogger(__name__)
 
-IDENTITY = ("model", "dimension", "digest", "backend", "precision")
 WRITER_CREDIT = 256 << 20  # everything may be in the writer's hands, so that a stop finds it there
-EMBEDDER_CREDIT = 16 << 20
 LLM_CREDIT = 1 << 20
 
 
@@ -168,15 +166,24 @@ class Engine:
         self.retrieval = Retrieval(
             config.retrieval,
             self.state,
-            self.intake,
+            self.intake.lock,
             self.coordinator,
             self.embedding,
-            self.visits,
+            self.visits.note,
             self.browsing,
-            self.desk,
+            partial(ask, self.desk),
         )
         self.removal = Removal(self.state, self.coordinator, self.intake, self.reader)
         return Restore(store, self.state, self.intake, self.reader, self.persistence)
+
+    @property
+    def gate(self) -> Coordinator:
+        """Whoever keeps the state."""
+        return self.coordinator
+
+    def sources(self) -> dict[bytes, int]:
+        """Return, for every file that pages came from, its digest and how many of its records were accepted."""
+        return self.intake.sources()
 
     def _wake(self) -> None:
         self.inbox.put(None)
@@ -191,7 +198,7 @@ class Engine:
         )
         return [
             Role(WRITER, build_writer, writer_args, credit=WRITER_CREDIT, blames=False, stateful=True),
-            Role(EMBEDDER, EmbedStage, (config.embedding,), credit=EMBEDDER_CREDIT),
+            embedder_role(config),
             Role(LLM, TaskStage, (config.llm, config.long_term), workers=config.llm.processes, credit=LLM_CREDIT),
         ]
 
@@ -221,19 +228,21 @@ class Engine:
     def _derive_all(self, restore: Restore) -> None:
         identity = self.store.manifest.embedding
         pool = None if identity is None else self._new_pool(identity["dimension"])
-        replay = Replay(self.state, self.indexing, self.store.segments, restore.sizes, pool)
-        if replay.run(restore.derived, self.coordinator.breathe):
+        sizes = restore.entry.sizes
+        replay = Replay(self.state, self.indexing, self.store.segments, len(sizes), pool)
+        if replay.run(restore.derived, sizes, self.coordinator.breathe):
             self.intake.add_backlog(replay.backlog)
             for scope in self.state.scopes:
                 self.indexing.page_came(scope)
                 self.processing.resume(scope, replay.without_vector.pop(scope.number, []))
                 self.promotion.remake(scope)
-            self.forgetting.dead += sorted(restore.forgotten)
+            self.forgetting.dead += sorted(restore.entry.forgotten)
             self.compaction.may_begin = True
             self._consider_all()
 
     def _new_pool(self, dimension: int) -> VectorPool:
-        pool = VectorPool(dimension, self.config.embedding.slab_bytes, self.store.folder.root)
+        folder = self.store.folder
+        pool = VectorPool(dimension, self.config.embedding.slab_bytes, folder.root, shown=folder.vectors)
         self.embedding.provide(pool)
         self.derived.dimension = dimension
         return pool

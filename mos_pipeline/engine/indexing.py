@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from mos_pipeline.config import Retrieval
-from mos_pipeline.engine.derived import Derived
 from mos_pipeline.engine.frames import decode_words
 from mos_pipeline.memory.pages import FORGOTTEN
 from mos_pipeline.memory.sittings import Sitting, next_sitting
@@ -18,16 +19,23 @@ from mos_pipeline.messages import PageRecord, decode_record
 from mos_pipeline.store.derived import WordFrame
 from mos_pipeline.store.reading import PageReader
 
-__all__ = ["Indexing"]
+__all__ = ["Indexing", "WordSink"]
+
+
+class WordSink(Protocol):
+    """Takes the words that were found, to be stored."""
+
+    def words(self, seq: int, hashes: npt.NDArray[np.uint32], counts: npt.NDArray[np.uint8], sitting: int) -> None:
+        """Take a page's words, (n,), how often each comes, (n,), and the page's sitting."""
 
 
 class Indexing:
     """Words and sittings of pages: who still has to be indexed. Owned by the coordinator."""
 
-    def __init__(self, state: MemoryState, reader: PageReader, derived: Derived, config: Retrieval) -> None:
+    def __init__(self, state: MemoryState, reader: PageReader, sink: WordSink, config: Retrieval) -> None:
         self._state = state
         self._reader = reader
-        self._derived = derived
+        self._sink = sink
         self._config = config
         self._sittings: dict[int, Sitting] = {}  # of each scope's last indexed page, once it was needed
         self._behind: deque[Scope] = deque()
@@ -58,7 +66,7 @@ class Indexing:
             hashes, counts = analyse_page(page)
             sitting = self._sitting(scope, page)
             scope.words.add(seq, hashes, counts, sitting)
-            self._derived.words(seq, hashes, counts, sitting)
+            self._sink.words(seq, hashes, counts, sitting)
             scope.indexed += 1
         return stop < len(seqs)
 

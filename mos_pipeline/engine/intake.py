@@ -20,10 +20,10 @@ import msgpack
 
 from mos_pipeline.config import Backlog
 from mos_pipeline.engine.group_sync import GroupSync
+from mos_pipeline.engine.register import Register
 from mos_pipeline.errors import BackpressureError, ClosedError, InputError, StoreError
 from mos_pipeline.memory.state import MemoryState, Scope
 from mos_pipeline.messages import PageRecord, encode_tombstone, has_compound_key
-from mos_pipeline.store.heads import PageHeads
 from mos_pipeline.store.journal import RECORD_OVERHEAD, Journal
 
 __all__ = ["Accepted", "Intake", "Rouse"]
@@ -72,15 +72,14 @@ class Intake:
         self.lock = threading.Lock()
         self.accepted: deque[Accepted] = deque()
         self.rouse = Rouse.ANY_PAGE  # set to less than NEVER under the lock, where no accepted page waits
+        self.register = Register(state.ids)
         self._state = state
         self._config = backlog
         self._new_journal = new_journal
         self._discard = discard
         self._wake = wake
         self._power = power
-        self._next_seq = 0
         self._closed = False
-        self._sources: dict[bytes, int] = {}
         self._backlog_bytes = 0
         self._room = threading.Condition()
         self._packer = msgpack.Packer(use_bin_type=True, unicode_errors="surrogatepass")
@@ -94,7 +93,7 @@ class Intake:
     @property
     def next_seq(self) -> int:
         """How many pages have been accepted in the store's life."""
-        return self._next_seq
+        return self.register.next_seq
 
     @property
     def backlog_bytes(self) -> int:
@@ -134,16 +133,13 @@ class Intake:
     def _accept(self, record: PageRecord) -> tuple[int, bool]:
         """Enter ``record``; return its number, and whether the coordinator has to be woken."""
         body = self._pack(record)
-        seq = self._next_seq
+        seq = self.register.next_seq
         journal, offset = self._append(seq, body)
-        self._next_seq = seq + 1
         scope = self._state.scope(record.user_id, record.assistant_id)
         self.accepted.append(Accepted(scope, journal, offset, len(body)))
         self._backlog_bytes += len(body)
         full = scope.ring.append(seq) is not None
-        self._state.ids.register(record.page_id, seq)
-        if record.source is not None:
-            self._sources[record.source.digest] = record.source.ordinal + 1
+        self.register.enter(record.page_id, record.source)  # last: a page that its id names can be absorbed
         needed = full >= self.rouse or (journal.end > self._spare_mark and self._spare is None)
         if needed:
             self.rouse, self._spare_mark = Rouse.NEVER, journal.size
@@ -161,10 +157,9 @@ class Intake:
         with self.lock:
             if self._closed:
                 raise ClosedError("nothing was forgotten: the pipeline is closed; open the store again")
-            seq = self._next_seq
+            seq = self.register.next_seq
             journal, offset = self._append(seq, body)
-            self._next_seq = seq + 1
-            self._state.ids.lose(seq)
+            self.register.skip()
             self.accepted.append(Accepted(None, journal, offset, len(body), tuple(seqs)))
             for forgotten in seqs:
                 self._state.ids.forget(forgotten, page_ids.get(forgotten))
@@ -181,42 +176,12 @@ class Intake:
             left, self._journal = self._journal, None
             if left is not None:
                 self._left.append(left)
-            return self._next_seq, left
-
-    def restore(self, heads: PageHeads, pages: int, is_gone: Callable[[int], bool]) -> None:
-        """Enter the next ``pages`` pages, accepted before the store was closed; their rings are not filled by this.
-
-        ``is_gone(seq)`` tells whether a page was forgotten, so that its id may be that of a later one.
-        """
-        first, last = self._next_seq, self._next_seq + pages - 1
-        for place, page_id in heads.page_ids:
-            holder = self._state.ids.resolve(page_id)
-            if holder is not None and is_gone(holder):
-                self._state.ids.release(page_id)
-            self._register(page_id, first + place)
-        if not heads.page_ids or heads.page_ids[-1][0] < pages - 1:
-            self._state.ids.register(None, last)
-        self._next_seq = last + 1
-        for digest, ordinal in heads.sources.items():
-            self._sources[digest] = max(self._sources.get(digest, 0), ordinal + 1)
-
-    def _register(self, page_id: str, seq: int) -> None:
-        try:
-            self._state.ids.register(page_id, seq)
-        except InputError as error:
-            # An earlier page with this id was damaged when this one was accepted, and was mended since.
-            logger.warning("two pages have one id, which stands for the earlier from now on: %s", error)
-            self._state.ids.register(None, seq)
+            return self.register.next_seq, left
 
     def sources(self) -> dict[bytes, int]:
         """Return, for every file that pages came from, its digest and the ordinal of the next record to accept."""
         with self.lock:
-            return dict(self._sources)
-
-    def skip(self) -> None:
-        """Leave the next sequence number empty: its page can't be read any more."""
-        self._state.ids.lose(self._next_seq)
-        self._next_seq += 1
+            return self.register.sources()
 
     def add_backlog(self, size: int) -> None:
         """Count ``size`` bytes of restored pages that have no vector."""
@@ -248,7 +213,7 @@ class Intake:
         Raises:
             StoreError: the disk failed.
         """
-        self._synced.wait_for(self._next_seq - 1)
+        self._synced.wait_for(self.register.next_seq - 1)
 
     def close(self) -> list[Journal]:
         """Accept nothing more, and return the journals that are open; they can still be read."""
@@ -265,7 +230,7 @@ class Intake:
     def _flush(self) -> int:
         """Flush every journal that may hold pages not flushed yet; return the last page for which that is true."""
         with self.lock:
-            newest, left, journal = self._next_seq - 1, list(self._left), self._journal
+            newest, left, journal = self.register.next_seq - 1, list(self._left), self._journal
         for each in (*left, journal):
             if each is not None:
                 _sync(each)

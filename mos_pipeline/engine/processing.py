@@ -180,7 +180,7 @@ class Processing:
         pool.release([row for row, wanted in zip(rows, kept, strict=True) if not wanted])
         numbers = np.array(seqs, np.int64)[kept]
         rows = [row for row, wanted in zip(rows, kept, strict=True) if wanted]
-        pool.commit(rows, numbers)
+        pool.commit(rows, numbers, shown=True)
         for seq, row in zip(numbers.tolist(), rows, strict=True):
             self._state.pages.set_row(seq, row)
         self._derived.vectors(numbers, pool.read(rows))

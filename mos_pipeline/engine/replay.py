@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from mos_pipeline.engine.checkpoints import decode_checkpoints
 from mos_pipeline.engine.events import decode_batches, decode_events
@@ -31,6 +32,7 @@ class Replay:
     """Enters derived frames into memory. Owned by the coordinator.
 
     Attributes:
+        retelling: what enters the events; None without a pool.
         without_vector: by scope number, pages whose batch was applied and whose vectors were lost with a damaged frame.
         backlog: bytes of pages that have no vector, and should.
     """
@@ -40,26 +42,39 @@ class Replay:
         state: MemoryState,
         indexing: Indexing,
         segments: SegmentReader,
-        sizes: Sequence[int],
+        pages: int,
         pool: VectorPool | None,
     ) -> None:
-        """Enter what belongs to the pages that ``sizes`` counts; without a ``pool``, no vectors and no events."""
+        """Enter what belongs to the first ``pages`` pages; without a ``pool``, no vectors and no events."""
         self._state = state
         self._indexing = indexing
         self._segments = segments
-        self._sizes = np.array(sizes, np.int64)
+        self._pages = pages
         self._pool = pool
-        self._retelling = Retelling(state, len(sizes), pool) if pool is not None else None
+        self.retelling = Retelling(state, pages, pool) if pool is not None else None
         self._words = list[bytes]()
         self._vectors = list[VectorFrame]()
         self.without_vector: dict[int, list[int]] = {}
         self.backlog = 0
 
-    def run(self, frames: Sequence[FrameAddress], pause: Callable[[], bool]) -> bool:
-        """Enter ``frames``, in the order of their writing.
+    def run(self, frames: Sequence[FrameAddress], sizes: Sequence[int], pause: Callable[[], bool]) -> bool:
+        """Enter all ``frames`` of a store, and find out where its work goes on; ``sizes`` are its pages' bytes.
 
         ``pause()`` is called after each; where it returns False, the rest is given up and False returned.
         """
+        if not self.enter(frames, pause):
+            return False
+        if self.retelling is not None:
+            self.retelling.forget_the_rest()
+        bytes_of = np.array(sizes, np.int64)
+        for scope in self._state.scopes:
+            self._set_cursors(scope, bytes_of)
+            if not pause():
+                return False
+        return True
+
+    def enter(self, frames: Iterable[FrameAddress], pause: Callable[[], bool]) -> bool:
+        """Enter ``frames``, in the order of their writing; ``pause`` and what is returned are as in ``run``."""
         for address in frames:
             try:
                 self._take(*self._segments.read_frame(address))
@@ -69,13 +84,13 @@ class Replay:
                 return False
         self._enter_words()
         self._enter_vectors()
-        if self._retelling is not None:
-            self._retelling.forget_the_rest()
-        for scope in self._state.scopes:
-            self._set_cursors(scope)
-            if not pause():
-                return False
         return True
+
+    def grow(self, pages: int) -> None:
+        """Enter what belongs to the first ``pages`` pages from now on."""
+        self._pages = pages
+        if self.retelling is not None:
+            self.retelling.grow(pages)
 
     def _take(self, kind: FrameKind, body: bytes) -> None:
         match kind:
@@ -89,15 +104,15 @@ class Replay:
                 self._vectors.append(decode_vectors(body))
                 if len(self._vectors) >= VECTORS_AT_ONCE:
                     self._enter_vectors()
-            case FrameKind.BATCH if self._retelling is not None:
-                self._retelling.events(decode_batches(body))
-            case FrameKind.EVENTS if self._retelling is not None:
-                self._retelling.events(decode_events(body))
-            case FrameKind.STATE if self._retelling is not None:
-                self._retelling.checkpoints(decode_checkpoints(body))
+            case FrameKind.BATCH if self.retelling is not None:
+                self.retelling.events(decode_batches(body))
+            case FrameKind.EVENTS if self.retelling is not None:
+                self.retelling.events(decode_events(body))
+            case FrameKind.STATE if self.retelling is not None:
+                self.retelling.checkpoints(decode_checkpoints(body))
 
     def _kept(self, seq: int) -> bool:
-        return 0 <= seq < len(self._sizes) and self._state.pages.is_kept(seq)
+        return 0 <= seq < self._pages and self._state.pages.is_kept(seq)
 
     def _set_aside(self, seq: int, reason: str) -> None:
         if self._kept(seq):
@@ -122,18 +137,18 @@ class Replay:
             mine = np.flatnonzero(numbers == number)
             rows = self._pool.allocate(self._state.scopes[number].page_rows, len(mine))
             self._pool.write(rows, vectors[mine])
-            self._pool.commit(rows, seqs[mine])
+            self._pool.commit(rows, seqs[mine], shown=True)
             for seq, row in zip(seqs[mine].tolist(), rows.tolist(), strict=True):
                 self._state.pages.set_row(seq, row)
 
-    def _set_cursors(self, scope: Scope) -> None:
+    def _set_cursors(self, scope: Scope, sizes: npt.NDArray[np.int64]) -> None:
         """Set where the scope's batches go on, and note what lies before that and lost its batch or its vector."""
         seqs = self._state.pages.seqs_of(scope.number)
-        seqs = seqs[seqs < len(self._sizes)]
-        done = np.zeros(len(seqs), bool) if self._retelling is None else self._retelling.batched[seqs]
+        seqs = seqs[seqs < self._pages]
+        done = np.zeros(len(seqs), bool) if self.retelling is None else self.retelling.batched[seqs]
         scope.given = int(np.flatnonzero(done)[-1]) + 1 if done.any() else 0
         scope.gaps = seqs[: scope.given][~done[: scope.given]].tolist()
         bare = ~self._state.pages.embedded_of(seqs) & ~np.isin(seqs, list(scope.aside))
-        self.backlog += int(self._sizes[seqs[bare]].sum())
+        self.backlog += int(sizes[seqs[bare]].sum())
         if lost := seqs[bare & done].tolist():
             self.without_vector[scope.number] = lost

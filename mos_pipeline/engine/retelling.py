@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from mos_pipeline.engine.checkpoints import Checkpoint, enter
+from mos_pipeline.engine.checkpoints import Checkpoint, decode_checkpoints, encode_checkpoints, enter, take
 from mos_pipeline.engine.events import BatchDone, Event, Forgotten, Promoted, Visited
 from mos_pipeline.engine.promotion import enter_promotion
 from mos_pipeline.memory.outcomes import BatchOutcome, Placed
@@ -33,6 +33,20 @@ class Retelling:
         self._pool = pool
         self.batched = np.zeros(pages, bool)
         self._untold: dict[int, int] = {}  # forgotten pages that memory may still tell of, and their scopes' numbers
+        self._ahead: list[tuple[bytes, dict[int, int]]] = []  # a scope's memory before ``forget_ahead``, and its untold
+
+    @property
+    def tells_of_forgotten(self) -> bool:
+        """Whether memory may tell of a page that was forgotten."""
+        return bool(self._untold)
+
+    def grow(self, pages: int) -> None:
+        """Enter what belongs to the first ``pages`` pages from now on."""
+        self.batched = np.concatenate([self.batched, np.zeros(pages - len(self.batched), bool)])
+
+    def forgotten(self, scope: Scope, seqs: Iterable[int]) -> None:
+        """Note that pages are forgotten, of which memory may tell until the event that takes them out is told."""
+        self._untold |= dict.fromkeys(seqs, scope.number)
 
     def events(self, events: Iterable[Event]) -> None:
         """Enter events, in their order."""
@@ -72,6 +86,29 @@ class Retelling:
             by_scope.setdefault(number, []).append(seq)
         for number, seqs in by_scope.items():
             self._forget(self._state.scopes[number], seqs)
+
+    def forget_ahead(self) -> None:
+        """Forget what is forgotten already, though what happened before that may still have to be told.
+
+        ``take_back`` must come before anything more is told.
+        """
+        for number in sorted(set(self._untold.values())):
+            untold = {seq: other for seq, other in self._untold.items() if other == number}
+            self._ahead.append((self._checkpoint(self._state.scopes[number], untold), untold))
+        self.forget_the_rest()
+
+    def _checkpoint(self, scope: Scope, untold: Iterable[int]) -> bytes:
+        """Return the scope's memory in bytes: plain lists may be shared with what changes."""
+        mine = np.union1d(self._state.pages.seqs_of(scope.number), np.fromiter(untold, np.int64))
+        taken = take(self._state, scope, mine[self.batched[mine]].tolist(), self._pool.read)
+        return encode_checkpoints([taken], taken.vectors.shape[1])
+
+    def take_back(self) -> None:
+        """Put memory back as it was before ``forget_ahead``."""
+        ahead, self._ahead = self._ahead, []
+        for checkpoint, untold in ahead:
+            self.checkpoints(decode_checkpoints(checkpoint))
+            self._untold |= untold
 
     def _batch(self, scope: Scope, done: BatchDone) -> list[tuple[int, npt.NDArray[np.float16]]]:
         """Enter a batch; return the ids of the sessions it founded, with their summaries' vectors."""

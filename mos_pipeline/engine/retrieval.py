@@ -16,12 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mos_pipeline.config import Retrieval as RetrievalConfig
+from mos_pipeline.engine.asking import Ask
 from mos_pipeline.engine.browsing import Browsing
-from mos_pipeline.engine.coordinator import Coordinator
-from mos_pipeline.engine.desk import Desk
-from mos_pipeline.engine.embedding import EMBEDDER, Embedding
-from mos_pipeline.engine.intake import Intake
-from mos_pipeline.engine.visits import Visits
+from mos_pipeline.engine.reading import Gate, NoteVisits, Vectors
 from mos_pipeline.memory.bm25 import Shape
 from mos_pipeline.memory.ranking import Dense, Ranked, Weights, join, two_level
 from mos_pipeline.memory.selection import Budget, Filter
@@ -29,7 +26,6 @@ from mos_pipeline.memory.state import MemoryState, Scope
 from mos_pipeline.memory.word_index import WordScores
 from mos_pipeline.memory.words import UNIT, query_terms
 from mos_pipeline.messages import Hit, KnowledgeHit, Parts, Retrieved
-from mos_pipeline.runtime.supervisor import Outcome
 
 __all__ = ["Question", "Retrieval"]
 
@@ -58,26 +54,6 @@ class Question(NamedTuple):
     explain: bool = False
 
 
-class _QueryVector:
-    """A query's vector on its way from the embedder."""
-
-    def __init__(self, desk: Desk, query: str) -> None:
-        self._came = threading.Event()
-        self._vector: Vector | None = None
-        self._desk = desk
-        self._unit_id = desk.submit(EMBEDDER, "query", [query], self._take, urgent=True, direct=True)
-
-    def _take(self, outcome: Outcome) -> None:
-        if outcome.fate == "done":
-            self._vector = np.frombuffer(outcome.result, np.float16)
-        self._came.set()
-
-    def wait(self, deadline: float) -> Vector | None:
-        if not self._came.wait(max(0.0, deadline - time.monotonic())):
-            self._desk.withdraw(EMBEDDER, self._unit_id)  # or a model that loads slowly would begin with old questions
-        return self._vector
-
-
 class Retrieval:
     """Answers queries about one scope at a time."""
 
@@ -85,36 +61,37 @@ class Retrieval:
         self,
         config: RetrievalConfig,
         state: MemoryState,
-        intake: Intake,
-        coordinator: Coordinator,
-        embedding: Embedding,
-        visits: Visits,
+        ring_lock: threading.Lock,
+        gate: Gate,
+        vectors: Vectors,
+        note_visits: NoteVisits,
         browsing: Browsing,
-        desk: Desk,
+        ask: Ask,
     ) -> None:
+        """Search ``state``; ``ring_lock`` is held by whoever changes its rings."""
         self._config = config
         self._state = state
-        self._intake = intake
-        self._coordinator = coordinator
-        self._embedding = embedding
-        self._visits = visits
+        self._ring_lock = ring_lock
+        self._gate = gate
+        self._vectors = vectors
+        self._note_visits = note_visits
         self._browsing = browsing
-        self._desk = desk
+        self._ask = ask
         self._shape = Shape(UNIT * config.bm25_k1, config.bm25_b, UNIT * config.window_words)
         self._weights = Weights(config.dense_weight, config.words_weight, config.window_weight, config.sitting_weight)
 
     def retrieve(self, scope: Scope, question: Question, timeout_s: float) -> Retrieved:
         """Return what ``scope`` has to tell about a question, and its latest pages."""
         deadline = time.monotonic() + timeout_s
-        with self._intake.lock:
+        with self._ring_lock:
             latest = scope.ring.latest()  # before catching up: what is read below must be known by then
-        asked = _QueryVector(self._desk, question.query) if self._desk.supervisor is not None else None
-        with self._coordinator.lock:  # while the embedder is at it
-            self._coordinator.catch_up(scope)
+        asked = self._ask(question.query)
+        with self._gate.lock:  # while the embedder is at it
+            self._gate.catch_up(scope)
             words = scope.words.view(self._shape)
         found = words.search(query_terms(question.query))
         vector = asked.wait(deadline) if asked is not None else None
-        if not self._embedding.ready:  # not started, or a model other than the store's: never compare the two
+        if not self._vectors.ready:  # not started, or a model other than the store's: never compare the two
             vector = None
         hits = self._hits(scope, question, self._ranking(scope, vector, found))
         return Retrieved(
@@ -131,15 +108,15 @@ class Retrieval:
         """Return what gives the best pages, as many as it is asked for."""
         if vector is None:
             return lambda k: join(words, Dense.none(), self._weights, k=k)
-        dense = Dense(*self._embedding.pool.scores(scope.page_rows, vector))
+        dense = Dense(*self._vectors.pool.scores(scope.page_rows, vector))
         if self._config.method == "two-level":
-            sessions, relevance = self._embedding.pool.scores(scope.session_rows, vector)
+            sessions, relevance = self._vectors.pool.scores(scope.session_rows, vector)
             pages = self._pages_of(scope, sessions)
             return lambda k: two_level(pages, relevance, dense, k=k)
         return lambda k: join(words, dense, self._weights, k=k)
 
     def _pages_of(self, scope: Scope, session_ids: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
-        with self._coordinator.lock:
+        with self._gate.lock:
             sessions = [scope.mid_term.get(session_id) for session_id in session_ids.tolist()]
             return [np.array(session.seqs if session is not None else (), np.int64) for session in sessions]
 
@@ -158,12 +135,12 @@ class Retrieval:
                 break
         if question.in_time_order:
             chosen.sort(key=itemgetter(0))
-        self._visits.note(scope, {hit.session_id for _, hit in chosen if hit.session_id is not None})
+        self._note_visits(scope, {hit.session_id for _, hit in chosen if hit.session_id is not None})
         return [hit for _, hit in chosen]
 
     def _read(self, scope: Scope, question: Question, ranked: list[Ranked]) -> list[tuple[int, Hit]]:
         """Return pages with all that is told of them; those forgotten since they were ranked are left out."""
-        with self._coordinator.lock:
+        with self._gate.lock:
             kept = [one for one in ranked if self._state.pages.is_kept(one.doc)]
             told = [(self._state.chains.overview(one.doc), scope.mid_term.session_of(one.doc)) for one in kept]
         pages = self._browsing.pages([one.doc for one in kept])
@@ -175,7 +152,7 @@ class Retrieval:
     def _knowledge(self, scope: Scope, vector: Vector | None, *, of_user: bool) -> list[KnowledgeHit]:
         if vector is None:
             return []
-        tags, cosines = self._embedding.pool.scores(scope.fact_rows(of_user=of_user), vector)
+        tags, cosines = self._vectors.pool.scores(scope.fact_rows(of_user=of_user), vector)
         order = np.argsort(-cosines, kind="stable")
         near = [(float(cosines[at]), int(tags[at])) for at in order if cosines[at] >= self._config.knowledge_cosine]
         return self._browsing.knowledge_hits(scope, near, of_user=of_user, limit=self._config.knowledge_k)

@@ -2,49 +2,107 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 from mos_pipeline.engine.batches import LLM
+from mos_pipeline.engine.browsing import Browsing
 from mos_pipeline.engine.embedding import EMBEDDER
 from mos_pipeline.engine.engine import Engine
+from mos_pipeline.engine.page_vectors import PageVectors
 from mos_pipeline.engine.persistence import WRITER
+from mos_pipeline.engine.questions import Questions
+from mos_pipeline.engine.reader import ReaderEngine
+from mos_pipeline.engine.view import View
+from mos_pipeline.memory.state import MemoryState
 from mos_pipeline.metrics import Stats, WorkerStats
+from mos_pipeline.runtime.supervisor import PoolState
+from mos_pipeline.runtime.vector_pool import PoolUsage
+from mos_pipeline.store.folder import Damage
 
-__all__ = ["snapshot"]
+__all__ = ["reader_snapshot", "snapshot"]
 
 
 def snapshot(engine: Engine) -> Stats:
     """Return the engine's figures at this moment."""
     with engine.coordinator.lock:
         engine.coordinator.absorb()
-        state, scopes = engine.state, list(engine.state.scopes)
         usage = engine.embedding.pool.usage if engine.embedding.has_pool else None
-        aside = {seq: reason for scope in scopes for seq, reason in scope.aside.items()}
-        pages = engine.browsing.pages(list(aside))
         return Stats(
             path=str(engine.store.folder.root),
-            pages=state.pages.kept,
-            users=len({scope.user_id for scope in scopes if state.pages.count_of(scope.number)}),
-            sessions=sum(len(scope.mid_term) for scope in scopes),
-            facts=sum(len(scope.facts(of_user=of_user)) for scope in scopes for of_user in (True, False)),
+            **_told(engine.state, engine.browsing),
             forgotten=len(engine.forgetting.dead),
-            backlog_pages=state.pages.kept - state.pages.embedded - sum(state.pages.row(seq) < 0 for seq in aside),
             backlog_bytes=engine.intake.backlog_bytes,
             in_flight_texts=engine.embedding.in_flight,
             unwritten=engine.persistence.outstanding,
             restored=engine.restored.is_set(),
-            vectors=usage.used if usage is not None else 0,
-            vector_bytes=usage.allocated_bytes if usage is not None else 0,
-            set_aside={page.page_id: reason for page, reason in zip(pages, aside.values(), strict=True)},
+            **_vectors(usage),
             model=engine.model,
-            damage=[f"{item.path}, offset {item.offset}: {item.reason}" for item in engine.store.damage],
+            damage=_damage(engine.store.damage),
             workers=_workers(engine),
         )
+
+
+def reader_snapshot(reader: ReaderEngine, view: View) -> Stats:
+    """Return a reader's figures: of what its last look has found; the owner's work is not to be seen from there.
+
+    ``vector_bytes`` are its own memory; what it searches where the owner has it costs nothing there.
+    """
+    with view.lock:
+        return Stats(
+            path=str(reader.store.folder.root),
+            **_told(view.state, view.browsing),
+            forgotten=0,
+            backlog_bytes=0,
+            in_flight_texts=0,
+            unwritten=0,
+            restored=True,
+            **_copies(view.vectors),
+            model=view.identity or {},
+            damage=_damage(reader.store.damage),
+            workers=_questions(reader.questions),
+        )
+
+
+def _told(state: MemoryState, browsing: Browsing) -> dict[str, Any]:
+    scopes = list(state.scopes)
+    aside = {seq: reason for scope in scopes for seq, reason in scope.aside.items()}
+    pages = browsing.pages(list(aside))
+    return {
+        "pages": state.pages.kept,
+        "users": len({scope.user_id for scope in scopes if state.pages.count_of(scope.number)}),
+        "sessions": sum(len(scope.mid_term) for scope in scopes),
+        "facts": sum(len(scope.facts(of_user=of_user)) for scope in scopes for of_user in (True, False)),
+        "backlog_pages": state.pages.kept - state.pages.embedded - sum(state.pages.row(seq) < 0 for seq in aside),
+        "set_aside": {page.page_id: reason for page, reason in zip(pages, aside.values(), strict=True)},
+    }
+
+
+def _vectors(usage: PoolUsage | None) -> dict[str, Any]:
+    if usage is None:
+        return {"vectors": 0, "vector_bytes": 0}
+    return {"vectors": usage.used, "vector_bytes": usage.allocated_bytes}
+
+
+def _copies(vectors: PageVectors | None) -> dict[str, Any]:
+    told = _vectors(vectors.copies.usage if vectors is not None else None)
+    return told | {"vectors": told["vectors"] + (vectors.in_place if vectors is not None else 0)}
+
+
+def _damage(damage: Iterable[Damage]) -> list[str]:
+    return [f"{item.path}, offset {item.offset}: {item.reason}" for item in damage]
 
 
 def _workers(engine: Engine) -> dict[str, WorkerStats]:
     if engine.supervisor is None:
         return {}
-    states = {role: engine.supervisor.state(role) for role in (WRITER, EMBEDDER, LLM)}
-    return {
-        role: WorkerStats(state.state, state.pids, state.waiting, state.restarts, state.error)
-        for role, state in states.items()
-    }
+    return {role: _worker(engine.supervisor.state(role)) for role in (WRITER, EMBEDDER, LLM)}
+
+
+def _questions(questions: Questions | None) -> dict[str, WorkerStats]:
+    state = None if questions is None else questions.state()
+    return {} if state is None else {EMBEDDER: _worker(state)}
+
+
+def _worker(state: PoolState) -> WorkerStats:
+    return WorkerStats(state.state, state.pids, state.waiting, state.restarts, state.error)

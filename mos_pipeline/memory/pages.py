@@ -102,6 +102,20 @@ class PageTable:
         self._embedded += (row != NO_ROW) - (self._rows[seq] != NO_ROW)
         self._rows[seq] = row
 
+    def set_rows(self, seqs: NDArray[np.int64], row: int) -> None:
+        """Note for pages ``seqs``, shape (n,), each once, that their vectors are in ``row``, or nowhere (-1).
+
+        For a row that stands for a place of another kind; for the thread that changes the table alone.
+        """
+        rows = np.frombuffer(self._rows, np.int64)
+        self._embedded += (row != NO_ROW) * len(seqs) - int((rows[seqs] != NO_ROW).sum())
+        rows[seqs] = row
+
+    def rows_of(self, seqs: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the rows of pages ``seqs``, shape (n,), as ``row`` does; for the thread that changes the table."""
+        found: NDArray[np.int64] = np.frombuffer(self._rows, np.int64)[seqs]
+        return found
+
     def embedded_of(self, seqs: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return which of ``seqs``, shape (n,), have a vector.
 

@@ -29,7 +29,7 @@ import numpy.typing as npt
 
 from mos_pipeline.errors import StoreFullError
 
-__all__ = ["SHM_FOLDER", "Slab", "attach", "semaphore_prefix", "sweep"]
+__all__ = ["SHM_FOLDER", "Slab", "attach", "attach_living", "semaphore_prefix", "sweep"]
 
 SHM_FOLDER = Path("/dev/shm")  # noqa: S108  (the kernel's folder, not a temporary file's)
 PREFIX = "mos-"
@@ -49,7 +49,7 @@ class Slab:
     """A block that this process owns.
 
     Attributes:
-        name: what ``attach`` takes.
+        name: what ``attach`` takes; empty for a private block.
         data: its bytes, uint8 (size,), zero at first. Drop every view of it before ``close``.
     """
 
@@ -81,6 +81,11 @@ class Slab:
         os.close(memory._fd)  # type: ignore[attr-defined]
         memory._fd = -1  # type: ignore[attr-defined]
         return cls(memory.name, memory)
+
+    @classmethod
+    def private(cls, size: int) -> Slab:
+        """Return a block of ``size`` bytes that no other process can attach; it takes memory where it is written."""
+        return cls("", mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
 
     @classmethod
     def create_file(cls, size: int, folder: Path) -> Slab:
@@ -124,14 +129,43 @@ def attach(name: str) -> Bytes:
     Raises:
         FileNotFoundError: its owner has closed it.
     """
-    if os.sep in name:
-        fd = os.open(name, os.O_RDWR | os.O_CLOEXEC)
-    else:
-        fd = _posixshmem.shm_open(f"/{name}", os.O_RDWR, mode=0o600)
+    fd = _open(name, os.O_RDWR)
     try:
         return np.frombuffer(mmap.mmap(fd, 0), np.uint8)
     finally:
         os.close(fd)
+
+
+def attach_living(name: str) -> Bytes | None:
+    """Return the bytes of a block, as ``attach``, but read-only; None where its owner is dead.
+
+    Raises:
+        FileNotFoundError: its owner has closed it.
+    """
+    fd = _open(name, os.O_RDONLY)
+    try:
+        if _unlocked(fd):
+            return None
+        return np.frombuffer(mmap.mmap(fd, 0, access=mmap.ACCESS_READ), np.uint8)
+    finally:
+        os.close(fd)
+
+
+def _open(name: str, flags: int) -> int:
+    if os.sep in name:
+        return os.open(name, flags | os.O_CLOEXEC)
+    fd: int = _posixshmem.shm_open(f"/{name}", flags, mode=0o600)
+    return fd
+
+
+def _unlocked(fd: int) -> bool:
+    """Whether the lock that a block's owner holds while it lives is gone; that of a moment's look is taken for it."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(fd, fcntl.LOCK_UN)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def sweep(folders: Iterable[Path] = (SHM_FOLDER,)) -> list[str]:

@@ -20,6 +20,15 @@ import numpy.typing as npt
 from mos_pipeline.errors import ClosedError, StoreFullError
 from mos_pipeline.runtime.extents import BLOCK, RowMap
 from mos_pipeline.runtime.shared_memory import Slab
+from mos_pipeline.runtime.slabs import (
+    HIDDEN,
+    ShownSlabs,
+    hide_slabs,
+    row_bytes,
+    show_slabs,
+    tags_of,
+    vectors_of,
+)
 
 __all__ = ["PoolUsage", "VectorPool"]
 
@@ -47,24 +56,40 @@ class VectorPool:
         dimension: width of a vector.
         slab_bytes: size of one block of shared memory, rounded down to whole blocks of 8 rows, at least one.
         fallback: folder for file-backed slabs where /dev/shm has no room; without it that is an error.
+        private: whether the rows are this process's alone: in no block that another could attach.
+        shown: a file that tells readers of the slabs, see ``slabs``; without it they are for those who are told.
 
     Raises:
         ClosedError: from every method but ``close``, after ``close``.
     """
 
-    def __init__(self, dimension: int, slab_bytes: int, fallback: Path | None = None) -> None:
+    def __init__(
+        self,
+        dimension: int,
+        slab_bytes: int,
+        fallback: Path | None = None,
+        *,
+        private: bool = False,
+        shown: Path | None = None,
+    ) -> None:
         self._dimension = dimension
-        self._slab_rows = max(BLOCK, slab_bytes // (2 * dimension) // BLOCK * BLOCK)
+        self._slab_rows = max(BLOCK, slab_bytes // row_bytes(dimension) // BLOCK * BLOCK)
         self._fallback = fallback
+        self._private = private
+        self._shown = shown
+        self._showing = threading.Lock()
         self._file_backed = False
         self._slabs: list[Slab] = []
         self._vectors: list[Vectors] = []
+        self._shown_tags: list[Rows] = []  # of each slab; none where nobody is shown them
         self._map = RowMap(self._slab_rows)
         self._lock = threading.Condition()
         self._closed = False
         self._ticket = 0  # the latest search's
         self._running: set[int] = set()
         self._retired: deque[tuple[int, Rows]] = deque()
+        if shown is not None:
+            hide_slabs(shown)  # a dead owner's
 
     def allocate(self, owner: int, count: int) -> Rows:
         """Return ``count`` row numbers, int64 (count,), for the owner with this key.
@@ -85,8 +110,10 @@ class VectorPool:
         slab, inner = divmod(row, self._slab_rows)
         return self._slabs[slab].name, inner
 
-    def commit(self, rows: npt.ArrayLike, tags: npt.ArrayLike) -> None:
+    def commit(self, rows: npt.ArrayLike, tags: npt.ArrayLike, *, shown: bool = False) -> None:
         """Make written rows searchable under ``tags``, int64 (n,), not negative.
+
+        ``shown``: for readers too, who know a row by its tag alone: nothing else may ever have it, but the same again.
 
         Raises:
             InputError: a row is not one that was given out and waits for this; nothing was committed.
@@ -95,6 +122,13 @@ class VectorPool:
         with self._lock:
             self._check_open()
             self._map.commit(numbers, values)
+            if shown:
+                self._show_tags(numbers, values)
+
+    def _show_tags(self, rows: Rows, tags: Rows) -> None:
+        if self._shown_tags:
+            for slab, which, inner in self._by_slab(rows):
+                self._shown_tags[slab][inner] = tags[which]
 
     def release(self, rows: npt.ArrayLike) -> None:
         """Give rows back, committed or not. Nothing may write to them any more.
@@ -173,7 +207,10 @@ class VectorPool:
             self._closed = True
             self._lock.wait_for(lambda: not self._running)
             self._vectors.clear()  # in place: a search that has just ended may still hold the list
+            self._shown_tags.clear()
             slabs, self._slabs = self._slabs, []
+        if self._shown is not None and slabs:
+            hide_slabs(self._shown)
         for slab in slabs:
             slab.close()
 
@@ -199,6 +236,7 @@ class VectorPool:
 
     def _retire(self, rows: Rows) -> None:
         self._map.retire(rows)
+        self._show_tags(rows, np.full(len(rows), HIDDEN))
         self._retired.append((self._ticket, rows))
         self._reclaim()
 
@@ -215,15 +253,32 @@ class VectorPool:
                 self._map.trim(owner)
             raise
         with self._lock:
-            if not self._closed:
+            closed = self._closed
+            if not closed:
                 self._slabs.append(slab)
-                self._vectors.append(slab.data.view(np.float16).reshape(-1, self._dimension))
+                self._vectors.append(vectors_of(slab.data, self._dimension))
+                if self._shown is not None:
+                    self._shown_tags.append(tags_of(slab.data, self._dimension))
+                    self._shown_tags[-1][:] = HIDDEN
                 self._map.add_slab()
-                return
-        slab.close()
+        if closed:
+            slab.close()
+        elif self._shown is not None:
+            self._show(self._shown)
+
+    def _show(self, path: Path) -> None:
+        with self._showing:
+            with self._lock:
+                names = [slab.name for slab in self._slabs]
+            try:
+                show_slabs(path, ShownSlabs(self._dimension, names))
+            except OSError as error:
+                logger.warning("%s: readers are not told of new vectors, and copy them: %s", path, error)
 
     def _new_slab(self) -> Slab:
-        size = self._slab_rows * self._dimension * 2
+        size = self._slab_rows * row_bytes(self._dimension)
+        if self._private:
+            return Slab.private(size)
         if not self._file_backed:
             try:
                 return Slab.create(size)

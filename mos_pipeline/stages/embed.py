@@ -17,10 +17,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from mos_pipeline import config
 from mos_pipeline.runtime.shared_memory import attach
+from mos_pipeline.runtime.slabs import vectors_of
 from mos_pipeline.runtime.worker import Report
 from mos_pipeline.stages.backend import Backend, Prepared, Vectors
 from mos_pipeline.stages.batching import Batcher, CostModel, Item
@@ -182,10 +181,7 @@ class EmbedStage:
     def _slab(self, name: str) -> Vectors:
         slab = self._slabs.get(name)
         if slab is None:
-            data = attach(name)
-            rows = data.size // (2 * self._dimension)
-            slab = data[: rows * 2 * self._dimension].view(np.float16).reshape(rows, self._dimension)
-            self._slabs[name] = slab
+            slab = self._slabs[name] = vectors_of(attach(name), self._dimension)
         return slab
 
     def _timed(self, items: Sequence[Prepared]) -> tuple[Vectors, float]:

@@ -79,6 +79,11 @@ class StoreFolder:
         """The folder of the files that readers lock, one for each generation of the store."""
         return self.root / "pins"
 
+    @property
+    def vectors(self) -> Path:
+        """The file that tells readers in which blocks of shared memory the owner has the vectors."""
+        return self.root / "VECTORS"
+
     def journal(self, number: int) -> Path:
         """Return the path of a journal."""
         return self.journals / f"{number:08d}.journal"

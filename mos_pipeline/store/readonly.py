@@ -139,8 +139,8 @@ class ReadOnlyStore:
                 followed.given = offset + RECORD_OVERHEAD + len(body)
                 yield JournaledPage(seq, body, journal, offset)
 
-    def refresh(self) -> Fresh:
-        """Look again.
+    def refresh(self, *, anew: bool = False) -> Fresh:
+        """Look again; ``anew``: give out everything, as where segments were replaced.
 
         Raises:
             StoreError: MANIFEST or a journal can't be read, or the new generation can't be pinned.
@@ -148,7 +148,7 @@ class ReadOnlyStore:
         self._let_go()
         self._look_at_journals()
         manifest = Manifest.load(self.folder)
-        anew = manifest.generation != self.manifest.generation or self._was_cut()
+        anew = anew or manifest.generation != self.manifest.generation or self._was_cut()
         if anew:
             pin = Pin.take(self.folder)
             self._left, self._pin, manifest = self._pin, pin, pin.manifest

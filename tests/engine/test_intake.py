@@ -222,8 +222,8 @@ def test_a_full_disk_refuses_the_page_and_leaves_no_trace(tmp_path: Path, monkey
 def test_restored_pages_are_known_and_the_numbers_go_on(tmp_path: Path) -> None:
     with desk(tmp_path) as d:
         known = [record(page_id="mine", source=SourceMark(b"one", 7)), record(page_id="other")]
-        d.intake.restore(heads_of(map(encode, known)), 2, nothing)
-        d.intake.restore(heads_of([encode(record(source=SourceMark(b"one", 3)))]), 1, nothing)
+        d.intake.register.restore(heads_of(map(encode, known)), 2, nothing)
+        d.intake.register.restore(heads_of([encode(record(source=SourceMark(b"one", 3)))]), 1, nothing)
         assert d.intake.add(record(page_id="mine")) == ("mine", False)
         assert d.intake.sources() == {b"one": 8}
         assert d.add() == d.state.ids.id_of(3, None)
@@ -232,7 +232,7 @@ def test_restored_pages_are_known_and_the_numbers_go_on(tmp_path: Path) -> None:
 
 def test_restored_pages_without_an_id_of_their_own_are_known_behind_those_that_have_one(tmp_path: Path) -> None:
     with desk(tmp_path) as d:
-        d.intake.restore(heads_of(map(encode, [record(page_id="mine"), record(), record()])), 3, nothing)
+        d.intake.register.restore(heads_of(map(encode, [record(page_id="mine"), record(), record()])), 3, nothing)
         automatic = d.state.ids.id_of(2, None)
         assert d.state.ids.resolve(automatic) == 2
         assert d.intake.add(record("again", page_id=automatic)) == (automatic, False)

@@ -1,0 +1,159 @@
+"""A store opened read-only: looked at again on request, while its owner writes, compacts, dies or begins anew."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mos_pipeline.config import Config
+from mos_pipeline.engine.questions import Questions
+from mos_pipeline.engine.view import View
+from mos_pipeline.errors import ClosedError, DeadlineError
+from mos_pipeline.runtime.attached_rows import AttachedRows
+from mos_pipeline.store.readonly import Fresh, ReadOnlyStore
+
+__all__ = ["ReaderEngine"]
+
+LOOKS = 3  # at opening: how often it is looked whether what is missing is on its way
+
+
+class ReaderEngine:
+    """An open store that this process does not own. It takes no lock that keeps an owner out, and writes nothing.
+
+    Callers read one view from the beginning of a call to its end. Where segments were replaced, a new view is built
+    beside it, and the old one goes when the last call that reads it has ended.
+
+    Attributes:
+        config: the settings.
+        store: what gives out the files' contents.
+        questions: the embedder; None where there shall be none.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], config: Config, *, workers: bool = True) -> None:
+        """Open the store in ``path``, and read all of it.
+
+        Raises:
+            StoreError: there is none, or it can't be read; see its subclasses.
+        """
+        self.config = config
+        self.questions = Questions(config) if workers else None
+        self._refreshing = threading.Lock()
+        self._calls_end = threading.Condition()
+        self._left: list[View] = []  # replaced, and still read by a call
+        self._attached: AttachedRows | None = None
+        self._closing = False
+        self._broken = False
+        self.store = ReadOnlyStore.open(path)
+        try:
+            self._view = self._open()
+        except BaseException:
+            self.store.close()
+            raise
+
+    def _open(self) -> View:
+        view, fresh = self._new_view(), Fresh(True, self.store.frames(), self.store.journaled_pages())
+        self._take(view, fresh)
+        for _ in range(LOOKS):
+            if view.complete:
+                break
+            fresh = self.store.refresh()
+            if fresh.anew:
+                view = self._replacement(view)
+            self._take(view, fresh)
+        return view
+
+    def _new_view(self, met: int = -1) -> View:
+        identity = self.store.manifest.embedding
+        if self._attached is None and identity is not None:
+            self._attached = AttachedRows(self.store.folder.vectors, identity["dimension"])
+        return View(self.store, self.config, self.questions, lambda: not self._closing, self._attached, met)
+
+    def _replacement(self, view: View) -> View:
+        view.close()
+        return self._new_view(view.met)
+
+    def _take(self, view: View, fresh: Fresh) -> None:
+        if not view.take(fresh):
+            raise ClosedError(f"{self.store.folder.root}: closed while it was being read; open it again")
+
+    @contextmanager
+    def reading(self) -> Iterator[View]:
+        """Hold the present view for one call."""
+        with self._calls_end:
+            view = self._view
+            view.calls += 1
+        try:
+            yield view
+        finally:
+            with self._calls_end:
+                view.calls -= 1
+                self._drop_left()
+
+    def _drop_left(self) -> None:
+        """Let go of replaced views that no call reads any more."""
+        for view in [view for view in self._left if not view.calls]:
+            self._left.remove(view)
+            view.close()
+            self._calls_end.notify_all()
+
+    def refresh(self) -> None:
+        """Take in what is new in the store.
+
+        Raises:
+            DeadlineError: calls that read what was there two refreshes ago do not end.
+            StoreError: the store can't be read; try again.
+            ClosedError: it was closed meanwhile.
+        """
+        with self._refreshing:
+            if self._closing:
+                raise ClosedError(f"{self.store.folder.root}: refreshed after close(); open it again")
+            self._wait_for_old_calls()
+            try:
+                self._refresh()
+            except BaseException:
+                self._broken = True  # half of it may be entered
+                raise
+            self._broken = False
+
+    def _refresh(self) -> None:
+        fresh = self.store.refresh(anew=self._broken)
+        if not fresh.anew and self._view.identity == self.store.manifest.embedding:
+            self._take(self._view, fresh)
+            return
+        if not fresh.anew:  # vectors came, and this view has no place for them
+            fresh = self.store.refresh(anew=True)
+        view = self._new_view(self._view.met)
+        try:
+            self._take(view, fresh)
+        except BaseException:
+            view.close()
+            raise
+        with self._calls_end:
+            self._left.append(self._view)
+            self._view = view
+            self._drop_left()
+
+    def _wait_for_old_calls(self) -> None:
+        """Wait until no call reads a replaced view: the next look closes its files."""
+        patience = self.config.retrieval.timeout_s
+        with self._calls_end:
+            if not self._calls_end.wait_for(lambda: not self._left, patience):
+                raise DeadlineError(
+                    f"{self.store.folder.root}: not refreshed: calls still read what was there before the last refresh "
+                    f"after {patience} s; try again"
+                )
+
+    def close(self) -> None:
+        """Stop the embedder and let go of all files; calls that still run fail."""
+        self._closing = True
+        if self.questions is not None:
+            self.questions.close(time.monotonic() + self.config.runtime.close_timeout_s)
+        with self._refreshing, self._calls_end:
+            for view in (self._view, *self._left):
+                view.close()
+            self._left.clear()
+            self._attached = None
+            self.store.close()
