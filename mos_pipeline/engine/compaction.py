@@ -103,6 +103,7 @@ class Compaction:
         self._unwritten = 0  # checkpoints at the writer
         self._refused = False  # was one of them? Then the events before it are still needed
         self._not_before = 0.0
+        self._abandoned = False
         self.may_begin = False  # not before the store is restored
 
     @property
@@ -146,6 +147,8 @@ class Compaction:
         self._served, self._waiting = self._waiting, []
         self._phase, self._next_scope, self._superseded = _Phase.CHECKPOINTS, 0, None
         self._refused = False
+        # What is forgotten from here on may be told of by the checkpoints: it is the next one's.
+        self._dead = set(self._forgetting.dead)
         if not self._embedding.has_pool:  # so there is nothing but pages and their words
             self._leave_journal()
 
@@ -176,7 +179,6 @@ class Compaction:
 
     def _wait_for_journals(self) -> None:
         self._phase = _Phase.JOURNAL
-        self._dead = set(self._forgetting.dead)
         self._journals = self._persistence.ended(self._journal)
 
     def _rewrite(self) -> None:
@@ -190,7 +192,8 @@ class Compaction:
 
     def _rewritten(self, outcome: Outcome) -> None:
         if outcome.fate != "done":
-            logger.error("the segments could not be compacted: %s; they stay as they are", outcome.error)
+            level = logging.INFO if self._abandoned else logging.ERROR
+            logger.log(level, "the segments could not be compacted: %s; they stay as they are", outcome.error)
             self._not_before = time.monotonic() + PAUSE_S
             self._phase = _Phase.REST
             self._end(None, f"{outcome.error}; the segments stay as they are")
@@ -211,6 +214,7 @@ class Compaction:
 
     def abandon(self) -> None:
         """Have the writer give up what it is at: whoever closes does not wait for it."""
+        self._abandoned = True
         if self._phase == _Phase.REWRITING:
             self._desk.submit(WRITER, "abandon", None, lambda _: None)
 

@@ -235,10 +235,11 @@ class Engine:
             for scope in self.state.scopes:
                 self.indexing.page_came(scope)
                 self.processing.resume(scope, replay.without_vector.pop(scope.number, []))
-                self.promotion.remake(scope)
+                if not scope.gaps:  # else a batch comes first, and leads here
+                    self.promotion.take_up(scope)
+                self.coordinator.breathe()
             self.forgetting.dead += sorted(restore.entry.forgotten)
             self.compaction.may_begin = True
-            self._consider_all()
 
     def _new_pool(self, dimension: int) -> VectorPool:
         folder = self.store.folder
@@ -279,15 +280,6 @@ class Engine:
         self.model = identity
         self.embedding.ready = self.desk.prompt = True
         self.promotion.embedder_ready()
-        self._consider_all()
-
-    def _consider_all(self) -> None:
-        """Take up promotions that were due when the store was closed, or its owner killed."""
-        if self.embedding.ready and self.compaction.may_begin:
-            for scope in list(self.state.scopes):
-                self.promotion.consider(scope)
-                if not self.coordinator.breathe():
-                    return
 
     def compact(self, timeout: float | None) -> Compacted:
         """Have the segments compacted, and wait for it.

@@ -84,12 +84,16 @@ class Promotion:
                 self._begin(scope, seqs)
 
     def remake(self, scope: Scope) -> None:
-        """Make the profile of ``scope`` anew if it is due; where a batch comes first, that leads to it."""
+        """Begin to make the profile of ``scope`` anew, where it is to be, unless a batch comes first and leads here."""
         if scope.remake and not scope.gaps:
-            if self._embedding.ready:
-                self.consider(scope)
-            else:
-                self._waiting.append(scope)
+            self.take_up(scope)
+
+    def take_up(self, scope: Scope) -> None:
+        """Promote what is due in ``scope``, now or when the embedder is ready."""
+        if self._embedding.ready:
+            self.consider(scope)
+        elif self._state.hot_pages(scope, self._clock()):
+            self._waiting.append(scope)
 
     def embedder_ready(self) -> None:
         """Begin what has waited for the embedder."""
