@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from mos_pipeline.memory.pages import FORGOTTEN
+from mos_pipeline.memory.pages import FORGOTTEN, LOST
 from mos_pipeline.memory.state import OWNERS, MemoryState
 from mos_pipeline.runtime.attached_rows import PageRows
 from mos_pipeline.runtime.vector_pool import VectorPool
@@ -35,7 +35,7 @@ class PageVectors:
         seqs = np.arange(len(pages))
         shown = np.zeros(len(pages), bool)
         shown[: len(rows.found)] = rows.found
-        shown[pages.seqs_of(FORGOTTEN)] = False
+        shown[np.concatenate([pages.seqs_of(FORGOTTEN), pages.seqs_of(LOST)])] = False
         present = pages.rows_of(seqs)
         gained, lost = seqs[shown & (present != IN_PLACE)], seqs[~shown & (present == IN_PLACE)]
         copied = present[gained]

@@ -221,10 +221,10 @@ class View:
         return done
 
     def _breathe(self) -> bool:
-        """Let others have ``lock`` once in a while, unless they might find what was forgotten."""
+        """Let others have ``lock`` once in a while, where there are any, unless they might find what was forgotten."""
         retelling = self._replay.retelling
         hidden = retelling is None or not retelling.tells_of_forgotten
-        if hidden and time.perf_counter() - self._breathed > BUSY_S:
+        if self.calls and hidden and time.perf_counter() - self._breathed > BUSY_S:
             self.lock.release()
             time.sleep(PAUSE_S)
             self.lock.acquire()

@@ -235,6 +235,8 @@ class VectorPool:
             self._lock.notify_all()
 
     def _retire(self, rows: Rows) -> None:
+        if not rows.size:  # most batches replace nothing
+            return
         self._map.retire(rows)
         self._show_tags(rows, np.full(len(rows), HIDDEN))
         self._retired.append((self._ticket, rows))
