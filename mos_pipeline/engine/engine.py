@@ -115,6 +115,13 @@ class Engine:
             self._wake,
             power=config.store.durability == "power",
         )
+        self._assemble_work()
+        self._assemble_finding()
+        return Restore(store, self.state, self.intake, self.reader, self.persistence)
+
+    def _assemble_work(self) -> None:
+        """Make what gives out work and takes in what came of it, and the thread that owns all of it."""
+        config = self.config
         self.embedding = Embedding(self.desk, config.embedding.in_flight_texts)
         aside = Aside(self.state, self.reader, self.derived)
         self.promotion = Promotion(config.long_term, self.state, self.reader, self.derived, self.desk, self.embedding)
@@ -145,7 +152,7 @@ class Engine:
             self.persistence,
             self.intake,
             self.reader,
-            store,
+            self.store,
             self.embedding,
             self.desk,
         )
@@ -162,9 +169,12 @@ class Engine:
             self.compaction,
             self.inbox,
         )
+
+    def _assemble_finding(self) -> None:
+        """Make what callers' threads read with, and ask for pages to be forgotten."""
         self.browsing = Browsing(self.state, self.coordinator, self.reader)
         self.retrieval = Retrieval(
-            config.retrieval,
+            self.config.retrieval,
             self.state,
             self.intake.lock,
             self.coordinator,
@@ -174,7 +184,6 @@ class Engine:
             partial(ask, self.desk),
         )
         self.removal = Removal(self.state, self.coordinator, self.intake, self.reader)
-        return Restore(store, self.state, self.intake, self.reader, self.persistence)
 
     @property
     def gate(self) -> Coordinator:
