@@ -14,7 +14,7 @@
 
 What is where:
 
-    pipeline.py   MemoryPipeline, the library's face       memory/    pure: ring, words, ranking, sessions, heat, facts
+    pipeline.py, reading.py   MemoryPipeline, its face     memory/    pure: ring, words, ranking, sessions, heat, facts
     engine/       accepting, giving out, applying          store/     journal, segments, compaction, MANIFEST, verify
     stages/       what the child processes do              runtime/   processes, channels, shared memory
     ingest/       reading files                            cli/       the command line

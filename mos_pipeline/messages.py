@@ -167,19 +167,21 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a page's score is made of.
+    """What a page's score is made of: each part, times its weight, the words' ones divided by ``limit``.
 
     Attributes:
         dense: cosine of query and page, -1 to 1; None while the page has no vector, or where the query had none.
         words: BM25 of query and page, 0 where they share no word.
         window: BM25 of query and the page with its neighbours in its sitting.
         sitting: BM25 of query and the page's whole sitting.
+        limit: what a text that is full of the query's words would reach; 0 where none of them occurs.
     """
 
     dense: float | None
     words: float
     window: float
     sitting: float
+    limit: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -145,14 +145,13 @@ def test_the_parts_make_up_the_score(memory: MemoryPipeline) -> None:
     weights = Retrieval()
     for query in (QUERY, "number17", "nothingofthekind", "uncle tunnel concert letter"):
         hits = memory.retrieve("tom", query, k=1000, explain=True).pages
-        parts = [hit.parts for hit in hits]
-        highest = {name: max(getattr(one, name) for one in parts) for name in ("words", "window", "sitting")}
         for hit in hits:
             assert hit.parts is not None
             assert (hit.parts.dense, hit.parts.words) == (hit.dense, hit.words)
             score = weights.dense_weight * (hit.parts.dense or 0.0)
-            for name, best in highest.items():
-                share = getattr(hit.parts, name) / best if best else 0.0
+            for name in ("words", "window", "sitting"):
+                share = getattr(hit.parts, name) / hit.parts.limit if hit.parts.limit else 0.0
+                assert 0.0 <= share <= 1.0
                 score += getattr(weights, f"{name}_weight") * share
             assert hit.score == pytest.approx(score, abs=1e-6)
     assert all(hit.parts is None for hit in memory.retrieve("tom", QUERY).pages)

@@ -93,7 +93,7 @@ class Retrieval:
         vector = asked.wait(deadline) if asked is not None else None
         if not self._vectors.ready:  # not started, or a model other than the store's: never compare the two
             vector = None
-        hits = self._hits(scope, question, self._ranking(scope, vector, found))
+        hits = self._hits(scope, question, self._ranking(scope, vector, found), found.limit)
         return Retrieved(
             hits,
             self._browsing.pages(latest),
@@ -120,11 +120,11 @@ class Retrieval:
             sessions = [scope.mid_term.get(session_id) for session_id in session_ids.tolist()]
             return [np.array(session.seqs if session is not None else (), np.int64) for session in sessions]
 
-    def _hits(self, scope: Scope, question: Question, ranking: Ranking) -> list[Hit]:
+    def _hits(self, scope: Scope, question: Question, ranking: Ranking, limit: float) -> list[Hit]:
         """Return the best that pass, and leave a note which sessions they belong to."""
         budget, chosen = Budget(question.max_tokens), list[tuple[int, Hit]]()
         for part in _parts_of(ranking, question.k or self._config.k):
-            for seq, hit in self._read(scope, question, part):
+            for seq, hit in self._read(scope, part, limit if question.explain else None):
                 if len(chosen) == question.k:
                     break
                 page = hit.page
@@ -138,14 +138,14 @@ class Retrieval:
         self._note_visits(scope, {hit.session_id for _, hit in chosen if hit.session_id is not None})
         return [hit for _, hit in chosen]
 
-    def _read(self, scope: Scope, question: Question, ranked: list[Ranked]) -> list[tuple[int, Hit]]:
+    def _read(self, scope: Scope, ranked: list[Ranked], limit: float | None) -> list[tuple[int, Hit]]:
         """Return pages with all that is told of them; those forgotten since they were ranked are left out."""
         with self._gate.lock:
             kept = [one for one in ranked if self._state.pages.is_kept(one.doc)]
             told = [(self._state.chains.overview(one.doc), scope.mid_term.session_of(one.doc)) for one in kept]
         pages = self._browsing.pages([one.doc for one in kept])
         return [
-            (one.doc, Hit(one.score, page, one.dense, one.words, *about, _parts(one) if question.explain else None))
+            (one.doc, Hit(one.score, page, one.dense, one.words, *about, None if limit is None else _parts(one, limit)))
             for one, page, about in zip(kept, pages, told, strict=True)
         ]
 
@@ -166,5 +166,5 @@ def _parts_of(ranking: Ranking, first: int) -> Iterator[list[Ranked]]:
         done, size = len(ranked), 8 * size
 
 
-def _parts(ranked: Ranked) -> Parts:
-    return Parts(ranked.dense, ranked.words, ranked.window, ranked.sitting)
+def _parts(ranked: Ranked, limit: float) -> Parts:
+    return Parts(ranked.dense, ranked.words, ranked.window, ranked.sitting, limit)
