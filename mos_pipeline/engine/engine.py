@@ -241,6 +241,8 @@ class Engine:
         replay = Replay(self.state, self.indexing, self.store.segments, len(sizes), pool)
         if replay.run(restore.derived, sizes, self.coordinator.breathe):
             self.intake.add_backlog(replay.backlog)
+            for event in replay.untold:
+                self.derived.event(event)
             for scope in self.state.scopes:
                 self.indexing.page_came(scope)
                 self.processing.resume(scope, replay.without_vector.pop(scope.number, []))

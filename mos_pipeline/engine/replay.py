@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mos_pipeline.engine.checkpoints import decode_checkpoints
-from mos_pipeline.engine.events import decode_batches, decode_events
+from mos_pipeline.engine.events import Event, decode_batches, decode_events
 from mos_pipeline.engine.indexing import Indexing
 from mos_pipeline.engine.retelling import Retelling
 from mos_pipeline.errors import StoreDamagedError
@@ -34,6 +34,7 @@ class Replay:
     Attributes:
         retelling: what enters the events; None without a pool.
         without_vector: by scope number, pages whose batch was applied and whose vectors were lost with a damaged frame.
+        untold: what was forgotten and is not told by any frame.
         backlog: bytes of pages that have no vector, and should.
     """
 
@@ -56,6 +57,7 @@ class Replay:
         self._vectors = list[VectorFrame]()
         self.without_vector: dict[int, list[int]] = {}
         self.backlog = 0
+        self.untold = list[Event]()
 
     def run(self, frames: Sequence[FrameAddress], sizes: Sequence[int], pause: Callable[[], bool]) -> bool:
         """Enter all ``frames`` of a store, and find out where its work goes on; ``sizes`` are its pages' bytes.
@@ -65,7 +67,7 @@ class Replay:
         if not self.enter(frames, pause):
             return False
         if self.retelling is not None:
-            self.retelling.forget_the_rest()
+            self.untold = self.retelling.forget_the_rest()
         bytes_of = np.array(sizes, np.int64)
         for scope in self._state.scopes:
             self._set_cursors(scope, bytes_of)

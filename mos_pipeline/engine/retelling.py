@@ -79,13 +79,19 @@ class Retelling:
                 if not self._known(seq):
                     scope.mid_term.remove_page(seq)
 
-    def forget_the_rest(self) -> None:
-        """Forget what was forgotten at last, and then everything was killed before that was written."""
+    def forget_the_rest(self) -> list[Event]:
+        """Forget what was forgotten at last, and then everything was killed before that was written.
+
+        Returns:
+            What has to be written now: what comes after it is told of a memory without these pages.
+        """
         by_scope: dict[int, list[int]] = {}
         for seq, number in self._untold.items():
             by_scope.setdefault(number, []).append(seq)
+        scopes = self._state.scopes
         for number, seqs in by_scope.items():
-            self._forget(self._state.scopes[number], seqs)
+            self._forget(scopes[number], seqs)
+        return [Event(scopes[at].user_id, scopes[at].assistant_id, Forgotten(seqs)) for at, seqs in by_scope.items()]
 
     def forget_ahead(self) -> None:
         """Forget what is forgotten already, though what happened before that may still have to be told.
