@@ -159,7 +159,8 @@ def hit_lines(rank: int, hit: Hit, mark: str = "") -> list[str]:
 
 def _parts(parts: Parts) -> str:
     dense = "no vector" if parts.dense is None else f"dense {parts.dense:.3f}"
-    return f"{dense}, words {parts.words:.2f}, window {parts.window:.2f}, sitting {parts.sitting:.2f}"
+    words = f"words {parts.words:.2f}, window {parts.window:.2f}, sitting {parts.sitting:.2f}"
+    return f"{dense}, {words} of {parts.limit:.2f}"
 
 
 def known_lines(found: Retrieved) -> list[str]:

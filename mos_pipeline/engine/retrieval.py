@@ -153,7 +153,7 @@ class Retrieval:
         if vector is None:
             return []
         tags, cosines = self._vectors.pool.scores(scope.fact_rows(of_user=of_user), vector)
-        order = np.argsort(-cosines, kind="stable")
+        order = np.lexsort((-tags, -cosines))  # of equal ones the newer first, whatever rows they lie in
         near = [(float(cosines[at]), int(tags[at])) for at in order if cosines[at] >= self._config.knowledge_cosine]
         return self._browsing.knowledge_hits(scope, near, of_user=of_user, limit=self._config.knowledge_k)
 

@@ -90,7 +90,7 @@ def test_in_the_order_of_time_pages_keep_their_rank_by_score(here: Here, telling
 
 def test_explained(here: Here, telling_store: Path) -> None:
     best = here.json(*asked(telling_store, "--explain"))["pages"][0]
-    assert best["parts"].keys() == {"dense", "words", "window", "sitting"}
+    assert best["parts"].keys() == {"dense", "words", "window", "sitting", "limit"}
     assert (best["parts"]["dense"], best["parts"]["words"]) == (best["dense"], best["words"])
     assert here(*asked(telling_store, "--explain", "--pages-only", "-k", 1)) == ExitCode.OK
     *_, shown = here.out.splitlines()
