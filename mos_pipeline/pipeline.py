@@ -143,7 +143,9 @@ class MemoryPipeline(Reading):
 
         They are not found any more from the moment of return, and stay forgotten whatever dies. What was derived from
         them and from other pages together (summaries, overviews, the profile) is made again from the others, in the
-        background. Their bytes are gone from the disk after the next compaction.
+        background: the profile from all the pages that it was made from, some dozens at a time. Their bytes are gone
+        from the disk after the next compaction; where a reader holds the segments of before, after the next opening or
+        compaction. Damaged bytes that were put into the folder ``aside`` are not looked at.
 
         Args:
             user_id: every page of this user.

@@ -120,7 +120,7 @@ class Reading:
                 pages = memory.state.pages
                 if seq is None or seq >= len(pages) or not pages.is_kept(seq):
                     return None
-            return memory.browsing.pages([seq])[0]
+            return next(iter(memory.browsing.pages([seq])), None)
 
     def pages(
         self,

@@ -24,8 +24,17 @@ class Browsing:
         self._reader = reader
 
     def pages(self, seqs: Sequence[int]) -> list[Page]:
-        """Return pages by sequence number."""
-        return [self._page(seq, record) for seq, record in zip(seqs, self._reader.read_many(seqs), strict=True)]
+        """Return pages by sequence number; those that were forgotten since they were looked up are left out."""
+        return [page for page in self.pages_left(seqs) if page is not None]
+
+    def pages_left(self, seqs: Sequence[int]) -> list[Page | None]:
+        """Return pages by sequence number, in their order; None for one that was forgotten since it was looked up."""
+        records = self._reader.read_left(seqs)
+        kept = map(self._state.pages.is_kept, seqs)
+        return [
+            self._page(seq, record) if is_kept and record is not None else None
+            for seq, is_kept, record in zip(seqs, kept, records, strict=True)
+        ]
 
     def _page(self, seq: int, record: bytes) -> Page:
         fields = decode_record(record)

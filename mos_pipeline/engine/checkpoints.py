@@ -6,6 +6,7 @@ A body is ``[[scope, …], dimension, vectors]``; a scope is the fields of ``Che
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,6 +44,16 @@ class Checkpoint(NamedTuple):
     remake: list[int]
     with_vector: list[bool]
     vectors: Vectors
+
+    def pages_told_of(self) -> set[int]:
+        """Return every page that it tells of: those of sessions and chains, of facts and of the profile."""
+        _, _, sessions = self.mid_term
+        linked, overviews = self.chains
+        (_, _, profile), *bases, _ = self.long_term
+        facts = [Fact.from_plain(fact).seqs for _, base in bases for fact in base]
+        of_sessions = [Session.from_plain(session).seqs for session in sessions]
+        made_at = [seq for seq, _ in overviews]
+        return set(chain(made_at, profile, self.remake, *linked, *facts, *of_sessions))
 
 
 def applied(state: MemoryState, scope: Scope, under_way: Collection[int]) -> list[int]:

@@ -104,6 +104,7 @@ class Compaction:
         self._refused = False  # was one of them? Then the events before it are still needed
         self._not_before = 0.0
         self._abandoned = False
+        self._failure = ""
         self.may_begin = False  # not before the store is restored
 
     @property
@@ -114,6 +115,15 @@ class Compaction:
     def request(self, waiter: _Waiter) -> None:
         """Begin one as soon as can be; ``waiter.event`` is set when it has ended, and its result is there."""
         self._waiting.append(waiter)
+        if self._failure:
+            self.fail(self._failure)
+
+    def fail(self, reason: str) -> None:
+        """Note that nothing can be written any more, and tell those who wait."""
+        self._failure = reason
+        self._served += self._waiting
+        self._waiting.clear()
+        self._end(None, reason)
 
     def new_waiter(self) -> _Waiter:
         """Return what ``request`` takes."""
@@ -121,6 +131,8 @@ class Compaction:
 
     def step(self) -> bool:
         """Do a little; return whether there is more to do at once."""
+        if self._abandoned or self._failure:
+            return False
         match self._phase:
             case _Phase.REST if self.may_begin and self._wanted():
                 self._begin()
@@ -219,10 +231,8 @@ class Compaction:
             self._desk.submit(WRITER, "abandon", None, lambda _: None)
 
     def give_up(self) -> None:
-        """Tell those who still wait that the pipeline is closed."""
-        self._served += self._waiting
-        self._waiting.clear()
-        self._end(None, "the pipeline was closed meanwhile; what was forgotten stays so, and goes with the next one")
+        """Tell those who wait that the pipeline is closed."""
+        self.fail("the pipeline was closed meanwhile; what was forgotten stays so, and goes with the next one")
 
     def _end(self, result: Compacted | None, reason: str = "") -> None:
         for waiter in self._served:

@@ -120,8 +120,15 @@ class Coordinator:
         told = [waiter for waiter in self._waiters if waiter.drains or writing]
         self._waiters = [waiter for waiter in self._waiters if waiter not in told]
         self._processing.draining = False
+        if writing:
+            self._compaction.fail(str(error))
         for waiter in told:
             waiter.event.set()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the pipeline is closed, and nothing is taken from the inbox any more."""
+        return self._ended
 
     def wait_idle(self, timeout: float | None) -> bool:
         """Wait until every accepted page is embedded, applied and written; return whether it came to that."""

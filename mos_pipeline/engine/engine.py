@@ -301,6 +301,8 @@ class Engine:
         """
         waiter = self.compaction.new_waiter()
         self.inbox.put(partial(self.compaction.request, waiter))
+        if self.coordinator.ended:  # nobody takes it any more
+            self.compaction.request(waiter)
         if not waiter.event.wait(timeout):
             raise DeadlineError(f"{self.store.folder.root}: not compacted within {timeout} s; it goes on")
         if waiter.result is None:

@@ -22,6 +22,7 @@ from mos_pipeline.config import Backlog
 from mos_pipeline.engine.group_sync import GroupSync
 from mos_pipeline.engine.register import Register
 from mos_pipeline.errors import BackpressureError, ClosedError, InputError, StoreError
+from mos_pipeline.memory.ring import ShortTermRing
 from mos_pipeline.memory.state import MemoryState, Scope
 from mos_pipeline.messages import PageRecord, encode_tombstone, has_compound_key
 from mos_pipeline.store.journal import RECORD_OVERHEAD, Journal
@@ -29,6 +30,8 @@ from mos_pipeline.store.journal import RECORD_OVERHEAD, Journal
 __all__ = ["Accepted", "Intake", "Rouse"]
 
 logger = logging.getLogger(__name__)
+
+IDS_AT_ONCE = 128
 
 
 class Rouse(IntEnum):
@@ -153,7 +156,7 @@ class Intake:
             StoreError: it was accepted, but flushing it failed (only where it is flushed).
             ClosedError: nothing is accepted any more.
         """
-        body = encode_tombstone(seqs)
+        body, rings = encode_tombstone(seqs), self._rings_of(seqs)
         with self.lock:
             if self._closed:
                 raise ClosedError("nothing was forgotten: the pipeline is closed; open the store again")
@@ -161,14 +164,23 @@ class Intake:
             journal, offset = self._append(seq, body)
             self.register.skip()
             self.accepted.append(Accepted(None, journal, offset, len(body), tuple(seqs)))
-            for forgotten in seqs:
-                self._state.ids.forget(forgotten, page_ids.get(forgotten))
-            for scope in {self._state.pages.scope(forgotten) for forgotten in seqs}:
-                self._state.scopes[scope].ring.remove(seqs)
+            for ring, mine in rings:
+                ring.remove(mine)
             self.rouse = Rouse.NEVER
         self._wake()
+        for start in range(0, len(seqs), IDS_AT_ONCE):  # so that no caller of add waits for all of them
+            with self.lock:
+                for forgotten in seqs[start : start + IDS_AT_ONCE]:
+                    self._state.ids.forget(forgotten, page_ids.get(forgotten))
         if self._power:
             self._synced.wait_for(seq)
+
+    def _rings_of(self, seqs: Sequence[int]) -> list[tuple[ShortTermRing, set[int]]]:
+        """Return the rings that may hold pages, with each one's pages."""
+        mine: dict[int, set[int]] = {}
+        for seq in seqs:
+            mine.setdefault(self._state.pages.scope(seq), set()).add(seq)
+        return [(self._state.scopes[number].ring, pages) for number, pages in mine.items()]
 
     def rotate(self) -> tuple[int, Journal | None]:
         """Have the next page begin a new journal; return that page's number, and the journal that was left."""

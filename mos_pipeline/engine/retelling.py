@@ -75,6 +75,9 @@ class Retelling:
             self.batched[mine[mine < len(self.batched)]] = False
             enter(checkpoint, self._state, scope, self._pool)
             self._tells_of(scope, [seq for seq in checkpoint.batched if self._known(seq)])
+            # A page whose batch is to be made again is not among them, and may be told of all the same.
+            told = [seq for seq in checkpoint.pages_told_of() if self._known(seq)]
+            self._untold |= {seq: scope.number for seq in told if not self._state.pages.is_kept(seq)}
             for seq in checkpoint.batched:
                 if not self._known(seq):
                     scope.mid_term.remove_page(seq)

@@ -32,6 +32,7 @@ __all__ = ["Question", "Retrieval"]
 Vector = npt.NDArray[np.float16]
 
 Ranking = Callable[[int], list[Ranked]]
+MOST_READ = 128  # pages at once
 
 
 class Question(NamedTuple):
@@ -140,13 +141,13 @@ class Retrieval:
 
     def _read(self, scope: Scope, ranked: list[Ranked], limit: float | None) -> list[tuple[int, Hit]]:
         """Return pages with all that is told of them; those forgotten since they were ranked are left out."""
+        pages = self._browsing.pages_left([one.doc for one in ranked])
+        left = [(one, page) for one, page in zip(ranked, pages, strict=True) if page is not None]
         with self._gate.lock:
-            kept = [one for one in ranked if self._state.pages.is_kept(one.doc)]
-            told = [(self._state.chains.overview(one.doc), scope.mid_term.session_of(one.doc)) for one in kept]
-        pages = self._browsing.pages([one.doc for one in kept])
+            told = [(self._state.chains.overview(one.doc), scope.mid_term.session_of(one.doc)) for one, _ in left]
         return [
             (one.doc, Hit(one.score, page, one.dense, one.words, *about, None if limit is None else _parts(one, limit)))
-            for one, page, about in zip(kept, pages, told, strict=True)
+            for (one, page), about in zip(left, told, strict=True)
         ]
 
     def _knowledge(self, scope: Scope, vector: Vector | None, *, of_user: bool) -> list[KnowledgeHit]:
@@ -159,10 +160,11 @@ class Retrieval:
 
 
 def _parts_of(ranking: Ranking, first: int) -> Iterator[list[Ranked]]:
-    """Yield all pages, best first: ``first`` of them at first, and more each time, as filters pass over some."""
+    """Yield all pages, best first: ``first`` of them at first, and more then, as filters pass over some."""
     done, size = 0, first
     while len(ranked := ranking(size)) > done:
-        yield ranked[done:]
+        for start in range(done, len(ranked), MOST_READ):
+            yield ranked[start : start + MOST_READ]
         done, size = len(ranked), 8 * size
 
 

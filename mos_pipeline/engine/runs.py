@@ -93,7 +93,7 @@ class PageEntry:
 
     Attributes:
         sizes: bytes of each page's record, by page number; 0 for lost and forgotten ones.
-        forgotten: pages that tombstones name: their bytes may still be there.
+        forgotten: pages that tombstones name and whose bytes are still there.
     """
 
     def __init__(self, state: MemoryState, register: Register) -> None:
@@ -114,7 +114,6 @@ class PageEntry:
         self._state.pages.extend(mine)
         self.sizes.extend(run.sizes)
         self._named.update(run.heads.forgotten)
-        self.forgotten.update(run.heads.forgotten)
         self._register.restore(run.heads, len(run.sizes), self._is_gone)
         return scopes
 
@@ -135,7 +134,9 @@ class PageEntry:
 
     def forget(self) -> None:
         """Take out what tombstones name; a page of theirs that was lost stays lost."""
-        self._state.pages.forget(self.named())
+        named = self.named()
+        self.forgotten.update(named)
+        self._state.pages.forget(named)
         self._named.clear()
         gone = self._state.pages.seqs_of(FORGOTTEN)
         if len(gone) > self._nameless:

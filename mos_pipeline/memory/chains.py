@@ -98,6 +98,16 @@ class Chains:
         self._part(pages, {seq})
         return [page for page in pages if page != seq]
 
+    def cut_many(self, seqs: Iterable[int]) -> set[int]:
+        """Take forgotten pages out of their chains, as ``cut`` does each; return the other pages of the chains."""
+        gone, others = set(seqs), set[int]()
+        for first in {self.chain_of(seq) for seq in gone}:
+            pages = self.pages_of(first)
+            self._overviews.pop(first, None)
+            self._part(pages, gone)
+            others.update(pages)
+        return others - gone
+
     def cut_all(self, seqs: Iterable[int]) -> None:
         """Cut every link that has an end in ``seqs``, pages that left mid-term memory and are kept otherwise.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 from mos_pipeline import config
@@ -93,6 +94,11 @@ class LongTerm:
         self.knowledge = FactBase(settings.knowledge_capacity)
         self.assistant_knowledge = FactBase(settings.knowledge_capacity)
         self.since_promotion = 0
+
+    def pages_told_of(self) -> set[int]:
+        """Return every page that a fact or the profile was made from."""
+        facts = chain(self.knowledge.facts, self.assistant_knowledge.facts)
+        return {*self.profile.seqs, *chain.from_iterable(fact.seqs for fact in facts)}
 
     def remove_page(self, seq: int) -> Removed:
         """Take out all that a page has left: its facts, and the profile where it was made from that page too."""

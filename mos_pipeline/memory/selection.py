@@ -11,6 +11,7 @@ from mos_pipeline.memory.moments import moment
 __all__ = ["Budget", "Filter", "estimated_tokens"]
 
 CHARS_A_TOKEN = 4  # English text, as models' own tokenizers split it; none of them is loaded for an estimate
+MOST_REFUSED = 32  # pages that don't fit, one after the other: then no shorter one is looked for
 TOKENS_A_PAGE = 12  # names of the speakers and the time, as a prompt shows them
 
 
@@ -59,11 +60,12 @@ class Budget:
         """``tokens`` may be spent; any number where None."""
         self._left = tokens
         self._overviews: set[str] = {""}
+        self._refused = 0  # in a row
 
     @property
     def spent(self) -> bool:
-        """Whether no page, however short, can be taken any more."""
-        return self._left is not None and self._left <= TOKENS_A_PAGE
+        """Whether it is of no use to offer more: what is left is too little, for many a page in a row."""
+        return self._left is not None and (self._left <= TOKENS_A_PAGE or self._refused >= MOST_REFUSED)
 
     def takes(self, texts: Iterable[str], overview: str) -> bool:
         """Spend what a page costs, and its chain's overview if it is the first of its chain; False where it is over."""
@@ -73,7 +75,9 @@ class Budget:
         if overview not in self._overviews:
             cost += estimated_tokens(overview)
         if cost > self._left:
+            self._refused += 1
             return False
+        self._refused = 0
         self._left -= cost
         self._overviews.add(overview)
         return True

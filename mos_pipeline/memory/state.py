@@ -193,13 +193,14 @@ class MemoryState:
         profile made from one of them is cleared, and its other pages enter ``remake``.
         """
         redo, rows, remake = set[int](), list[int](), set(scope.remake)
+        redo.update(self.chains.cut_many(seqs))
         for seq in seqs:
-            redo.update(self.chains.cut(seq))
             session_id = scope.mid_term.session_of(seq)
             session = None if session_id is None else scope.mid_term.drop(session_id)
             if session is not None:
                 redo.update(session.seqs)
                 rows.append(session.row)
+        for seq in scope.long_term.pages_told_of().intersection(seqs):
             removed = scope.long_term.remove_page(seq)
             rows += [fact.row for fact in (*removed.knowledge, *removed.assistant_knowledge)]
             remake.update(removed.remake)

@@ -135,9 +135,22 @@ class PageReader:
         unpacked: dict[FrameAddress, list[bytes]] = {}
         return [self._page(seq, unpacked) for seq in seqs]
 
-    def _page(self, seq: int, unpacked: dict[FrameAddress, list[bytes]]) -> bytes:
+    def read_left(self, seqs: Sequence[int]) -> list[bytes | None]:
+        """Return the records of ``seqs``, in their order, as ``read_many``; None for a page that is gone by now.
+
+        Raises:
+            InputError, StoreDamagedError, StoreError: as from ``read``, but for pages that are gone.
+        """
+        unpacked: dict[FrameAddress, list[bytes]] = {}
+        return [self._left(seq, unpacked) for seq in seqs]
+
+    def _left(self, seq: int, unpacked: dict[FrameAddress, list[bytes]]) -> bytes | None:
         body = self._read(seq, unpacked)
-        if not body or is_tombstone(body):
+        return None if not body or is_tombstone(body) else body
+
+    def _page(self, seq: int, unpacked: dict[FrameAddress, list[bytes]]) -> bytes:
+        body = self._left(seq, unpacked)
+        if body is None:
             raise _no_page(seq)
         return body
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
-from mos_pipeline.engine import engine
+from mos_pipeline.engine import embedding, engine
 from tests.faults import stages
 from tests.faults.common import PATIENCE_S, check_consistent, check_found, check_order, fill, nothing_left
 from tests.support import all_pages, open_fake
@@ -23,12 +24,13 @@ SETTINGS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize(
-    ("stage", "deadly"), [("EmbedStage", stages.PoisonedEmbedStage), ("TaskStage", stages.PoisonedTaskStage)]
+    ("home", "stage", "deadly"),
+    [(embedding, "EmbedStage", stages.PoisonedEmbedStage), (engine, "TaskStage", stages.PoisonedTaskStage)],
 )
 def test_a_page_that_kills_its_worker_is_set_aside(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, deadly: type
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: ModuleType, stage: str, deadly: type
 ) -> None:
-    monkeypatch.setattr(engine, stage, deadly)
+    monkeypatch.setattr(home, stage, deadly)
     with nothing_left(), open_fake(tmp_path / "store", **SETTINGS) as memory:
         fill(memory, 40)
         poisoned = memory.add("ben", f"number4711 {stages.POISON} in the garden.", "Better not eat that.")
