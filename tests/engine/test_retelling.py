@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mos_pipeline.config import load_config
+from mos_pipeline.engine.checkpoints import decode_checkpoints, encode_checkpoints, take
 from mos_pipeline.engine.events import BatchDone, Event, Forgotten
 from mos_pipeline.engine.retelling import Retelling
 from mos_pipeline.memory.outcomes import BatchOutcome, Placed
@@ -82,3 +83,18 @@ def test_taking_back_what_was_not_done_changes_nothing(told: tuple[Told, Told]) 
     told[0].retelling.forget_ahead()
     told[0].retelling.take_back()
     assert told[0].plain() == told[1].plain()
+
+
+def test_a_checkpoint_may_tell_of_a_page_whose_batch_is_to_be_made_again(told: tuple[Told, Told]) -> None:
+    """It was forgotten, and everything killed, before the event that takes it out was written."""
+    owner, later = told
+    owner.tell(batch([0, 1], (1, True, [0, 1])))
+    # Page 1 is being worked on again, as its chain has lost a page; so it does not count as batched.
+    body = encode_checkpoints([take(owner.state, owner.scope, [0], owner.pool.read)], D)
+    later.state.pages.forget([1])
+    later.retelling.checkpoints(decode_checkpoints(body))
+    assert later.retelling.batched[:2].tolist() == [True, False]
+    assert later.retelling.tells_of_forgotten
+    later.retelling.forget_the_rest()
+    assert len(later.scope.mid_term) == 0
+    assert later.state.chains.overview(0) == ""

@@ -159,6 +159,20 @@ def test_no_page_links_to_one_that_was_cut(pairs: list[tuple[int, int]], forgott
 
 @law
 @given(links, st.sets(st.integers(0, PAGES + 2), max_size=6))
+def test_many_pages_are_cut_at_once_as_one_by_one(pairs: list[tuple[int, int]], forgotten: set[int]) -> None:
+    (one_by_one, _), (at_once, _) = linked(pairs), linked(pairs)
+    for chains in (one_by_one, at_once):
+        described(chains)
+    others = {seq for page in sorted(forgotten) for seq in one_by_one.pages_of(one_by_one.chain_of(page))}
+    expected = {page for seq in forgotten for page in at_once.pages_of(at_once.chain_of(seq))} - forgotten
+    for seq in forgotten:
+        one_by_one.cut(seq)
+    assert at_once.cut_many(forgotten) == expected == others - forgotten
+    assert snapshot(at_once) == snapshot(one_by_one)
+
+
+@law
+@given(links, st.sets(st.integers(0, PAGES + 2), max_size=6))
 def test_pages_that_left_have_no_links_and_the_rest_keeps_what_it_had(
     pairs: list[tuple[int, int]], left: set[int]
 ) -> None:
