@@ -102,13 +102,15 @@ class Promotion:
 
     def forget(self, scope: Scope) -> None:
         """Give up what is under way for ``scope``: it may tell of pages that are forgotten now."""
-        self._under_way.pop(scope.number, None)
+        if self._under_way.pop(scope.number, None) is not None:
+            scope.long_term.since_promotion = self._config.promotion_pages  # it need not wait another time
 
     def _begin(self, scope: Scope, seqs: list[int]) -> None:
         records = [decode_record(record) for record in self._reader.read_many(seqs)]
         pages = [list(record[2:5]) for record in records]
         work = _Work(seqs, timestamps={seq: record.timestamp for seq, record in zip(seqs, records, strict=True)})
         self._under_way[scope.number] = work
+        scope.long_term.since_promotion = 0  # pages that come while it is under way count for the next one
         profile = {"profile": scope.long_term.profile.text, "pages": pages}
         self._desk.submit(LLM, "profile", profile, partial(self._told, scope, work, self._take_profile))
         self._desk.submit(LLM, "knowledge", {"pages": pages}, partial(self._told, scope, work, self._take_facts))
@@ -151,7 +153,8 @@ class Promotion:
         unknown = [text for of_user, text, _ in facts if scope.facts(of_user=of_user).find(text) is None]
         texts = list(dict.fromkeys(unknown))
         if texts:
-            self._embedding.send(scope.fact_rows(of_user=True), texts, partial(self._embedded, scope, work, texts))
+            answer = partial(self._embedded, scope, work, texts)
+            self._embedding.send(scope.fact_rows(of_user=True), texts, answer, ahead=True)
         else:
             self._apply(scope, work, {})
 
@@ -172,7 +175,9 @@ class Promotion:
             fact = Told(of_user, text, work.timestamps[seq], [seq], "", False, -1)
             told.append(self._compared(scope, fact, told, vectors) if text in vectors else fact)
         outcome = PromotionOutcome(work.seqs, work.profile or "", work.timestamps[work.seqs[-1]], told, self._clock())
+        since = scope.long_term.since_promotion
         enter_promotion(self._state, scope, outcome, self._embedding.pool)
+        scope.long_term.since_promotion = since
         brought = [vectors[fact.text] for fact in told if fact.new]
         stacked = np.array(brought, np.float16).reshape(len(brought), self._derived.dimension)
         self._derived.event(Event(scope.user_id, scope.assistant_id, Promoted(outcome, stacked)))
