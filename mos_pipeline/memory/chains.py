@@ -86,20 +86,11 @@ class Chains:
         if self._overviews.get(chain, (NONE, ""))[0] <= seq:
             self._overviews[chain] = seq, text
 
-    def cut(self, seq: int) -> list[int]:
-        """Take a forgotten page out of its chain, and return the other pages that were in it.
+    def cut(self, seqs: Iterable[int]) -> set[int]:
+        """Take forgotten pages out of their chains, and return the other pages that were in these.
 
-        What came before the page and what came after are chains of their own now, and without an overview: the old one
-        was made from the page too.
+        What lies between two of them is a chain of its own now, and without an overview: the old one was made from all.
         """
-        chain = self.chain_of(seq)
-        pages = self.pages_of(chain)
-        self._overviews.pop(chain, None)
-        self._part(pages, {seq})
-        return [page for page in pages if page != seq]
-
-    def cut_many(self, seqs: Iterable[int]) -> set[int]:
-        """Take forgotten pages out of their chains, as ``cut`` does each; return the other pages of the chains."""
         gone, others = set(seqs), set[int]()
         for first in {self.chain_of(seq) for seq in gone}:
             pages = self.pages_of(first)
@@ -121,10 +112,6 @@ class Chains:
             self._part(pages, gone)
             if text and not any(seq in gone for seq in pages if seq <= made_at):
                 self._overviews[self.chain_of(made_at)] = made_at, text
-
-    def links(self, seqs: Iterable[int]) -> list[int]:
-        """Return for each page the one it continues, or -1."""
-        return list(map(self.before, seqs))
 
     def as_plain(self, seqs: Collection[int]) -> list[Any]:
         """Return links and overviews of whole chains, given by all their pages, as msgpack can store them."""

@@ -193,7 +193,7 @@ class MemoryState:
         profile made from one of them is cleared, and its other pages enter ``remake``.
         """
         redo, rows, remake = set[int](), list[int](), set(scope.remake)
-        redo.update(self.chains.cut_many(seqs))
+        redo.update(self.chains.cut(seqs))
         for seq in seqs:
             session_id = scope.mid_term.session_of(seq)
             session = None if session_id is None else scope.mid_term.drop(session_id)
