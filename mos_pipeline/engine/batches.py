@@ -57,11 +57,6 @@ class Batches:
         """Whether every batch that was begun is applied."""
         return not self._flows
 
-    @property
-    def count(self) -> int:
-        """Batches begun and not applied yet."""
-        return sum(len(flow.batches) for flow in self._flows.values())
-
     def count_of(self, scope: Scope) -> int:
         """Return how many batches of ``scope`` have begun and are not applied yet."""
         flow = self._flows.get(scope.number)

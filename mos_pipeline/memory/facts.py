@@ -152,13 +152,6 @@ class FactBase:
             self._drop(fact)
         return gone
 
-    def clear(self) -> list[Fact]:
-        """Drop all facts; return them."""
-        gone = self.facts
-        for fact in gone:
-            self._drop(fact)
-        return gone
-
     def as_plain(self) -> list[Any]:
         """Return all of it but the rows as msgpack can store it."""
         return [self._next_id, [fact.as_plain() for fact in self._facts.values()]]

@@ -75,9 +75,7 @@ class Dense(NamedTuple):
         return cls(np.empty(0, np.int64), np.empty(0, np.float32))
 
 
-def join(
-    words: WordScores, dense: Dense, weights: Weights, *, k: int, allowed: ArrayLike | None = None
-) -> list[Ranked]:
+def join(words: WordScores, dense: Dense, weights: Weights, *, k: int) -> list[Ranked]:
     """Return the best ``k`` documents of both searches together, best first; of equal scores the newer comes first.
 
     ``score = dense · cosine + (words · BM25 + window · window BM25 + sitting · sitting BM25) / limit``, where the limit
@@ -91,14 +89,11 @@ def join(
         dense: those with a vector; the order of its entries does not matter.
         weights: of the parts.
         k: how many to return; fewer come where fewer were found.
-        allowed: numbers of the documents that may be returned, in any order, shape (a,); None: all.
     """
     if not len(dense.docs):
         weights = weights.without_dense()
     table = _table(words, dense)
     found = ~np.isnan(table.dense) | (table.words > 0.0) | (table.window > 0.0) | (table.sitting > 0.0)
-    if allowed is not None:
-        found &= np.isin(table.docs, np.asarray(allowed, np.int64))
     scores = np.where(found, _joined(table, weights, words.limit), -np.inf)
     return [_ranked(table, place, float(scores[place])) for place in _best(table.docs, scores, k)]
 
@@ -109,7 +104,6 @@ def two_level(
     dense: Dense,
     *,
     k: int,
-    allowed: ArrayLike | None = None,
 ) -> list[Ranked]:
     """Return the best ``k`` pages of the best sessions, as MemoryOS searches: by vectors alone, in two steps.
 
@@ -121,14 +115,11 @@ def two_level(
         relevance: cosine of the query and each session's summary, shape (s,).
         dense: all pages with a vector.
         k: how many to return.
-        allowed: numbers of the pages that may be returned; None: all.
     """
     cosines = np.asarray(relevance, np.float64)
     best = [place for place in np.argsort(-cosines, kind="stable")[:TOP_SESSIONS] if cosines[place] >= LOWEST_COSINE]
     pages = np.concatenate([np.empty(0, np.int64), *(sessions[place] for place in best)])
     found = np.isin(dense.docs, pages) & (dense.cosines >= LOWEST_COSINE)
-    if allowed is not None:
-        found &= np.isin(dense.docs, np.asarray(allowed, np.int64))
     scores = np.where(found, dense.cosines, -np.inf).astype(np.float64)
     return [
         Ranked(int(dense.docs[place]), float(scores[place]), float(scores[place]))

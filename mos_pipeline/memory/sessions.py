@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from bisect import insort
 from collections.abc import Iterable, Mapping, Sequence
 from heapq import nsmallest
@@ -257,14 +256,6 @@ class MidTerm:
         seqs = [np.frombuffer(session.seqs, np.int64) for session in present]
         memory._places.fill(np.concatenate([np.empty(0, np.int64), *seqs]), owners.astype(np.int64))
         return memory
-
-    def restore(self, session: Session) -> None:
-        """Enter a session as it was, with its pages; what is there under its id, or holds its pages, is left alone."""
-        if session.session_id in self._sessions or contains(self._dropped, session.session_id):
-            return
-        session.seqs = array("q", [seq for seq in session.seqs if self._places.add(seq, session.session_id)])
-        session.fresh = array("q", [seq for seq in session.fresh if contains(session.seqs, seq)])
-        self._adopt(session)
 
     def _adopt(self, session: Session) -> None:
         self._sessions[session.session_id] = session

@@ -51,7 +51,7 @@ def test_the_newest_fact_is_the_one_stated_on_the_latest_page() -> None:
 def test_ids_are_never_used_again() -> None:
     base = FactBase(1)
     base.add("a", "t", [1])
-    assert [fact.fact_id for fact in base.clear()] == [0]
+    assert [fact.fact_id for fact in base.remove_page(1)] == [0]
     base = FactBase.from_plain(base.as_plain(), 1)
     assert base.add("a", "t", [1])[0].fact_id == 1
 

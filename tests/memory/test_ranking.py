@@ -40,15 +40,10 @@ def naive(
     words: dict[int, tuple[float, float, float]],
     given: Weights,
     k: int,
-    allowed: set[int] | None = None,
 ) -> list[Ranked]:
     if not dense:
         given = given._replace(dense=0.0) if any(given[1:]) else Weights(0.0, 1.0, 0.0, 0.0)
-    found = [
-        doc
-        for doc in dense.keys() | words.keys()
-        if (doc in dense or any(words[doc])) and (allowed is None or doc in allowed)
-    ]
+    found = [doc for doc in dense.keys() | words.keys() if doc in dense or any(words[doc])]
     ranked = [
         Ranked(
             doc,
@@ -71,10 +66,8 @@ def joined(
     words: dict[int, tuple[float, float, float]],
     given: Weights,
     k: int,
-    allowed: set[int] | None = None,
 ) -> list[Ranked]:
-    numbers = None if allowed is None else np.array(list(allowed), np.int64)
-    return join(Words(words).columns(), found_by_vector(dense), given, k=k, allowed=numbers)
+    return join(Words(words).columns(), found_by_vector(dense), given, k=k)
 
 
 def changed(parts: tuple[float, float, float], which: int, value: float) -> tuple[float, float, float]:
@@ -97,16 +90,6 @@ def test_the_latest_pages_may_have_no_vector(
 ) -> None:
     dense = {doc: doc % 16 / 16 for doc in sorted(words)[:embedded]}
     assert joined(dense, words, given, 70) == naive(dense, words, given, 70)
-
-
-@law
-@given(cosines, matched, weights, st.sets(docs, max_size=30))
-def test_only_what_is_allowed_is_found(
-    dense: dict[int, float], words: dict[int, tuple[float, float, float]], given: Weights, allowed: set[int]
-) -> None:
-    found = joined(dense, words, given, 70, allowed)
-    assert {entry.doc for entry in found} <= allowed
-    assert found == naive(dense, words, given, 70, allowed)
 
 
 @law
@@ -203,7 +186,6 @@ def test_two_levels_look_into_the_best_sessions_alone() -> None:
     assert {entry.doc for entry in found} == {0, 10, 1, 11, 3, 4, 14, 5, 15}  # 13 is too far from the query
     assert [entry.doc for entry in found[:2]] == [15, 14]
     assert found[0].score == found[0].dense == pytest.approx(0.25)
-    assert [entry.doc for entry in two_level(sessions, relevance, dense, k=30, allowed=[4, 6, 13])] == [4]
 
 
 def test_two_levels_find_nothing_where_no_session_is_near() -> None:

@@ -297,24 +297,6 @@ def test_everything_agrees_after_any_history(history: list[tuple[str, int, list[
         assert 0 <= session.visits <= session.accesses
 
 
-@law
-@given(topics, topics)
-def test_a_session_is_restored_as_it_was(placements: list[Topic], others: list[Topic]) -> None:
-    memory, again = filled(placements), empty()
-    for session in memory.sessions:
-        again.restore(Session.from_plain(decode(encode(session.as_plain()))))
-        again.get(session.session_id).row = session.row  # type: ignore[union-attr]
-    assert everything(again) == everything(memory)
-    for placement in others:
-        memory.apply(placement, HOUR)
-        again.apply(placement, HOUR)
-    assert everything(again) == everything(memory)
-    before = everything(again)
-    for session in memory.sessions:
-        again.restore(Session(session.session_id, "another", "", -1))
-    assert everything(again) == before
-
-
 def session_of(memory: MidTerm, seq: int) -> Session:
     session_id = memory.session_of(seq)
     session = None if session_id is None else memory.get(session_id)
