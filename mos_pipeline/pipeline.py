@@ -92,7 +92,7 @@ class MemoryPipeline(Reading):
             assistant_id: pages belong to a user and an assistant together.
             timestamp: when it was said: kept as it is; the moment of the call where None. It doesn't order pages.
             metadata: anything msgpack can hold.
-            page_id: an id of the caller's own; the same id twice is one page, the first.
+            page_id: an id of the caller's own, unique in the store; the same id twice is one page, the first.
             source: which record of which file it is, for resuming a reading.
 
         Raises:

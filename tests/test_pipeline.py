@@ -142,6 +142,19 @@ def test_the_same_id_twice_is_one_page_also_after_reopening(tmp_path: Path) -> N
         assert memory.get("yours") is None
 
 
+@pytest.mark.parametrize("absorbed", [True, False])
+def test_another_users_page_id_is_refused_and_nothing_is_lost(tmp_path: Path, absorbed: bool) -> None:
+    with open_fake(tmp_path, workers=False) as memory:
+        memory.add("tom", "mine", "", page_id="one")
+        if absorbed:
+            assert memory.get("one")
+        for user, assistant in (("ann", "default_assistant_profile"), ("tom", "other")):
+            with pytest.raises(InputError, match="'one' is that of a page of another"):
+                memory.add(user, "theirs", "", assistant_id=assistant, page_id="one")
+        assert memory.add("tom", "again", "", page_id="one") == "one"
+        assert [page.user_input for page in all_pages(memory)] == ["mine"]
+
+
 def test_users_and_assistants_see_their_own_pages_only(tmp_path: Path) -> None:
     with open_fake(tmp_path) as memory:
         memory.add("tom", "the secret word is velvet", "", assistant_id="a")

@@ -22,6 +22,7 @@ from mos_pipeline.config import Backlog
 from mos_pipeline.engine.group_sync import GroupSync
 from mos_pipeline.engine.register import Register
 from mos_pipeline.errors import BackpressureError, ClosedError, InputError, StoreError
+from mos_pipeline.memory.pages import FORGOTTEN
 from mos_pipeline.memory.ring import ShortTermRing
 from mos_pipeline.memory.state import MemoryState, Scope
 from mos_pipeline.messages import PageRecord, encode_tombstone, has_compound_key
@@ -112,7 +113,7 @@ class Intake:
         """Accept ``record``; return its id, and whether it is new (an id that is known already is one page).
 
         Raises:
-            InputError: the metadata can't be stored.
+            InputError: the metadata can't be stored, or the id is that of another user's or assistant's page.
             BackpressureError: the backlog is at its high-water mark.
             StoreFullError: there is no room for another journal; nothing was accepted.
             StoreError: the page was accepted, but flushing it failed (only where it is flushed).
@@ -127,11 +128,27 @@ class Intake:
             new, rouse = seq is None, False
             if seq is None:
                 seq, rouse = self._accept(record)
+            elif self._is_of_others(seq, record):
+                raise InputError(
+                    f"the page of user {record.user_id!r} was not accepted: its id {record.page_id!r:.200} is that of "
+                    "a page of another user or assistant; give it an id of its own"
+                )
         if rouse:
             self._wake()
         if self._power:
             self._synced.wait_for(seq)
         return record.page_id or self._state.ids.id_of(seq, None), new
+
+    def _is_of_others(self, seq: int, record: PageRecord) -> bool:
+        """Return whether an accepted page belongs to another user or assistant than ``record``."""
+        mine = self._state.find(record.user_id, record.assistant_id)
+        if seq < len(self._state.pages):
+            owner = self._state.pages.scope(seq)
+            return owner < FORGOTTEN and (mine is None or mine.number != owner)
+        try:  # from behind, as the coordinator takes from the front meanwhile
+            return self.accepted[seq - self.register.next_seq].scope is not mine
+        except IndexError:  # it is being entered at this moment: as if it came a moment later, it is one page
+            return False
 
     def _accept(self, record: PageRecord) -> tuple[int, bool]:
         """Enter ``record``; return its number, and whether the coordinator has to be woken."""
