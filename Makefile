@@ -14,6 +14,9 @@ STORE ?= memory
 BIN := $(VENV)/bin
 PIP_INDEX := $(if $(INDEX),--index-url $(INDEX))
 
+# Every child process begins with importing the package: from bytecode that is kept, not from source each time.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: run test lint clean
 
 run: $(VENV)/.installed

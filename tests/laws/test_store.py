@@ -26,7 +26,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from mos_pipeline import Page
+from mos_pipeline import InputError, Page
 from mos_pipeline.pipeline import DEFAULT_ASSISTANT
 from tests.faults.common import PATIENCE_S
 from tests.laws.owner import Owner, View
@@ -114,7 +114,12 @@ class Store(RuleBasedStateMachine):
         user, assistant = scope
         self.number += 1
         fields = {"timestamp": f"2026-01-01 10:{self.number % 60:02}:00", "metadata": {"number": self.number}}
-        page_id = self.owner.call("add", user, *texts(self.number), assistant_id=assistant, page_id=own_id, **fields)
+        add = partial(self.owner.call, "add", user, *texts(self.number), assistant_id=assistant, **fields)
+        if any(page.page_id == own_id and page not in self.of(scope) for page in self.pages):
+            with pytest.raises(InputError, match="of another user or assistant"):
+                add(page_id=own_id)
+            return
+        page_id = add(page_id=own_id)
         if own_id is not None:
             assert page_id == own_id
             if any(page.page_id == own_id for page in self.pages):
