@@ -23,6 +23,7 @@ from mos_pipeline.memory.postings import Matches
 __all__ = ["Lengths", "Shape", "page_scores", "sitting_scores", "term_weights", "window_scores"]
 
 CELLS = 1 << 17  # of a table of terms and pages: what fits the processor's cache
+REACH = 2  # pages to each side that lend to a window
 TINY = np.float32(1e-12)  # keeps 0 / 0 out where nothing saturates
 
 Floats = NDArray[np.float32]
@@ -62,7 +63,10 @@ class Lengths(NamedTuple):
         """Add up windows and sittings."""
         near, far = _lent(pages, window_words)
         windows = pages.copy()
-        _gather(windows, pages * near, pages * far, _together(sitting_of), np.empty_like(pages))
+        for distance, lent in ((1, pages * near), (2, pages * far)):
+            together = sitting_of[distance:] == sitting_of[:-distance]
+            windows[distance:] += lent[:-distance] * together
+            windows[:-distance] += lent[distance:] * together
         sittings = np.bincount(sitting_of, pages).astype(np.float32)
         return cls(pages, windows, sittings, sitting_of)
 
@@ -114,25 +118,37 @@ def sitting_scores(matches: Matches, weights: NDArray[np.float64], lengths: Leng
 def window_scores(matches: Matches, weights: NDArray[np.float64], lengths: Lengths, shape: Shape) -> Floats:
     """Return the BM25 score of every page's window, float32 (n,)."""
     pages = len(lengths.pages)
+    width = pages + 2 * REACH  # what the first and the last pages lend beyond the end falls into a margin
     scores = np.zeros(pages, np.float32)
     saturation = _saturation(lengths.windows, shape)
-    together = _together(lengths.sitting_of)
-    near, far = _lent(lengths.pages, shape.window_words)
     distinct, rows = np.unique(matches.terms, return_inverse=True)
     terms = np.repeat(rows, matches.sizes)
     at_once = max(1, min(len(distinct), CELLS // pages))
-    table = np.empty((4, at_once, pages), np.float32)
+    cells, spare = np.empty(at_once * width, np.float32), np.empty((at_once, pages), np.float32)
     for first in range(0, len(distinct), at_once):
         low, high = np.searchsorted(terms, (first, first + at_once))
-        docs, counts = matches.docs[low:high], matches.counts[low:high].astype(np.float32)
-        cells = (terms[low:high] - first, docs)
-        held, lent, beyond, spare = table[:, : min(at_once, len(distinct) - first)]
-        held[:] = lent[:] = beyond[:] = 0.0
-        held[cells], lent[cells], beyond[cells] = counts, counts * near[docs], counts * far[docs]
-        _gather(held, lent, beyond, together, spare)
-        held /= np.add(held, saturation, out=spare)
+        docs, counts = matches.docs[low:high].astype(np.intp), matches.counts[low:high].astype(np.float32)
+        cells[:] = 0.0
+        _fill(cells, (terms[low:high] - first) * width + REACH + docs, docs, counts, lengths, shape.window_words)
+        held = cells.reshape(at_once, width)[: len(distinct) - first, REACH:-REACH]
+        held /= np.add(held, saturation, out=spare[: len(held)])
         scores += np.einsum("t,tp->p", weights[distinct[first : first + at_once]].astype(np.float32), held)
     return scores
+
+
+def _fill(
+    cells: Floats, places: NDArray[np.intp], docs: NDArray[np.intp], counts: Floats, lengths: Lengths, words: float
+) -> None:
+    """Put into ``cells`` what pages hold of their terms, and what they lend of it to those beside them.
+
+    Each posting has a place of its own: so has what it lends to one side, and nothing is added twice there.
+    """
+    cells[places] = counts
+    near, far = _lent(lengths.pages[docs], words)
+    sittings = lengths.sitting_of[docs]
+    for distance, part in ((-2, far), (-1, near), (1, near), (2, far)):
+        together = lengths.sitting_of.take(docs + distance, mode="clip") == sittings
+        cells[places + distance] += counts * part * together
 
 
 def _saturation(lengths: Floats, shape: Shape, mean: float | None = None) -> Floats:
@@ -147,16 +163,3 @@ def _lent(pages: Floats, window_words: float) -> tuple[Floats, Floats]:
     """Return which part of its words a page lends to its neighbour and to the page beyond, each (n,), 0 to 1."""
     parts = np.float32(window_words) / np.maximum(pages, np.float32(1.0))
     return np.minimum(parts, np.float32(1.0)), np.clip(parts - np.float32(1.0), np.float32(0.0), np.float32(1.0))
-
-
-def _together(sitting_of: NDArray[np.uint32]) -> tuple[Floats, Floats]:
-    """Return whether a page and the next, and the one after next, are of one sitting, 1 or 0: (n - 1,), (n - 2,)."""
-    same = sitting_of[1:] == sitting_of[:-1], sitting_of[2:] == sitting_of[:-2]
-    return same[0].astype(np.float32), same[1].astype(np.float32)
-
-
-def _gather(held: Floats, near: Floats, far: Floats, together: tuple[Floats, Floats], spare: Floats) -> None:
-    """Add to what each page holds what its neighbours to both sides lend it; pages along the last axis of all."""
-    for distance, lent, same in ((1, near, together[0]), (2, far, together[1])):
-        held[..., distance:] += np.multiply(lent[..., :-distance], same, out=spare[..., distance:])
-        held[..., :-distance] += np.multiply(lent[..., distance:], same, out=spare[..., :-distance])

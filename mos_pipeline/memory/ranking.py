@@ -18,7 +18,7 @@ LOWEST_COSINE = 0.1
 
 MOST_SPREAD = 16  # a scope's page numbers spread over so many times as many: then they are sorted instead
 
-Floats = NDArray[np.float64]
+Floats = NDArray[np.float32]
 
 
 class Weights(NamedTuple):
@@ -120,7 +120,7 @@ def two_level(
     best = [place for place in np.argsort(-cosines, kind="stable")[:TOP_SESSIONS] if cosines[place] >= LOWEST_COSINE]
     pages = np.concatenate([np.empty(0, np.int64), *(sessions[place] for place in best)])
     found = np.isin(dense.docs, pages) & (dense.cosines >= LOWEST_COSINE)
-    scores = np.where(found, dense.cosines, -np.inf).astype(np.float64)
+    scores = np.where(found, dense.cosines, -np.inf).astype(np.float32)
     return [
         Ranked(int(dense.docs[place]), float(scores[place]), float(scores[place]))
         for place in _best(dense.docs, scores, k)
@@ -142,7 +142,7 @@ def _table(words: WordScores, dense: Dense) -> _Table:
     among = _places_among(words.docs, np.asarray(dense.docs, np.int64))
     if among is not None:  # nearly always: words are found sooner than vectors
         known = _placed(among, dense.cosines, len(words.docs), np.nan)
-        return _Table(words.docs, known, *(part.astype(np.float64) for part in parts))
+        return _Table(words.docs, known, *parts)
     docs, cosines = _ascending(dense)
     both = np.concatenate((words.docs, docs))
     both.sort(kind="stable")  # a merge of two sorted halves
@@ -175,7 +175,7 @@ def _places_among(known: NDArray[np.int64], docs: NDArray[np.int64]) -> NDArray[
 
 
 def _placed(places: NDArray[np.intp], values: NDArray[np.floating], count: int, other: float) -> Floats:
-    column = np.full(count, other)
+    column = np.full(count, other, np.float32)
     column[places] = values
     return column
 
@@ -225,7 +225,7 @@ def _floor(scores: Floats, k: int) -> float:
     five times as fast as a partition of all scores.
     """
     groups = max(len(scores) // 64, 8 * k)
-    lowest = float(np.finfo(np.float64).min)
+    lowest = float(np.finfo(np.float32).min)
     if len(scores) < 2 * groups:
         return lowest
     rows = len(scores) // groups
