@@ -191,6 +191,22 @@ def test_the_id_of_a_forgotten_page_may_be_given_again(tmp_path: Path) -> None:
             memory.compact(PATIENCE_S)
 
 
+def test_a_page_that_comes_while_its_id_is_forgotten_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_fake(tmp_path, workers=False, **SETTINGS) as memory:
+        coordinator = memory._engine.coordinator
+        real = coordinator.absorb
+
+        def absorb(limit: int | None = None) -> None:
+            real(limit)
+            memory.add("tom", "hello", "", page_id="mine")
+
+        monkeypatch.setattr(coordinator, "absorb", absorb)
+        assert memory.forget(page_id="mine") == 0
+        monkeypatch.undo()
+        assert [page.page_id for page in all_pages(memory)] == ["mine"]
+        assert memory.forget(page_id="mine") == 1
+
+
 def test_pages_are_forgotten_while_they_are_worked_on(tmp_path: Path) -> None:
     """Whatever comes back of work that was under way, nothing of a forgotten page stays."""
     rng = random.Random(1)
