@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from mos_pipeline import InputError, MemoryPipeline
+from mos_pipeline.messages import is_tombstone
+from mos_pipeline.store.codec import FrameKind, unpack_pages
 from mos_pipeline.store.folder import StoreFolder, numbered
 from mos_pipeline.store.scanning import Frame
 from mos_pipeline.store.segments import SegmentReader
@@ -146,6 +148,33 @@ def test_after_compaction_its_bytes_are_gone(tmp_path: Path) -> None:
         assert sorted(one.page_ids for one in memory.sessions("tom")) == sorted(one.page_ids for one in sessions)
         check_consistent(memory)
         assert memory.verify().ok
+
+
+def tombstones_in(folder: Path) -> int:
+    store = StoreFolder(folder)
+    reader = SegmentReader(store)
+    frames = [
+        unpack_pages(item.body)
+        for number, _ in numbered(store.segments, ".segment")
+        for item in reader.scan(number, {FrameKind.PAGES})
+        if isinstance(item, Frame) and item.kind == FrameKind.PAGES
+    ]
+    reader.close()
+    return sum(is_tombstone(record) for frame in frames for record in frame.records)
+
+
+def test_a_tombstone_goes_with_its_pages_bytes(tmp_path: Path) -> None:
+    """Also one that no segment has yet when the compaction begins; no later one would take it."""
+    with open_fake(tmp_path, **SETTINGS) as memory:
+        fill(memory, "tom", 20)
+        memory.wait_idle(PATIENCE_S)
+        for number in (3, 7):
+            memory.forget(page_id=all_pages(memory)[number].page_id)
+            memory.compact(PATIENCE_S)
+            assert tombstones_in(tmp_path) == 0
+        memory.forget(page_id=all_pages(memory)[1].page_id)
+        memory.flush()
+        assert tombstones_in(tmp_path) == 1
 
 
 def test_a_user_is_forgotten_with_every_assistant_or_with_one(tmp_path: Path) -> None:

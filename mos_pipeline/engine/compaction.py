@@ -161,6 +161,7 @@ class Compaction:
         self._refused = False
         # What is forgotten from here on may be told of by the checkpoints: it is the next one's.
         self._dead = set(self._forgetting.dead)
+        self._persistence.hand_over(everything=True)  # their tombstones, too, come before the checkpoints, and can go
         if not self._embedding.has_pool:  # so there is nothing but pages and their words
             self._leave_journal()
 
