@@ -269,7 +269,7 @@ def test_a_timestamp_is_kept_and_made_where_there_is_none(tmp_path: Path) -> Non
         memory.add("tom", "b", "")
         first, second = all_pages(memory)
         assert first.timestamp == "2026-03-01 10:00:05"
-        assert datetime.strptime(second.timestamp, "%Y-%m-%d %H:%M:%S").year >= 2026
+        assert datetime.strptime(second.timestamp, "%Y-%m-%d %H:%M:%S%z").year >= 2026
 
 
 @pytest.mark.parametrize("arguments", [{"k": 0}, {"k": -1}, {"k": 2.5}, {"k": True}, {"query": 7}, {"user_id": ""}])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import product
@@ -179,6 +180,7 @@ WRONG: list[tuple[str, Any]] = [
     ("until", b"2026-01-01"),
     ("where", ["channel"]),
     ("where", {1: "web"}),
+    ("where", {"channel": {"web"}}),
     ("order", "newest"),
     ("order", []),
     ("timeout", "soon"),
@@ -207,3 +209,29 @@ def test_filters_hold_without_vectors_too(tmp_path: Path) -> None:
         assert sorted(found_ids(found)) == [
             page.page_id for page in all_pages(memory, "tom") if page.metadata["n"] == 1
         ]
+
+
+@pytest.mark.parametrize("zone", ["UTC", "XXX8", "YYY-9"])
+def test_a_page_without_a_timestamp_was_said_now_wherever_that_is(
+    tmp_path: Path, zone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        with open_fake(tmp_path, workers=False) as memory:
+            memory.add("tom", "the beagle", "")
+            hour = timedelta(hours=1)
+            for now in (datetime.now(UTC), datetime.now().astimezone()):
+                assert memory.retrieve("tom", "beagle", since=now - hour, until=now + hour).pages
+                assert not memory.retrieve("tom", "beagle", since=now + hour).pages
+                assert not memory.retrieve("tom", "beagle", until=now - hour).pages
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_metadata_are_compared_as_they_are_stored(tmp_path: Path) -> None:
+    with open_fake(tmp_path, workers=False) as memory:
+        memory.add("tom", "the beagle", "", metadata={"at": (1, {"deep": (2, 3)})})
+        for same in ((1, {"deep": (2, 3)}), [1, {"deep": [2, 3]}]):
+            assert memory.retrieve("tom", "beagle", where={"at": same}).pages
