@@ -11,6 +11,7 @@ import pytest
 
 from mos_pipeline import MemoryPipeline
 from mos_pipeline.engine.events import Promoted, decode_events
+from mos_pipeline.engine.promotion import Promotion
 from mos_pipeline.store.codec import FrameKind
 from mos_pipeline.store.folder import StoreFolder
 from tests.faults.common import PATIENCE_S, frames_of, until
@@ -198,3 +199,27 @@ def check_links(memory: MemoryPipeline) -> None:
     """Check that the page whose session went is linked to none."""
     chains = memory._engine.state.chains
     assert (chains.before(1), chains.after(1)) == (-1, -1)
+
+
+@pytest.mark.parametrize(("forgotten", "begun"), [(6, 1), (0, 2)])
+def test_a_promotion_is_interrupted_where_it_may_tell_of_what_is_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forgotten: int, begun: int
+) -> None:
+    answers = list[tuple[Any, ...]]()
+    with open_fake(tmp_path, **SETTINGS | ONE_TOPIC) as memory:
+        engine, told = memory._engine, Promotion._told
+        with monkeypatch.context() as patch:
+            patch.setattr(Promotion, "_told", lambda *answer: answers.append(answer))
+            page_ids = [memory.add("tom", statement(number), "Well noted.") for number in range(7)]
+            until(lambda: sum(len(one.page_ids) for one in memory.sessions("tom")) == 6, "two batches")
+            memory.forget(page_id=page_ids[forgotten])
+            until(lambda: len(answers) == 2 * begun, "the answers of each promotion")
+            with engine.coordinator.lock:
+                for answer in answers:
+                    told(*answer)
+        memory.wait_idle(PATIENCE_S)
+        facts = [fact.text for fact in memory.knowledge("tom")]
+        assert statement(1) in facts
+        assert (statement(0) in facts) == (forgotten != 0)
+        assert memory.profile("tom").text
+    assert len(promotions(tmp_path)) == 1

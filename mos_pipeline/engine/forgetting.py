@@ -55,7 +55,7 @@ class Forgetting:
     def _forget_of(self, scope: Scope, seqs: Sequence[int]) -> None:
         gone, pages = set(seqs), self._state.pages
         self._processing.forget(scope, gone)  # first: it asks which of them have a vector
-        self._promotion.forget(scope)
+        self._promotion.forget(scope, gone)  # and it, what memory was made from
         self._indexing.forget(scope, seqs)
         rows = [row for seq in seqs if (row := pages.row(seq)) >= 0]
         scope.given -= int((np.searchsorted(pages.seqs_of(scope.number), seqs) < scope.given).sum())
@@ -70,4 +70,4 @@ class Forgetting:
             self._embedding.pool.release(rows)
         self._derived.event(Event(scope.user_id, scope.assistant_id, Forgotten(seqs)))
         self._processing.look_again(scope)
-        self._promotion.remake(scope)
+        self._promotion.go_on(scope)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -83,9 +84,9 @@ class Promotion:
             if seqs:
                 self._begin(scope, seqs)
 
-    def remake(self, scope: Scope) -> None:
-        """Begin to make the profile of ``scope`` anew, where it is to be, unless a batch comes first and leads here."""
-        if scope.remake and not scope.gaps:
+    def go_on(self, scope: Scope) -> None:
+        """Take up what is due in ``scope`` after pages were forgotten, unless a batch comes first and leads here."""
+        if not scope.gaps:
             self.take_up(scope)
 
     def take_up(self, scope: Scope) -> None:
@@ -100,9 +101,11 @@ class Promotion:
         while self._waiting:
             self.consider(self._waiting.pop())
 
-    def forget(self, scope: Scope) -> None:
-        """Give up what is under way for ``scope``: it may tell of pages that are forgotten now."""
-        if self._under_way.pop(scope.number, None) is not None:
+    def forget(self, scope: Scope, seqs: set[int]) -> None:
+        """Give up what is under way for ``scope``, where it or what it builds on tells of pages to be forgotten now."""
+        work = self._under_way.get(scope.number)
+        if work is not None and not seqs.isdisjoint(chain(work.seqs, scope.long_term.pages_told_of())):
+            del self._under_way[scope.number]
             scope.long_term.since_promotion = self._config.promotion_pages  # it need not wait another time
 
     def _begin(self, scope: Scope, seqs: list[int]) -> None:
