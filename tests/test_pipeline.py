@@ -167,9 +167,9 @@ def test_another_users_page_id_is_refused_at_every_moment(tmp_path: Path, monkey
                 with contextlib.suppress(InputError):
                     taken.append(memory.add("ann", "theirs", "", page_id=page_id))
 
-        def entered(table: PageTable, seq: int, scope: int) -> None:
+        def entered(table: PageTable, *page: int) -> None:
             add_theirs()
-            enter(table, seq, scope)
+            enter(table, *page)
             add_theirs()
 
         monkeypatch.setattr(PageTable, "append", entered)
