@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +15,7 @@ from mos_pipeline.engine.events import Promoted, decode_events
 from mos_pipeline.engine.promotion import Promotion
 from mos_pipeline.store.codec import FrameKind
 from mos_pipeline.store.folder import StoreFolder
+from mos_pipeline.store.reading import PageReader
 from tests.faults.common import PATIENCE_S, frames_of, until
 from tests.support import all_pages, open_fake, page_text
 
@@ -223,3 +225,30 @@ def test_a_promotion_is_interrupted_where_it_may_tell_of_what_is_forgotten(
         assert (statement(0) in facts) == (forgotten != 0)
         assert memory.profile("tom").text
     assert len(promotions(tmp_path)) == 1
+
+
+def test_nobody_waits_while_the_ids_of_many_pages_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ids that callers gave stand in the pages' records; those are read while others work with the memory."""
+    reading = list[bool]()
+    with open_fake(tmp_path, **SETTINGS | ONE_TOPIC) as memory:
+        for number in range(12):
+            memory.add("tom", statement(number), "I am a travel guide.", page_id=f"mine {number}")
+        memory.wait_idle(PATIENCE_S)
+        lock, read = memory._engine.coordinator.lock, PageReader._read
+
+        def watched(reader: PageReader, *page: Any) -> bytes:
+            if threading.current_thread() is threading.main_thread():
+                reading.append(lock.acquire(timeout=1.0))
+                if reading[-1]:
+                    lock.release()
+            return read(reader, *page)
+
+        monkeypatch.setattr(PageReader, "_read", watched)
+        assert {page_id for one in memory.sessions("tom") for page_id in one.page_ids} == {
+            f"mine {number}" for number in range(12)
+        }
+        assert memory.knowledge("tom")[0].page_ids
+        assert memory.retrieve("tom", statement(1)).user_knowledge[0].fact.page_ids
+        monkeypatch.undo()
+    assert reading
+    assert all(reading)
