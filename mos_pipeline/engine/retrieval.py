@@ -169,9 +169,11 @@ class Retrieval:
         if vector is None:
             return []
         tags, cosines = self._vectors.pool.scores(scope.fact_rows(of_user=of_user), vector)
+        near = cosines >= self._config.knowledge_cosine  # of the facts that many users share most are not
+        tags, cosines = tags[near], cosines[near]
         order = np.lexsort((-tags, -cosines))  # of equal ones the newer first, whatever rows they lie in
-        near = [(float(cosines[at]), int(tags[at])) for at in order if cosines[at] >= self._config.knowledge_cosine]
-        return self._browsing.knowledge_hits(scope, near, of_user=of_user, limit=self._config.knowledge_k)
+        found = zip(cosines[order].tolist(), tags[order].tolist(), strict=True)
+        return self._browsing.knowledge_hits(scope, found, of_user=of_user, limit=self._config.knowledge_k)
 
 
 def _parts_of(ranking: Ranking, first: int) -> Iterator[list[Ranked]]:
