@@ -220,6 +220,26 @@ def test_the_id_of_a_forgotten_page_may_be_given_again(tmp_path: Path) -> None:
             memory.compact(PATIENCE_S)
 
 
+def test_a_page_keeps_its_id_when_the_one_that_had_it_before_is_gone(tmp_path: Path) -> None:
+    with open_fake(tmp_path, **SETTINGS) as memory:
+        tag = memory.add("tom", "first", "").rpartition("-")[0]
+        later = memory.add("tom", "second", "", page_id=f"{tag}-{5:012x}")
+        memory.forget(page_id=later)
+        ids = [memory.add("tom", *page_text(number)) for number in range(5)]
+        assert f"{later}+" in ids
+        memory.wait_idle(PATIENCE_S)
+        memory.compact(PATIENCE_S)
+    for _ in range(2):
+        with open_fake(tmp_path, **SETTINGS) as memory:
+            assert [page.page_id for page in all_pages(memory)[1:]] == ids
+            assert all(memory.get(page_id) for page_id in ids)
+            assert memory.get(later) is None
+            memory.forget(page_id=ids.pop(0))
+            memory.wait_idle(PATIENCE_S)
+            memory.compact(PATIENCE_S)
+            assert memory.verify().ok
+
+
 def test_a_page_that_comes_while_its_id_is_forgotten_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with open_fake(tmp_path, workers=False, **SETTINGS) as memory:
         coordinator = memory._engine.coordinator
