@@ -13,6 +13,8 @@ import pytest
 from mos_pipeline import MemoryPipeline
 from mos_pipeline.engine.events import Promoted, decode_events
 from mos_pipeline.engine.promotion import Promotion
+from mos_pipeline.memory.state import Scope
+from mos_pipeline.runtime.supervisor import Outcome
 from mos_pipeline.store.codec import FrameKind
 from mos_pipeline.store.folder import StoreFolder
 from mos_pipeline.store.reading import PageReader
@@ -252,3 +254,29 @@ def test_nobody_waits_while_the_ids_of_many_pages_are_read(tmp_path: Path, monke
         monkeypatch.undo()
     assert reading
     assert all(reading)
+
+
+def test_a_profile_whose_making_failed_is_made_from_the_same_pages_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = list[Outcome]()
+    with open_fake(tmp_path, **SETTINGS | MANY_TOPICS | {"mid_term__heat_threshold": 1.0}) as memory:
+        first, *_ = tell(memory, range(6))
+        tell(memory, range(6, 9))
+        assert memory.profile("tom").text
+        told = Promotion._told
+
+        def failed(self: Promotion, scope: Scope, work: Any, take: Any, outcome: Outcome) -> None:
+            failures.append(outcome._replace(fate="refused", error="no answer"))
+            told(self, scope, work, take, failures[-1])
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Promotion, "_told", failed)
+            memory.forget(page_id=first)
+            memory.wait_idle(PATIENCE_S)
+            tell(memory, range(9, 12))  # too few to try it again
+            assert len(failures) == 2
+            assert not memory.profile("tom").text
+        tell(memory, range(12, 18))
+        assert memory.profile("tom").text
+    assert sum(1 in seqs for seqs in promotions(tmp_path)) == 2

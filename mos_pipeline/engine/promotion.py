@@ -70,6 +70,7 @@ class Promotion:
         self._embedding = embedding
         self._clock = clock
         self._under_way: dict[int, _Work] = {}
+        self._put_off = set[int]()  # scopes whose last promotion failed
         self._waiting = list[Scope]()  # for the embedder, with profiles to be made anew
 
     @property
@@ -79,10 +80,17 @@ class Promotion:
 
     def consider(self, scope: Scope) -> None:
         """Promote what is hot in ``scope``, if it is time for it."""
-        if scope.number not in self._under_way and self._embedding.ready:
-            seqs = self._state.hot_pages(scope, self._clock())
-            if seqs:
-                self._begin(scope, seqs)
+        if scope.number in self._under_way or not self._embedding.ready or self._is_put_off(scope):
+            return
+        seqs = self._state.hot_pages(scope, self._clock())
+        if seqs:
+            self._begin(scope, seqs)
+
+    def _is_put_off(self, scope: Scope) -> bool:
+        """Return whether the last promotion of ``scope`` failed, and not enough pages have come since."""
+        if scope.long_term.since_promotion >= self._config.promotion_pages:
+            self._put_off.discard(scope.number)
+        return scope.number in self._put_off
 
     def go_on(self, scope: Scope) -> None:
         """Take up what is due in ``scope`` after pages were forgotten, unless a batch comes first and leads here."""
@@ -138,7 +146,8 @@ class Promotion:
             reason,
             self._config.promotion_pages,
         )
-        scope.long_term.since_promotion, scope.remake = 0, []
+        scope.long_term.since_promotion = 0
+        self._put_off.add(scope.number)
         del self._under_way[scope.number]
 
     def _take_profile(self, work: _Work, result: Any) -> None:
