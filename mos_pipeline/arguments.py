@@ -10,7 +10,7 @@ from typing import Any
 
 from mos_pipeline.errors import InputError
 from mos_pipeline.memory.moments import moment
-from mos_pipeline.messages import Page, SourceMark
+from mos_pipeline.messages import Page, SourceMark, decode, encode
 
 __all__ = [
     "checked_arguments",
@@ -22,6 +22,7 @@ __all__ = [
     "checked_source",
     "checked_text",
     "checked_timestamp",
+    "checked_where",
 ]
 
 PAGE_FIELDS = frozenset(f.name for f in dataclass_fields(Page))
@@ -42,22 +43,32 @@ def checked_text(name: str, value: object) -> str:
 
 
 def checked_timestamp(value: object) -> str:
-    """Return a page's timestamp as text; the present moment for None."""
+    """Return a page's timestamp as text; for None the present moment: local time, with the zone that makes it one."""
     if value is None:
-        return time.strftime("%Y-%m-%d %H:%M:%S")
+        return time.strftime("%Y-%m-%d %H:%M:%S%z")
     if isinstance(value, datetime):
         return value.isoformat(sep=" ")
     return checked_text("timestamp", value)
 
 
 def checked_metadata(value: object, name: str = "metadata") -> dict[str, Any] | None:
-    """Return metadata, or what they are to hold, as a dict, or None."""
+    """Return metadata, or what they are to hold (``name`` tells), as a dict, or None."""
     if value is None:
         return None
     # A dict first: asking an abstract class costs microseconds where its code is not in the processor's cache.
     if (type(value) is dict or isinstance(value, Mapping)) and set(map(type, value)) <= {str}:
         return value if type(value) is dict else dict(value)
     raise InputError(f"{name} must be a mapping with string keys, found {value!r:.200}")
+
+
+def checked_where(value: object) -> dict[str, Any] | None:
+    """Return what metadata are to hold, as it would be stored, tuples as lists; or None."""
+    wanted = checked_metadata(value, "where")
+    try:
+        stored: dict[str, Any] | None = decode(encode(wanted))
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise InputError(f"where asks for what no metadata can hold ({error}), found {value!r:.200}") from None
+    return stored
 
 
 def checked_source(value: object) -> SourceMark | None:

@@ -90,7 +90,8 @@ class MemoryPipeline(Reading):
             user_input: what the user said; may be empty.
             agent_response: what the assistant answered; may be empty.
             assistant_id: pages belong to a user and an assistant together.
-            timestamp: when it was said: kept as it is; the moment of the call where None. It doesn't order pages.
+            timestamp: when it was said: kept as it is; the moment of the call, with its zone, where None. It doesn't
+                order pages; where it names no zone, ``since`` and ``until`` take it for UTC.
             metadata: anything msgpack can hold.
             page_id: an id of the caller's own, unique in the store; the same id twice is one page, the first.
             source: which record of which file it is, for resuming a reading.

@@ -16,10 +16,10 @@ from typing import Any, Literal, Self
 from mos_pipeline.arguments import (
     checked_count,
     checked_id,
-    checked_metadata,
     checked_moment,
     checked_seconds,
     checked_text,
+    checked_where,
 )
 from mos_pipeline.engine.engine import Engine
 from mos_pipeline.engine.reader import ReaderEngine
@@ -99,7 +99,7 @@ class Reading:
         question = Question(
             checked_text("query", query),
             None if k is None else checked_count("k", k),
-            Filter(checked_moment("since", since), checked_moment("until", until), checked_metadata(where, "where")),
+            Filter(checked_moment("since", since), checked_moment("until", until), checked_where(where)),
             None if max_tokens is None else checked_count("max_tokens", max_tokens),
             order == "time",
             explain,

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from mos_pipeline import InputError, MemoryPipeline
+from mos_pipeline.messages import is_tombstone
+from mos_pipeline.store.codec import FrameKind, unpack_pages
 from mos_pipeline.store.folder import StoreFolder, numbered
 from mos_pipeline.store.scanning import Frame
 from mos_pipeline.store.segments import SegmentReader
@@ -148,6 +150,33 @@ def test_after_compaction_its_bytes_are_gone(tmp_path: Path) -> None:
         assert memory.verify().ok
 
 
+def tombstones_in(folder: Path) -> int:
+    store = StoreFolder(folder)
+    reader = SegmentReader(store)
+    frames = [
+        unpack_pages(item.body)
+        for number, _ in numbered(store.segments, ".segment")
+        for item in reader.scan(number, {FrameKind.PAGES})
+        if isinstance(item, Frame) and item.kind == FrameKind.PAGES
+    ]
+    reader.close()
+    return sum(is_tombstone(record) for frame in frames for record in frame.records)
+
+
+def test_a_tombstone_goes_with_its_pages_bytes(tmp_path: Path) -> None:
+    """Also one that no segment has yet when the compaction begins; no later one would take it."""
+    with open_fake(tmp_path, **SETTINGS) as memory:
+        fill(memory, "tom", 20)
+        memory.wait_idle(PATIENCE_S)
+        for number in (3, 7):
+            memory.forget(page_id=all_pages(memory)[number].page_id)
+            memory.compact(PATIENCE_S)
+            assert tombstones_in(tmp_path) == 0
+        memory.forget(page_id=all_pages(memory)[1].page_id)
+        memory.flush()
+        assert tombstones_in(tmp_path) == 1
+
+
 def test_a_user_is_forgotten_with_every_assistant_or_with_one(tmp_path: Path) -> None:
     with open_fake(tmp_path, **SETTINGS) as memory:
         fill(memory, "tom", 5, assistant_id="one")
@@ -189,6 +218,42 @@ def test_the_id_of_a_forgotten_page_may_be_given_again(tmp_path: Path) -> None:
             ]
             memory.wait_idle(PATIENCE_S)
             memory.compact(PATIENCE_S)
+
+
+def test_a_page_keeps_its_id_when_the_one_that_had_it_before_is_gone(tmp_path: Path) -> None:
+    with open_fake(tmp_path, **SETTINGS) as memory:
+        tag = memory.add("tom", "first", "").rpartition("-")[0]
+        later = memory.add("tom", "second", "", page_id=f"{tag}-{5:012x}")
+        memory.forget(page_id=later)
+        ids = [memory.add("tom", *page_text(number)) for number in range(5)]
+        assert f"{later}+" in ids
+        memory.wait_idle(PATIENCE_S)
+        memory.compact(PATIENCE_S)
+    for _ in range(2):
+        with open_fake(tmp_path, **SETTINGS) as memory:
+            assert [page.page_id for page in all_pages(memory)[1:]] == ids
+            assert all(memory.get(page_id) for page_id in ids)
+            assert memory.get(later) is None
+            memory.forget(page_id=ids.pop(0))
+            memory.wait_idle(PATIENCE_S)
+            memory.compact(PATIENCE_S)
+            assert memory.verify().ok
+
+
+def test_a_page_that_comes_while_its_id_is_forgotten_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_fake(tmp_path, workers=False, **SETTINGS) as memory:
+        coordinator = memory._engine.coordinator
+        real = coordinator.absorb
+
+        def absorb(limit: int | None = None) -> None:
+            real(limit)
+            memory.add("tom", "hello", "", page_id="mine")
+
+        monkeypatch.setattr(coordinator, "absorb", absorb)
+        assert memory.forget(page_id="mine") == 0
+        monkeypatch.undo()
+        assert [page.page_id for page in all_pages(memory)] == ["mine"]
+        assert memory.forget(page_id="mine") == 1
 
 
 def test_pages_are_forgotten_while_they_are_worked_on(tmp_path: Path) -> None:

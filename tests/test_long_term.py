@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -11,8 +12,12 @@ import pytest
 
 from mos_pipeline import MemoryPipeline
 from mos_pipeline.engine.events import Promoted, decode_events
+from mos_pipeline.engine.promotion import Promotion
+from mos_pipeline.memory.state import Scope
+from mos_pipeline.runtime.supervisor import Outcome
 from mos_pipeline.store.codec import FrameKind
 from mos_pipeline.store.folder import StoreFolder
+from mos_pipeline.store.reading import PageReader
 from tests.faults.common import PATIENCE_S, frames_of, until
 from tests.support import all_pages, open_fake, page_text
 
@@ -198,3 +203,80 @@ def check_links(memory: MemoryPipeline) -> None:
     """Check that the page whose session went is linked to none."""
     chains = memory._engine.state.chains
     assert (chains.before(1), chains.after(1)) == (-1, -1)
+
+
+@pytest.mark.parametrize(("forgotten", "begun"), [(6, 1), (0, 2)])
+def test_a_promotion_is_interrupted_where_it_may_tell_of_what_is_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forgotten: int, begun: int
+) -> None:
+    answers = list[tuple[Any, ...]]()
+    with open_fake(tmp_path, **SETTINGS | ONE_TOPIC) as memory:
+        engine, told = memory._engine, Promotion._told
+        with monkeypatch.context() as patch:
+            patch.setattr(Promotion, "_told", lambda *answer: answers.append(answer))
+            page_ids = [memory.add("tom", statement(number), "Well noted.") for number in range(7)]
+            until(lambda: sum(len(one.page_ids) for one in memory.sessions("tom")) == 6, "two batches")
+            memory.forget(page_id=page_ids[forgotten])
+            until(lambda: len(answers) == 2 * begun, "the answers of each promotion")
+            with engine.coordinator.lock:
+                for answer in answers:
+                    told(*answer)
+        memory.wait_idle(PATIENCE_S)
+        facts = [fact.text for fact in memory.knowledge("tom")]
+        assert statement(1) in facts
+        assert (statement(0) in facts) == (forgotten != 0)
+        assert memory.profile("tom").text
+    assert len(promotions(tmp_path)) == 1
+
+
+def test_nobody_waits_while_the_ids_of_many_pages_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ids that callers gave stand in the pages' records; those are read while others work with the memory."""
+    reading = list[bool]()
+    with open_fake(tmp_path, **SETTINGS | ONE_TOPIC) as memory:
+        for number in range(12):
+            memory.add("tom", statement(number), "I am a travel guide.", page_id=f"mine {number}")
+        memory.wait_idle(PATIENCE_S)
+        lock, read = memory._engine.coordinator.lock, PageReader._read
+
+        def watched(reader: PageReader, *page: Any) -> bytes:
+            if threading.current_thread() is threading.main_thread():
+                reading.append(lock.acquire(timeout=1.0))
+                if reading[-1]:
+                    lock.release()
+            return read(reader, *page)
+
+        monkeypatch.setattr(PageReader, "_read", watched)
+        assert {page_id for one in memory.sessions("tom") for page_id in one.page_ids} == {
+            f"mine {number}" for number in range(12)
+        }
+        assert memory.knowledge("tom")[0].page_ids
+        assert memory.retrieve("tom", statement(1)).user_knowledge[0].fact.page_ids
+        monkeypatch.undo()
+    assert reading
+    assert all(reading)
+
+
+def test_a_profile_whose_making_failed_is_made_from_the_same_pages_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = list[Outcome]()
+    with open_fake(tmp_path, **SETTINGS | MANY_TOPICS | {"mid_term__heat_threshold": 1.0}) as memory:
+        first, *_ = tell(memory, range(6))
+        tell(memory, range(6, 9))
+        assert memory.profile("tom").text
+        told = Promotion._told
+
+        def failed(self: Promotion, scope: Scope, work: Any, take: Any, outcome: Outcome) -> None:
+            failures.append(outcome._replace(fate="refused", error="no answer"))
+            told(self, scope, work, take, failures[-1])
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Promotion, "_told", failed)
+            memory.forget(page_id=first)
+            memory.wait_idle(PATIENCE_S)
+            tell(memory, range(9, 12))  # too few to try it again
+            assert len(failures) == 2
+            assert not memory.profile("tom").text
+        tell(memory, range(12, 18))
+        assert memory.profile("tom").text
+    assert sum(1 in seqs for seqs in promotions(tmp_path)) == 2

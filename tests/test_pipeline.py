@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import stat
@@ -28,6 +29,7 @@ from mos_pipeline import (
     StoreLockedError,
 )
 from mos_pipeline.engine.engine import Engine
+from mos_pipeline.memory.pages import PageTable
 from mos_pipeline.messages import SourceMark
 from tests.support import all_pages, open_fake, page_text
 
@@ -155,6 +157,32 @@ def test_another_users_page_id_is_refused_and_nothing_is_lost(tmp_path: Path, ab
         assert [page.user_input for page in all_pages(memory)] == ["mine"]
 
 
+def test_another_users_page_id_is_refused_at_every_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also while its page goes from the queue into the columns."""
+    with open_fake(tmp_path, workers=False) as memory:
+        ids, taken, enter = memory._engine.state.ids, list[str](), PageTable.append
+
+        def add_theirs() -> None:
+            for page_id in (one for one in map(str, range(6)) if ids.resolve(one) is not None):
+                with contextlib.suppress(InputError):
+                    taken.append(memory.add("ann", "theirs", "", page_id=page_id))
+
+        def entered(table: PageTable, *page: int) -> None:
+            add_theirs()
+            enter(table, *page)
+            add_theirs()
+
+        monkeypatch.setattr(PageTable, "append", entered)
+        for number in range(6):
+            memory.add("tom", "mine", "", page_id=str(number))
+            if number % 2:
+                memory.pages("tom")
+            add_theirs()
+        assert [page.user_id for page in all_pages(memory)] == ["tom"] * 6
+        monkeypatch.undo()
+        assert not taken
+
+
 def test_users_and_assistants_see_their_own_pages_only(tmp_path: Path) -> None:
     with open_fake(tmp_path) as memory:
         memory.add("tom", "the secret word is velvet", "", assistant_id="a")
@@ -241,7 +269,7 @@ def test_a_timestamp_is_kept_and_made_where_there_is_none(tmp_path: Path) -> Non
         memory.add("tom", "b", "")
         first, second = all_pages(memory)
         assert first.timestamp == "2026-03-01 10:00:05"
-        assert datetime.strptime(second.timestamp, "%Y-%m-%d %H:%M:%S").year >= 2026
+        assert datetime.strptime(second.timestamp, "%Y-%m-%d %H:%M:%S%z").year >= 2026
 
 
 @pytest.mark.parametrize("arguments", [{"k": 0}, {"k": -1}, {"k": 2.5}, {"k": True}, {"query": 7}, {"user_id": ""}])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import product
@@ -14,6 +15,8 @@ import pytest
 from mos_pipeline import Hit, InputError, MemoryPipeline, Page, Retrieved
 from mos_pipeline.config import Retrieval
 from mos_pipeline.memory.selection import CHARS_A_TOKEN, TOKENS_A_PAGE
+from mos_pipeline.store.reading import PageFrame, PageReader
+from mos_pipeline.store.segments import FrameAddress
 from tests.faults.common import PATIENCE_S
 from tests.support import all_pages, open_fake, page_text
 
@@ -179,6 +182,7 @@ WRONG: list[tuple[str, Any]] = [
     ("until", b"2026-01-01"),
     ("where", ["channel"]),
     ("where", {1: "web"}),
+    ("where", {"channel": {"web"}}),
     ("order", "newest"),
     ("order", []),
     ("timeout", "soon"),
@@ -207,3 +211,48 @@ def test_filters_hold_without_vectors_too(tmp_path: Path) -> None:
         assert sorted(found_ids(found)) == [
             page.page_id for page in all_pages(memory, "tom") if page.metadata["n"] == 1
         ]
+
+
+@pytest.mark.parametrize("zone", ["UTC", "XXX8", "YYY-9"])
+def test_a_page_without_a_timestamp_was_said_now_wherever_that_is(
+    tmp_path: Path, zone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        with open_fake(tmp_path, workers=False) as memory:
+            memory.add("tom", "the beagle", "")
+            hour = timedelta(hours=1)
+            for now in (datetime.now(UTC), datetime.now().astimezone()):
+                assert memory.retrieve("tom", "beagle", since=now - hour, until=now + hour).pages
+                assert not memory.retrieve("tom", "beagle", since=now + hour).pages
+                assert not memory.retrieve("tom", "beagle", until=now - hour).pages
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_metadata_are_compared_as_they_are_stored(tmp_path: Path) -> None:
+    with open_fake(tmp_path, workers=False) as memory:
+        memory.add("tom", "the beagle", "", metadata={"at": (1, {"deep": (2, 3)})})
+        for same in ((1, {"deep": (2, 3)}), [1, {"deep": [2, 3]}]):
+            assert memory.retrieve("tom", "beagle", where={"at": same}).pages
+
+
+def test_a_filter_that_nothing_passes_unpacks_each_frame_a_few_times_at_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the order of the ranking, neighbours come far from each other, and each costs its frame again."""
+    unpacked, unpack = list[FrameAddress](), PageReader._unpack
+
+    def counted(reader: PageReader, frame: PageFrame) -> list[bytes]:
+        unpacked.append(frame.address)
+        return unpack(reader, frame)
+
+    with open_fake(tmp_path, store__text_cache_bytes=0, store__frame_pages=16, **SETTINGS) as memory:
+        for number in range(1500):
+            memory.add("tom", *page_text(number))
+        memory.wait_idle(PATIENCE_S)
+        monkeypatch.setattr(PageReader, "_unpack", counted)
+        assert not memory.retrieve("tom", QUERY, where={"no": "such"}).pages
+        assert len(unpacked) < 3 * len(set(unpacked))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from mos_pipeline.engine.reading import Gate
-from mos_pipeline.memory.long_term import Fact
 from mos_pipeline.memory.sessions import Session as SessionState
 from mos_pipeline.memory.state import MemoryState, Scope
 from mos_pipeline.messages import Knowledge, KnowledgeHit, Page, Profile, Session, decode_record
@@ -55,19 +55,8 @@ class Browsing:
             now = time.time()
             ranked = [(scope.mid_term.heat_of(one, now), one) for one in scope.mid_term.sessions]
             ranked.sort(key=lambda entry: (-entry[0], entry[1].session_id))
-            part = [(heat, one, one.seqs.tolist()) for heat, one in ranked[offset : offset + limit]]
-            return [self._session(heat, one, self._ids(seqs)) for heat, one, seqs in part]
-
-    def _session(self, heat: float, session: SessionState, page_ids: tuple[str, ...]) -> Session:
-        return Session(
-            session.session_id,
-            session.summary,
-            tuple(sorted(session.keywords)),
-            session.timestamp,
-            heat,
-            session.visits,
-            page_ids,
-        )
+            part = [(_shown(one, heat), one.seqs.tolist()) for heat, one in ranked[offset : offset + limit]]
+        return [replace(session, page_ids=self._ids(seqs)) for session, seqs in part]
 
     def profile(self, scope: Scope) -> Profile:
         """Return the user's profile."""
@@ -79,7 +68,8 @@ class Browsing:
         """Return facts, the oldest first."""
         with self._gate.lock:
             facts = scope.facts(of_user=of_user).facts[offset : offset + limit]
-            return [self._fact(fact) for fact in facts]
+            part = [(fact.text, fact.timestamp, fact.seqs.tolist()) for fact in facts]
+        return [Knowledge(text, timestamp, self._ids(seqs)) for text, timestamp, seqs in part]
 
     def knowledge_hits(
         self, scope: Scope, found: Iterable[tuple[float, int]], *, of_user: bool, limit: int
@@ -88,25 +78,42 @@ class Browsing:
 
         Pages are named where they are those of ``scope``: a shared fact tells nobody of another user's pages.
         """
-        hits: dict[str, KnowledgeHit] = {}
+        hits: dict[str, tuple[float, str, list[int]]] = {}
         with self._gate.lock:
             for score, tag in found:
                 holder, fact_id = self._state.fact_of(tag)
                 fact = holder.facts(of_user=of_user).get(fact_id)
                 if fact is not None:  # else it has gone since the search
-                    known = self._fact(fact) if holder is scope else Knowledge(fact.text, fact.timestamp, ())
-                    hits.setdefault(fact.text, KnowledgeHit(score, known))
+                    mine = fact.seqs.tolist() if holder is scope else []
+                    hits.setdefault(fact.text, (score, fact.timestamp, mine))
                 if len(hits) == limit:
                     break
-        return list(hits.values())
-
-    def _fact(self, fact: Fact) -> Knowledge:
-        return Knowledge(fact.text, fact.timestamp, self._ids(fact.seqs))
+        return [
+            KnowledgeHit(score, Knowledge(text, timestamp, self._ids(mine)))
+            for text, (score, timestamp, mine) in hits.items()
+        ]
 
     def _ids(self, seqs: Iterable[int]) -> tuple[str, ...]:
-        """Return the ids of pages; a record is read only where the caller gave the page its id."""
-        kept = [seq for seq in seqs if self._state.pages.is_kept(seq)]
-        return tuple(self._state.ids.id_of(seq, self._given(seq)) for seq in kept)
+        """Return the ids of pages; without the gate's lock, as a record is read where the caller gave the page its id.
 
-    def _given(self, seq: int) -> str | None:
-        return decode_record(self._reader.read(seq)).page_id if self._state.ids.has_given(seq) else None
+        Pages that were forgotten since they were looked up are left out.
+        """
+        ids, pages = self._state.ids, self._state.pages
+        kept = list(filter(pages.is_kept, seqs))
+        given = list(filter(ids.has_given, kept))
+        records = dict(zip(given, self._reader.read_left(given), strict=True))
+        named = {seq: decode_record(record).page_id for seq, record in records.items() if record is not None}
+        return tuple(ids.id_of(seq, named.get(seq)) for seq in kept if pages.is_kept(seq))
+
+
+def _shown(session: SessionState, heat: float) -> Session:
+    """Return a session as callers see it, but for its pages."""
+    return Session(
+        session.session_id,
+        session.summary,
+        tuple(sorted(session.keywords)),
+        session.timestamp,
+        heat,
+        session.visits,
+        (),
+    )

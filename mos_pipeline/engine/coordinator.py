@@ -152,15 +152,17 @@ class Coordinator:
         accepted, left = self._intake.accepted, len(self._intake.accepted) if limit is None else limit
         while accepted and left > 0:
             left -= 1
-            item = accepted.popleft()
-            seq = len(self._state.pages)
+            item, seq = accepted[0], len(self._state.pages)
+            # Into the columns first: whoever asks whose page it is finds it in one place or the other.
             if item.scope is None:
                 self._state.pages.append_forgotten()
-                self._persistence.page(seq, item)
+            else:
+                self._state.pages.append(seq, item.scope.number, item.size)
+            accepted.popleft()
+            self._persistence.page(seq, item)
+            if item.scope is None:
                 self._forgetting.forget(item.forgotten)
                 continue
-            self._state.pages.append(seq, item.scope.number)
-            self._persistence.page(seq, item)
             self._indexing.page_came(item.scope)
             self._processing.page_came(item.scope)
 

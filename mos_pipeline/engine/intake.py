@@ -124,31 +124,45 @@ class Intake:
         with self.lock:
             if self._closed:
                 raise ClosedError("the page was not accepted: the pipeline is closed; open the store again")
-            seq = None if record.page_id is None else self._state.ids.resolve(record.page_id)
+            seq = None if record.page_id is None else self._known(record.page_id, record)
             new, rouse = seq is None, False
             if seq is None:
                 seq, rouse = self._accept(record)
-            elif self._is_of_others(seq, record):
-                raise InputError(
-                    f"the page of user {record.user_id!r} was not accepted: its id {record.page_id!r:.200} is that of "
-                    "a page of another user or assistant; give it an id of its own"
-                )
         if rouse:
             self._wake()
         if self._power:
             self._synced.wait_for(seq)
         return record.page_id or self._state.ids.id_of(seq, None), new
 
-    def _is_of_others(self, seq: int, record: PageRecord) -> bool:
-        """Return whether an accepted page belongs to another user or assistant than ``record``."""
+    def _known(self, page_id: str, record: PageRecord) -> int | None:
+        """Return the page that is accepted under ``page_id`` and ``record`` would be again; None where there is none.
+
+        Raises:
+            InputError: it is a page of another user or assistant than ``record``.
+        """
+        seq = self._state.ids.resolve(page_id)
+        if seq is None:
+            return None
+        owner = self._owner(seq)
+        if owner >= FORGOTTEN:  # and whoever asked for that has not come to its id yet
+            self._state.ids.release(page_id)
+            return None
         mine = self._state.find(record.user_id, record.assistant_id)
-        if seq < len(self._state.pages):
-            owner = self._state.pages.scope(seq)
-            return owner < FORGOTTEN and (mine is None or mine.number != owner)
-        try:  # from behind, as the coordinator takes from the front meanwhile
-            return self.accepted[seq - self.register.next_seq].scope is not mine
-        except IndexError:  # it is being entered at this moment: as if it came a moment later, it is one page
-            return False
+        if mine is None or mine.number != owner:
+            raise InputError(
+                f"the page of user {record.user_id!r} was not accepted: its id {page_id!r:.200} is that of a page of "
+                "another user or assistant; give it an id of its own"
+            )
+        return seq
+
+    def _owner(self, seq: int) -> int:
+        """Return the number of the scope that an accepted page belongs to."""
+        if seq >= len(self._state.pages):
+            # From behind: the coordinator takes from the front meanwhile, what it has entered into the columns.
+            with contextlib.suppress(IndexError):
+                scope = self.accepted[seq - self.register.next_seq].scope
+                return FORGOTTEN if scope is None else scope.number
+        return self._state.pages.scope(seq)
 
     def _accept(self, record: PageRecord) -> tuple[int, bool]:
         """Enter ``record``; return its number, and whether the coordinator has to be woken."""
@@ -188,7 +202,9 @@ class Intake:
         for start in range(0, len(seqs), IDS_AT_ONCE):  # so that no caller of add waits for all of them
             with self.lock:
                 for forgotten in seqs[start : start + IDS_AT_ONCE]:
-                    self._state.ids.forget(forgotten, page_ids.get(forgotten))
+                    given = page_ids.get(forgotten)
+                    if given is None or self._state.ids.resolve(given) == forgotten:  # else it is a later page's by now
+                        self._state.ids.forget(forgotten, given)
         if self._power:
             self._synced.wait_for(seq)
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,7 @@ class Promotion:
         self._embedding = embedding
         self._clock = clock
         self._under_way: dict[int, _Work] = {}
+        self._put_off = set[int]()  # scopes whose last promotion failed
         self._waiting = list[Scope]()  # for the embedder, with profiles to be made anew
 
     @property
@@ -78,14 +80,21 @@ class Promotion:
 
     def consider(self, scope: Scope) -> None:
         """Promote what is hot in ``scope``, if it is time for it."""
-        if scope.number not in self._under_way and self._embedding.ready:
-            seqs = self._state.hot_pages(scope, self._clock())
-            if seqs:
-                self._begin(scope, seqs)
+        if scope.number in self._under_way or not self._embedding.ready or self._is_put_off(scope):
+            return
+        seqs = self._state.hot_pages(scope, self._clock())
+        if seqs:
+            self._begin(scope, seqs)
 
-    def remake(self, scope: Scope) -> None:
-        """Begin to make the profile of ``scope`` anew, where it is to be, unless a batch comes first and leads here."""
-        if scope.remake and not scope.gaps:
+    def _is_put_off(self, scope: Scope) -> bool:
+        """Return whether the last promotion of ``scope`` failed, and not enough pages have come since."""
+        if scope.long_term.since_promotion >= self._config.promotion_pages:
+            self._put_off.discard(scope.number)
+        return scope.number in self._put_off
+
+    def go_on(self, scope: Scope) -> None:
+        """Take up what is due in ``scope`` after pages were forgotten, unless a batch comes first and leads here."""
+        if not scope.gaps:
             self.take_up(scope)
 
     def take_up(self, scope: Scope) -> None:
@@ -100,9 +109,11 @@ class Promotion:
         while self._waiting:
             self.consider(self._waiting.pop())
 
-    def forget(self, scope: Scope) -> None:
-        """Give up what is under way for ``scope``: it may tell of pages that are forgotten now."""
-        if self._under_way.pop(scope.number, None) is not None:
+    def forget(self, scope: Scope, seqs: set[int]) -> None:
+        """Give up what is under way for ``scope``, where it or what it builds on tells of pages to be forgotten now."""
+        work = self._under_way.get(scope.number)
+        if work is not None and not seqs.isdisjoint(chain(work.seqs, scope.long_term.pages_told_of())):
+            del self._under_way[scope.number]
             scope.long_term.since_promotion = self._config.promotion_pages  # it need not wait another time
 
     def _begin(self, scope: Scope, seqs: list[int]) -> None:
@@ -135,7 +146,8 @@ class Promotion:
             reason,
             self._config.promotion_pages,
         )
-        scope.long_term.since_promotion, scope.remake = 0, []
+        scope.long_term.since_promotion = 0
+        self._put_off.add(scope.number)
         del self._under_way[scope.number]
 
     def _take_profile(self, work: _Work, result: Any) -> None:

@@ -52,7 +52,8 @@ class Removal:
         with self._one_at_a_time:
             with self._coordinator.lock:
                 self._coordinator.absorb()
-                seqs = [seq for seq in pages() if self._state.pages.is_kept(seq)]
+                entered = len(self._state.pages)  # an id may be that of a page which came just now: it stays
+                seqs = [seq for seq in pages() if seq < entered and self._state.pages.is_kept(seq)]
             if seqs:
                 given = [seq for seq in seqs if self._state.ids.has_given(seq)]
                 records = map(decode_record, self._reader.read_many(given))

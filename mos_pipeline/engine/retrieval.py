@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -124,13 +124,11 @@ class Retrieval:
     def _hits(self, scope: Scope, question: Question, ranking: Ranking, limit: float) -> list[Hit]:
         """Return the best that pass, and leave a note which sessions they belong to."""
         budget, chosen = Budget(question.max_tokens), list[tuple[int, Hit]]()
-        for part in _parts_of(ranking, question.k or self._config.k):
+        for part in self._passing(_parts_of(ranking, question.k or self._config.k), question.filter):
             for seq, hit in self._read(scope, part, limit if question.explain else None):
                 if len(chosen) == question.k:
                     break
-                page = hit.page
-                texts = (page.user_input, page.agent_response)
-                if question.filter.passes(page.timestamp, page.metadata) and budget.takes(texts, hit.overview):
+                if budget.takes((hit.page.user_input, hit.page.agent_response), hit.overview):
                     chosen.append((seq, hit))
             if len(chosen) == question.k or budget.spent:
                 break
@@ -138,6 +136,23 @@ class Retrieval:
             chosen.sort(key=itemgetter(0))
         self._note_visits(scope, {hit.session_id for _, hit in chosen if hit.session_id is not None})
         return [hit for _, hit in chosen]
+
+    def _passing(self, parts: Iterable[list[Ranked]], wanted: Filter) -> Iterator[list[Ranked]]:
+        """Yield what passes, in the order of the ranking, at most ``MOST_READ`` pages at once."""
+        for part in parts:
+            left = part if wanted.empty else self._filtered(part, wanted)
+            for start in range(0, len(left), MOST_READ):
+                yield left[start : start + MOST_READ]
+
+    def _filtered(self, ranked: list[Ranked], wanted: Filter) -> list[Ranked]:
+        """Return what passes. Pages are read in the order of their numbers, so that each frame is unpacked once."""
+        docs, passing = sorted(one.doc for one in ranked), set[int]()
+        for start in range(0, len(docs), MOST_READ):
+            part = docs[start : start + MOST_READ]
+            for doc, page in zip(part, self._browsing.pages_left(part), strict=True):
+                if page is not None and wanted.passes(page.timestamp, page.metadata):
+                    passing.add(doc)
+        return [one for one in ranked if one.doc in passing]
 
     def _read(self, scope: Scope, ranked: list[Ranked], limit: float | None) -> list[tuple[int, Hit]]:
         """Return pages with all that is told of them; those forgotten since they were ranked are left out."""
@@ -154,18 +169,20 @@ class Retrieval:
         if vector is None:
             return []
         tags, cosines = self._vectors.pool.scores(scope.fact_rows(of_user=of_user), vector)
+        near = cosines >= self._config.knowledge_cosine  # of the facts that many users share most are not
+        tags, cosines = tags[near], cosines[near]
         order = np.lexsort((-tags, -cosines))  # of equal ones the newer first, whatever rows they lie in
-        near = [(float(cosines[at]), int(tags[at])) for at in order if cosines[at] >= self._config.knowledge_cosine]
-        return self._browsing.knowledge_hits(scope, near, of_user=of_user, limit=self._config.knowledge_k)
+        found = zip(cosines[order].tolist(), tags[order].tolist(), strict=True)
+        return self._browsing.knowledge_hits(scope, found, of_user=of_user, limit=self._config.knowledge_k)
 
 
 def _parts_of(ranking: Ranking, first: int) -> Iterator[list[Ranked]]:
     """Yield all pages, best first: ``first`` of them at first, and more then, as filters pass over some."""
-    done, size = 0, first
-    while len(ranked := ranking(size)) > done:
-        for start in range(done, len(ranked), MOST_READ):
-            yield ranked[start : start + MOST_READ]
-        done, size = len(ranked), 8 * size
+    ranked, size = ranking(first), first
+    yield ranked
+    while len(ranked) == size:
+        ranked, size, done = ranking(8 * size), 8 * size, size
+        yield ranked[done:]
 
 
 def _parts(ranked: Ranked, limit: float) -> Parts:

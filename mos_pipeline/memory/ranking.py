@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isnan
 from typing import NamedTuple
 
 import numpy as np
@@ -95,7 +96,7 @@ def join(words: WordScores, dense: Dense, weights: Weights, *, k: int) -> list[R
     table = _table(words, dense)
     found = ~np.isnan(table.dense) | (table.words > 0.0) | (table.window > 0.0) | (table.sitting > 0.0)
     scores = np.where(found, _joined(table, weights, words.limit), -np.inf)
-    return [_ranked(table, place, float(scores[place])) for place in _best(table.docs, scores, k)]
+    return _ranked(table, scores, np.array(_best(table.docs, scores, k), np.int64))
 
 
 def two_level(
@@ -233,6 +234,7 @@ def _floor(scores: Floats, k: int) -> float:
     return max(lowest, float(np.partition(maxima, groups - k)[groups - k]))
 
 
-def _ranked(table: _Table, place: int, score: float) -> Ranked:
-    doc, cosine, words, window, sitting = (column[place].item() for column in table)
-    return Ranked(doc, score, None if np.isnan(cosine) else cosine, words, window, sitting)
+def _ranked(table: _Table, scores: Floats, places: NDArray[np.int64]) -> list[Ranked]:
+    docs, cosines, *parts = (column[places].tolist() for column in table)
+    dense = (None if isnan(cosine) else cosine for cosine in cosines)
+    return list(map(Ranked, docs, scores[places].tolist(), dense, *parts))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any
 
 from mos_pipeline.config import Config
@@ -89,19 +90,24 @@ class MemoryState:
         self.scopes: list[Scope] = []
         self._by_name: dict[tuple[str, str], Scope] = {}
         self._shared: dict[str, int] = {}
+        self._making = Lock()  # a page is accepted for a new user while events of one without pages are told again
 
     def find(self, user_id: str, assistant_id: str) -> Scope | None:
         """Return the scope, or None where it has no page."""
         return self._by_name.get((user_id, assistant_id))
 
     def scope(self, user_id: str, assistant_id: str) -> Scope:
-        """Return the scope, made if need be."""
+        """Return the scope, made if need be; from any thread."""
         scope = self._by_name.get((user_id, assistant_id))
-        if scope is None:
-            scope = self._new_scope(user_id, assistant_id)
-            self.scopes.append(scope)
-            self._by_name[user_id, assistant_id] = scope
-        return scope
+        if scope is not None:
+            return scope
+        with self._making:
+            scope = self._by_name.get((user_id, assistant_id))
+            if scope is None:
+                scope = self._new_scope(user_id, assistant_id)
+                self.scopes.append(scope)
+                self._by_name[user_id, assistant_id] = scope
+            return scope
 
     def _new_scope(self, user_id: str, assistant_id: str) -> Scope:
         config, number = self._config, len(self.scopes)

@@ -9,6 +9,7 @@ whoever reads by their addresses has the new ones, and until no reader pins thei
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -173,7 +174,14 @@ class Compaction:
             return pages
         left = [b"" if place in gone else body for place, body in enumerate(records)]
         named = {seq for body in left for seq in decode_tombstone(body) or ()}
-        return FramePages(first, heads.without(gone, sorted(named)), left)
+        # Such an id is why a later page has another than its own, for as long as that is there.
+        later = {place for place, page_id in heads.page_ids if self._number_in(page_id) > first + place}
+        return FramePages(first, heads.without(gone, sorted(named), later), left)
+
+    def _number_in(self, page_id: str) -> int:
+        """Return the number of the page whose automatic id this is, or looks like; -1 where it is a caller's own."""
+        automatic = re.fullmatch(rf"{self._writer.manifest.store}-([0-9a-f]{{12}})\+*", page_id)
+        return int(automatic[1], 16) if automatic else -1
 
     def _is_done(self, body: bytes) -> bool:
         """Whether a record is a tombstone, all of whose pages go in this pass at the latest."""

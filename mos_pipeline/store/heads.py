@@ -38,17 +38,18 @@ class PageHeads(NamedTuple):
         page_ids = [(place - start, page_id) for place, page_id in self.page_ids if start <= place < stop]
         return self._replace(scope_of=self.scope_of[NUMBER_BYTES * start : NUMBER_BYTES * stop], page_ids=page_ids)
 
-    def without(self, places: Container[int], forgotten: list[int]) -> PageHeads:
+    def without(self, places: Container[int], forgotten: list[int], named: Container[int] = ()) -> PageHeads:
         """Return the heads once the pages at ``places`` are gone, and the tombstones left name ``forgotten``.
 
-        Nothing but ``sources`` speaks of those pages any more, nor of scopes that only they had.
+        Nothing but ``sources`` speaks of those pages any more, nor of scopes that only they had; and the ids of those
+        at ``named`` stay.
         """
         scopes: dict[int, int] = {}
         scope_of = [
             NO_SCOPE if number == NO_SCOPE or place in places else scopes.setdefault(number, len(scopes))
             for place, number in enumerate(_unpacked(self.scope_of))
         ]
-        page_ids = [(place, page_id) for place, page_id in self.page_ids if place not in places]
+        page_ids = [(place, page_id) for place, page_id in self.page_ids if place not in places or place in named]
         return PageHeads([self.scopes[old] for old in scopes], _packed(scope_of), page_ids, self.sources, forgotten)
 
 

@@ -6,6 +6,7 @@ import errno
 import os
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mos_pipeline.errors import InputError, StoreFullError
-from mos_pipeline.messages import SourceMark, decode_record, encode
+from mos_pipeline.messages import PageRecord, SourceMark, decode_record, encode
 from mos_pipeline.store.heads import heads_of
 from mos_pipeline.store.journal import Journal
 from tests.engine.desk import JOURNAL_BYTES, PATIENCE_S, Desk, desk, journaled, record, texts
 
 
-def nothing(_: int) -> bool:
-    """No page was forgotten."""
-    return False
+def restore(d: Desk, records: Iterable[PageRecord]) -> None:
+    """Enter the next pages as an opening does; none was forgotten."""
+    bodies = list(map(encode, records))
+    for _ in bodies:
+        d.state.pages.append(len(d.state.pages), d.state.scope("user", "assistant").number)
+    d.intake.register.restore(heads_of(bodies), len(bodies), lambda _: False)
 
 
 def test_an_accepted_page_is_in_the_journal_the_ring_and_the_coordinators_queue(tmp_path: Path) -> None:
@@ -55,6 +59,26 @@ def test_an_id_that_is_known_is_one_page(tmp_path: Path) -> None:
         assert (d.intake.next_seq, len(d.intake.accepted)) == (2, 2)
         d.add("third", page_id="another")
     assert texts(tmp_path) == ["first", "second", "third"]
+
+
+def test_an_id_is_free_as_soon_as_its_page_is_forgotten(tmp_path: Path) -> None:
+    """Taken for the forgotten page, the new one would be lost; both come between the tombstone and the ids' turn."""
+    with desk(tmp_path) as d:
+        ids = ["mine", d.state.ids.id_of(1, None)]
+        d.add("first", page_id="mine")
+        d.add("second")
+        for seq in range(2):
+            d.state.pages.append(seq, 0)
+
+        def coordinate() -> None:
+            if d.state.pages.is_kept(0):
+                d.state.pages.forget([0, 1])
+                for user, page_id in zip(("user", "other"), ids, strict=True):
+                    d.add("later", user=user, page_id=page_id)
+
+        d.intake._wake = coordinate
+        d.intake.forget([0, 1], {0: "mine"})
+        assert [d.state.ids.resolve(page_id) for page_id in ids] == [3, 4]
 
 
 def test_metadata_that_can_not_be_stored_is_refused_and_leaves_no_trace(tmp_path: Path) -> None:
@@ -222,8 +246,8 @@ def test_a_full_disk_refuses_the_page_and_leaves_no_trace(tmp_path: Path, monkey
 def test_restored_pages_are_known_and_the_numbers_go_on(tmp_path: Path) -> None:
     with desk(tmp_path) as d:
         known = [record(page_id="mine", source=SourceMark(b"one", 7)), record(page_id="other")]
-        d.intake.register.restore(heads_of(map(encode, known)), 2, nothing)
-        d.intake.register.restore(heads_of([encode(record(source=SourceMark(b"one", 3)))]), 1, nothing)
+        restore(d, known)
+        restore(d, [record(source=SourceMark(b"one", 3))])
         assert d.intake.add(record(page_id="mine")) == ("mine", False)
         assert d.intake.sources() == {b"one": 8}
         assert d.add() == d.state.ids.id_of(3, None)
@@ -232,7 +256,7 @@ def test_restored_pages_are_known_and_the_numbers_go_on(tmp_path: Path) -> None:
 
 def test_restored_pages_without_an_id_of_their_own_are_known_behind_those_that_have_one(tmp_path: Path) -> None:
     with desk(tmp_path) as d:
-        d.intake.register.restore(heads_of(map(encode, [record(page_id="mine"), record(), record()])), 3, nothing)
+        restore(d, [record(page_id="mine"), record(), record()])
         automatic = d.state.ids.id_of(2, None)
         assert d.state.ids.resolve(automatic) == 2
         assert d.intake.add(record("again", page_id=automatic)) == (automatic, False)
