@@ -149,10 +149,7 @@ class Store:
     compression_level: int = setting(6, "zstd level", low=1, high=22)
     text_cache_bytes: int = setting(16 * MIB, "decompressed page text kept in memory", unit="bytes", low=0)
     max_dead_ratio: float = setting(
-        0.25,
-        "share of the pages' bytes that are forgotten ones' beyond which segments are compacted",
-        low=0.0,
-        high=1.0,
+        0.25, "share of forgotten pages among those on the disk beyond which segments are compacted", low=0.0, high=1.0
     )
     lock_timeout_s: float = setting(
         10.0, "how long open() waits for the orphaned writer of a dead owner", unit="seconds", low=0.0

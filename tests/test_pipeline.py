@@ -167,9 +167,9 @@ def test_another_users_page_id_is_refused_at_every_moment(tmp_path: Path, monkey
                 with contextlib.suppress(InputError):
                     taken.append(memory.add("ann", "theirs", "", page_id=page_id))
 
-        def entered(table: PageTable, *page: int) -> None:
+        def entered(table: PageTable, seq: int, scope: int) -> None:
             add_theirs()
-            enter(table, *page)
+            enter(table, seq, scope)
             add_theirs()
 
         monkeypatch.setattr(PageTable, "append", entered)

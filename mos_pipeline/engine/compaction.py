@@ -79,7 +79,7 @@ class Compaction:
         embedding: Embedding,
         desk: Desk,
     ) -> None:
-        """Begin by itself once more than ``store.max_dead_ratio`` of the pages' bytes are forgotten ones'."""
+        """Begin by itself once more than ``store.max_dead_ratio`` of the pages on the disk are forgotten ones."""
         self._max_dead_ratio = config.max_dead_ratio
         self._state = state
         self._forgetting = forgetting
@@ -150,12 +150,10 @@ class Compaction:
     def _wanted(self) -> bool:
         if self._desk.supervisor is None:
             return False
+        dead = len(self._forgetting.dead)
         if self._waiting:
             return True
-        dead = self._forgetting.dead_bytes
-        return (
-            dead > self._max_dead_ratio * (self._state.pages.kept_bytes + dead) and time.monotonic() > self._not_before
-        )
+        return dead > self._max_dead_ratio * (self._state.pages.kept + dead) and time.monotonic() > self._not_before
 
     def _begin(self) -> None:
         self._served, self._waiting = self._waiting, []
@@ -215,7 +213,7 @@ class Compaction:
             return
         self._reader.moved(outcome.result["moved"])
         self._store.segments.drop(outcome.result["removed"])
-        self._forgetting.took_off_disk(self._dead)
+        self._forgetting.dead = [seq for seq in self._forgetting.dead if seq not in self._dead]
         result = Compacted(outcome.result["before"], outcome.result["after"])
         # Only now does nobody in this process read the old files any more.
         self._desk.submit(WRITER, "sweep", None, partial(self._swept, result))

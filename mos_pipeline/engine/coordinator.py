@@ -157,7 +157,7 @@ class Coordinator:
             if item.scope is None:
                 self._state.pages.append_forgotten()
             else:
-                self._state.pages.append(seq, item.scope.number, item.size)
+                self._state.pages.append(seq, item.scope.number)
             accepted.popleft()
             self._persistence.page(seq, item)
             if item.scope is None:

@@ -249,7 +249,7 @@ class Engine:
                 if not scope.gaps:  # else a batch comes first, and leads here
                     self.promotion.take_up(scope)
                 self.coordinator.breathe()
-            self.forgetting.leave_on_disk(sorted(restore.entry.forgotten))
+            self.forgetting.dead += sorted(restore.entry.forgotten)
             self.compaction.may_begin = True
 
     def _new_pool(self, dimension: int) -> VectorPool:

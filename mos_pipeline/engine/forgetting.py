@@ -7,7 +7,7 @@ worked on again, so that these are made anew without it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -23,12 +23,7 @@ __all__ = ["Forgetting"]
 
 
 class Forgetting:
-    """Takes pages out of memory.
-
-    Attributes:
-        dead: those whose bytes are still on the disk.
-        dead_bytes: so many bytes.
-    """
+    """Takes pages out of memory; ``dead`` counts those whose bytes are still on the disk."""
 
     def __init__(
         self,
@@ -46,7 +41,6 @@ class Forgetting:
         self._derived = derived
         self._embedding = embedding
         self.dead = list[int]()
-        self.dead_bytes = 0
 
     def forget(self, seqs: Iterable[int]) -> None:
         """Forget pages, of any scopes; those that belong to nobody any more are passed over."""
@@ -56,17 +50,7 @@ class Forgetting:
                 by_scope.setdefault(self._state.pages.scope(seq), []).append(seq)
         for number, mine in by_scope.items():
             self._forget_of(self._state.scopes[number], mine)
-            self.leave_on_disk(mine)
-
-    def leave_on_disk(self, seqs: Sequence[int]) -> None:
-        """Note forgotten pages whose bytes are still on the disk."""
-        self.dead += seqs
-        self.dead_bytes += self._state.pages.bytes_of(seqs)
-
-    def took_off_disk(self, seqs: Collection[int]) -> None:
-        """Note that the bytes of pages are gone."""
-        self.dead = [seq for seq in self.dead if seq not in seqs]
-        self.dead_bytes = self._state.pages.bytes_of(self.dead)
+            self.dead += mine
 
     def _forget_of(self, scope: Scope, seqs: Sequence[int]) -> None:
         gone, pages = set(seqs), self._state.pages

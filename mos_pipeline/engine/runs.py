@@ -111,7 +111,7 @@ class PageEntry:
         places = np.frombuffer(run.heads.scope_of, "<u4")
         mine = np.full(len(places), FORGOTTEN, np.uint32)
         mine[places != NO_SCOPE] = numbers[places[places != NO_SCOPE]]
-        self._state.pages.extend(mine, run.sizes)
+        self._state.pages.extend(mine)
         self.sizes.extend(run.sizes)
         self._named.update(run.heads.forgotten)
         self._register.restore(run.heads, len(run.sizes), self._is_gone)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,30 +19,25 @@ FORGOTTEN = LOST - 1  # and of those that were forgotten on request
 
 
 class PageTable:
-    """What is known of every page, by its number: its scope, its vector and its size; and each scope's pages.
+    """What is known of every page, by its number: its scope and its vector; and each scope's pages.
 
-    Numbers begin with 0 and have no holes. Some 25 bytes a page and 300 a scope. One thread may change the table
+    Numbers begin with 0 and have no holes. Some 21 bytes a page and 300 a scope. One thread may change the table
     while others read it: an answer is a state that was.
-
-    Attributes:
-        kept_bytes: of the records of all pages, lost and forgotten ones left out.
     """
 
-    __slots__ = ("_by_scope", "_embedded", "_rows", "_scopes", "_sizes", "kept_bytes")
+    __slots__ = ("_by_scope", "_embedded", "_rows", "_scopes")
 
     def __init__(self) -> None:
-        self.kept_bytes = 0
         self._embedded = 0
         self._scopes = array("I")
         self._rows = array("q")
-        self._sizes = array("I")
         self._by_scope: dict[int, _Seqs] = {}
 
     def __len__(self) -> int:
         return len(self._scopes)
 
-    def append(self, seq: int, scope: int, size: int = 0) -> None:
-        """Enter the next page, whose record has ``size`` bytes.
+    def append(self, seq: int, scope: int) -> None:
+        """Enter the next page.
 
         Raises:
             InputError: ``seq`` is not the next number, or ``scope`` not a number from 0 to 2**32 - 1.
@@ -54,15 +49,11 @@ class PageTable:
         except OverflowError:
             raise InputError(f"page {seq}: {scope} is no scope's number; give one from 0 to 2**32 - 1") from None
         self._rows.append(NO_ROW)
-        self._sizes.append(size)
-        self.kept_bytes += size * (scope < FORGOTTEN)
         self._column(scope).append(seq)
 
-    def extend(self, scopes: NDArray[np.uint32], sizes: Sequence[int] | None = None) -> None:
-        """Enter the next pages, one for each number in ``scopes``, shape (n,); ``sizes``, if known, are their bytes."""
-        first, bytes_of = len(self._scopes), np.array(sizes if sizes is not None else [0] * len(scopes), np.uint32)
-        self._sizes.frombytes(bytes_of.tobytes())
-        self.kept_bytes += int(bytes_of[scopes < FORGOTTEN].sum())
+    def extend(self, scopes: NDArray[np.uint32]) -> None:
+        """Enter the next pages, one for each number in ``scopes``, shape (n,)."""
+        first = len(self._scopes)
         self._scopes.frombytes(scopes.astype(np.uint32).tobytes())
         self._rows.frombytes(np.full(len(scopes), NO_ROW, np.int64).tobytes())
         if len(scopes) and (scopes == scopes[0]).all():
@@ -156,7 +147,6 @@ class PageTable:
         wanted = wanted[scopes[wanted] < FORGOTTEN]
         owners = scopes[wanted]
         scopes[wanted] = FORGOTTEN
-        self.kept_bytes -= self.bytes_of(wanted)
         for owner in set(owners.tolist()):
             self._by_scope[owner] = self._by_scope[owner].without(wanted[owners == owner])
         self._by_scope[FORGOTTEN] = self._column(FORGOTTEN).joined(wanted)
@@ -168,10 +158,6 @@ class PageTable:
     def kept(self) -> int:
         """How many pages there are, lost and forgotten ones left out."""
         return len(self) - self.count_of(LOST) - self.count_of(FORGOTTEN)
-
-    def bytes_of(self, seqs: Sequence[int] | NDArray[np.int64]) -> int:
-        """Return how many bytes the records of pages have, or had; for the thread that changes the table alone."""
-        return int(np.frombuffer(self._sizes, np.uint32)[np.asarray(seqs, np.int64)].sum())
 
     @property
     def embedded(self) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mos_pipeline.engine.compaction import Compaction
-from tests.faults.common import PATIENCE_S, until
+from tests.faults.common import PATIENCE_S
 from tests.support import all_pages, open_fake, page_text
 from tests.test_forget import SETTINGS, fill
 
@@ -31,25 +31,3 @@ def test_a_page_accepted_while_the_journal_is_changed_is_kept(tmp_path: Path, mo
         memory.wait_idle(PATIENCE_S)
     with open_fake(tmp_path, **SETTINGS) as memory:
         assert len(all_pages(memory)) == 11
-
-
-@pytest.mark.parametrize("reopened", [False, True])
-def test_it_begins_by_itself_for_bytes_and_not_for_pages(tmp_path: Path, reopened: bool) -> None:
-    large = " ".join(str(number) for number in range(20_000))
-    with open_fake(tmp_path, **SETTINGS) as memory:
-        fill(memory, "tom", 40)
-        page_id = memory.add("tom", large, "")
-        memory.wait_idle(PATIENCE_S)
-        memory.forget(page_id=all_pages(memory)[0].page_id)
-        memory.wait_idle(PATIENCE_S)
-        assert memory.stats().forgotten == 1
-        if not reopened:
-            memory.forget(page_id=page_id)
-            until(lambda: memory.stats().forgotten == 0, "compacted by itself")
-    if reopened:
-        with open_fake(tmp_path, workers=False, **SETTINGS) as memory:
-            memory.forget(page_id=page_id)
-        with open_fake(tmp_path, **SETTINGS) as memory:
-            until(lambda: memory.stats().restored and memory.stats().forgotten == 0, "compacted by itself")
-    with open_fake(tmp_path, workers=False, **SETTINGS) as memory:
-        assert len(all_pages(memory)) == 39

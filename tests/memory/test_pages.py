@@ -330,14 +330,3 @@ def test_only_a_page_with_that_id_is_forgotten(seq: int, page_id: str | None) ->
     with pytest.raises(InputError, match=f"page {seq} can't be forgotten"):
         ids.forget(seq, page_id)
     assert (ids.resolve("mine"), ids.resolve(auto(1))) == (0, 1)
-
-
-def test_bytes_are_those_of_kept_pages() -> None:
-    table = PageTable()
-    table.append(0, 0, 100)
-    table.extend(np.array([1, FORGOTTEN, 0], np.uint32), [20, 7, 3])
-    table.append_lost()
-    assert table.kept_bytes == 123
-    table.forget([0, 2, 3, 4])
-    assert table.kept_bytes == 20
-    assert (table.bytes_of([0, 3]), table.bytes_of([])) == (103, 0)
