@@ -157,10 +157,12 @@ class Coordinator:
             if item.scope is None:
                 self._state.pages.append_forgotten()
                 self._persistence.page(seq, item)
+                self._forgetting.dead.enter(0)
                 self._forgetting.forget(item.forgotten)
                 continue
             self._state.pages.append(seq, item.scope.number)
             self._persistence.page(seq, item)
+            self._forgetting.dead.enter(item.size)
             self._indexing.page_came(item.scope)
             self._processing.page_came(item.scope)
 
