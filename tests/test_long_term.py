@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -132,6 +133,19 @@ def test_heat_falls_with_a_promotion_and_rises_with_visits_which_are_kept(tmp_pa
         memory.retrieve("tom", "nothing of that", where={"none": 1})  # finds nothing, visits nothing
         memory.wait_idle(PATIENCE_S)
         assert memory.sessions("tom")[0].visits == 5
+
+
+def test_a_flush_takes_the_counts_of_visits_along(tmp_path: Path) -> None:
+    with open_fake(tmp_path / "one", **SETTINGS | ONE_TOPIC) as memory:
+        tell(memory, range(3))
+        memory.retrieve("tom", "mark0001")
+        until(lambda: memory.sessions("tom")[0].visits == 1, "the visit is counted")
+        memory.flush(timeout=PATIENCE_S)
+        until(lambda: memory.stats().unwritten == 0, "it is written")
+        shutil.copytree(tmp_path / "one", tmp_path / "killed")  # what the disk holds at this moment
+    with open_fake(tmp_path / "killed", workers=False, **SETTINGS | ONE_TOPIC) as memory:
+        until(lambda: memory.stats().restored, "everything is read")
+        assert memory.sessions("tom")[0].visits == 1
 
 
 def test_a_profile_is_never_replaced_by_an_empty_or_a_short_one(tmp_path: Path) -> None:
