@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mos_pipeline import MemoryPipeline
+from mos_pipeline import InputError, MemoryPipeline
 from mos_pipeline.engine.events import Promoted, decode_events
 from mos_pipeline.store.codec import FrameKind
 from mos_pipeline.store.folder import StoreFolder
@@ -133,6 +133,25 @@ def test_heat_falls_with_a_promotion_and_rises_with_visits_which_are_kept(tmp_pa
         memory.retrieve("tom", "nothing of that", where={"none": 1})  # finds nothing, visits nothing
         memory.wait_idle(PATIENCE_S)
         assert memory.sessions("tom")[0].visits == 5
+
+
+def test_sessions_and_knowledge_are_shown_page_by_page(tmp_path: Path) -> None:
+    settings = SETTINGS | MANY_TOPICS | {"mid_term__heat_threshold": 1.0, "long_term__facts_per_promotion": 6}
+    with open_fake(tmp_path, **settings) as memory:
+        tell(memory, range(12))
+        sessions, facts, pages = memory.sessions("tom"), memory.knowledge("tom"), memory.pages("tom")
+        assert (len(sessions), len(pages)) == (12, 12)
+        assert len(facts) > 4
+        for offset, limit in product((0, 1, 3, 11, 12, 50), (1, 2, 5, 100)):
+            part = slice(offset, offset + limit)
+            shown = [one.session_id for one in memory.sessions("tom", offset=offset, limit=limit)]
+            assert shown == [one.session_id for one in sessions][part]
+            assert memory.knowledge("tom", offset=offset, limit=limit) == facts[part]
+            assert memory.pages("tom", offset=offset, limit=limit) == pages[part]
+        for wrong in ({"offset": -1}, {"limit": 0}, {"offset": 1.5}, {"limit": True}):
+            for browse in (memory.sessions, memory.knowledge, memory.pages):
+                with pytest.raises(InputError, match=next(iter(wrong))):
+                    browse("tom", **wrong)
 
 
 def test_a_flush_takes_the_counts_of_visits_along(tmp_path: Path) -> None:
