@@ -227,6 +227,16 @@ def test_the_session_that_was_found_least_goes_and_its_pages_stay(tmp_path: Path
         assert memory.stats().vectors == 5 + 4
 
 
+def test_links_into_a_session_that_had_to_go_are_cut(tmp_path: Path) -> None:
+    one_chain = {"llm__continuity_threshold": -1.0, "mid_term__capacity": 2, "mid_term__heat_threshold": 1000.0}
+    with open_fake(tmp_path, **SETTINGS | MANY_TOPICS | one_chain) as memory:
+        tell(memory, range(3))
+        chains = memory._engine.state.chains
+        (gone,) = {0, 1, 2} - {seq for one in memory._engine.state.scopes[0].mid_term.sessions for seq in one.seqs}
+        assert chains.pages_of(chains.chain_of(gone)) == [gone]
+        assert sorted(len(chains.pages_of(chains.chain_of(seq))) for seq in range(3)) in ([1, 2, 2], [1, 1, 1])
+
+
 def check_links(memory: MemoryPipeline) -> None:
     """Check that the page whose session went is linked to none."""
     chains = memory._engine.state.chains
