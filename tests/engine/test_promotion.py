@@ -7,11 +7,13 @@ from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mos_pipeline.config import Config, LongTerm
 from mos_pipeline.engine.desk import Answer
+from mos_pipeline.engine.embedding import RowsAnswer
 from mos_pipeline.engine.events import Event, Promoted
 from mos_pipeline.engine.promotion import Promotion
 from mos_pipeline.memory.outcomes import Placed
@@ -24,7 +26,13 @@ from tests.memory import law
 NOW = 1.7e9
 EVERY = LongTerm().promotion_pages
 PROFILE = "Is and has\n- I have a beagle named Rex. (2026-03-01)"
-RESULTS = {"profile": {"profile": PROFILE}, "knowledge": {"user": [], "assistant": []}}
+RESULTS: dict[str, dict[str, Any]] = {"profile": {"profile": PROFILE}, "knowledge": {"user": [], "assistant": []}}
+VECTORS = {
+    "I have a dog.": (1.0, 0.0),
+    "I own a dog.": (0.98, 0.199),
+    "A dog is mine.": (0.97, -0.243),
+    "I play the violin.": (0.0, 1.0),
+}
 
 
 class Office:
@@ -35,6 +43,7 @@ class Office:
         self.asked = list[tuple[str, list[Any], Answer]]()  # not answered yet
         self.begun = list[int]()  # how many pages there were when a promotion began
         self.promoted = list[list[int]]()
+        self.facts: dict[str, list[dict[str, Any]]] = {}
         self.state = MemoryState("0" * 16, Config())
         self.scope = self.state.scope("tom", "assistant")
         self.promotion = Promotion(
@@ -53,6 +62,12 @@ class Office:
             self.begun.append(len(self.state.pages))
         self.asked.append((kind, payload["pages"], answer))
         return 0
+
+    def send(self, owner: int, texts: Sequence[str], answer: RowsAnswer, *, ahead: bool = False) -> None:
+        assert ahead
+        rows = self.pool.allocate(owner, len(texts))
+        self.pool.write(rows, np.array([VECTORS[text] for text in texts], np.float16))
+        answer(rows.tolist(), Outcome(0, "done"))
 
     def read_many(self, seqs: Sequence[int]) -> list[bytes]:
         said = [PageRecord("tom", "assistant", f"page {seq}", "", f"day {seq}", None, None, None) for seq in seqs]
@@ -76,7 +91,15 @@ class Office:
         """Answer one of the tasks that were asked for."""
         if self.asked:
             kind, _, answer = self.asked.pop(place % len(self.asked))
-            answer(Outcome(0, "done", result=RESULTS[kind]))
+            answer(Outcome(0, "done", result=RESULTS[kind] | (self.facts if kind == "knowledge" else {})))
+
+    def tell(self, **facts: list[str]) -> None:
+        """Answer both tasks, with facts of the ``user`` and the ``assistant``, each on a page of its own."""
+        self.facts = {
+            whose: [{"text": text, "page": page} for page, text in enumerate(texts)] for whose, texts in facts.items()
+        }
+        self.answer()
+        self.answer()
 
 
 @contextmanager
@@ -103,6 +126,21 @@ def test_profile_and_knowledge_are_asked_for_together_and_one_promotion_at_a_tim
         assert not desk.asked  # its session has cooled
         desk.grow(9)
         assert [(kind, len(pages)) for kind, pages, _ in desk.asked] == [("profile", EVERY), ("knowledge", EVERY)]
+
+
+def test_facts_that_say_nearly_the_same_are_one_wherever_they_were_told() -> None:
+    with office() as desk:
+        desk.grow(9)
+        desk.tell(user=["I have a dog.", "I own a dog.", "I play the violin."], assistant=["I own a dog."])
+        known = [(fact.text, list(fact.seqs)) for fact in desk.scope.long_term.knowledge.facts]
+        assert sorted(known) == [("I have a dog.", [0, 1]), ("I play the violin.", [2])]
+        assert [fact.text for fact in desk.scope.long_term.assistant_knowledge.facts] == ["I own a dog."]
+        assert desk.pool.usage.used == 3
+        desk.grow(EVERY)
+        desk.tell(user=["A dog is mine.", "I have a dog."])
+        known = [(fact.text, list(fact.seqs)) for fact in desk.scope.long_term.knowledge.facts]
+        assert sorted(known) == [("I have a dog.", [0, 1, 9, 10]), ("I play the violin.", [2])]
+        assert desk.pool.usage.used == 3
 
 
 @law
