@@ -63,7 +63,9 @@ class MidTerm:
     heat_threshold: float = setting(
         7.0, "from this heat on a session's new pages are read for profile and knowledge", low=0.0
     )
-    heat_alpha: float = setting(1.0, "heat: weight of a retrieval that matched the session", low=0.0)
+    heat_alpha: float = setting(
+        1.0, "heat: weight of a retrieval that matched the session (1 for all three, as in MemoryOS)", low=0.0
+    )
     heat_beta: float = setting(1.0, "heat: weight of a page that came since the session was last read", low=0.0)
     heat_gamma: float = setting(1.0, "heat: weight of recency, which falls from 1 to 0", low=0.0)
     recency_hours: float = setting(24.0, "heat: so long after a visit recency is 1/e", unit="hours", low=0.001)
@@ -149,7 +151,10 @@ class Store:
     compression_level: int = setting(6, "zstd level", low=1, high=22)
     text_cache_bytes: int = setting(16 * MIB, "decompressed page text kept in memory", unit="bytes", low=0)
     max_dead_ratio: float = setting(
-        0.25, "share of forgotten pages among those on the disk beyond which segments are compacted", low=0.0, high=1.0
+        0.25,
+        "share of the pages on the disk, or of their bytes, that may be forgotten ones before segments are compacted",
+        low=0.0,
+        high=1.0,
     )
     lock_timeout_s: float = setting(
         10.0, "how long open() waits for the orphaned writer of a dead owner", unit="seconds", low=0.0
@@ -199,8 +204,10 @@ class Retrieval:
     )
     knowledge_k: int = setting(20, "facts returned, of the user and of the assistant each", unit="facts", low=1)
     knowledge_cosine: float = setting(0.01, "facts below this cosine are left out (MemoryOS's own)", low=-1.0, high=1.0)
-    bm25_k1: float = setting(1.2, "BM25: how fast repeated words saturate", low=0.0)
-    bm25_b: float = setting(0.75, "BM25: how much long pages are discounted, 0 to 1", low=0.0, high=1.0)
+    bm25_k1: float = setting(
+        1.2, "BM25: how fast repeated words saturate (the textbook's; choosing it by data won nothing)", low=0.0
+    )
+    bm25_b: float = setting(0.75, "BM25: how much long pages are discounted, 0 to 1 (likewise)", low=0.0, high=1.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -178,7 +178,8 @@ class MemoryPipeline(Reading):
     def compact(self, timeout: float | None = None) -> Compacted:
         """Write the segments again without what was forgotten; return what that has changed.
 
-        It happens by itself, too, once more than ``store.max_dead_ratio`` of the store is forgotten.
+        It happens by itself, too, once more than ``store.max_dead_ratio`` of the store's pages, or of their bytes, is
+        forgotten.
 
         Args:
             timeout: seconds to wait at the most; it goes on in the background then.

@@ -19,7 +19,7 @@ from typing import TypeVar
 from mos_pipeline import MemoryPipeline
 from mos_pipeline.messages import encode
 from perf.options import Options
-from perf.pipelines import embedder_pids, is_working, wait_ready
+from perf.pipelines import is_working, pids_of, wait_ready
 from perf.processes import cpu_seconds
 from perf.result import BenchResult, Figure, at_most
 from perf.texts import Page
@@ -69,7 +69,7 @@ class Saturation:
         return f"the embedder used {cores:.2f} cores; left out: {self.left_out} of {self.left_out + self.kept} groups"
 
     def _cpu(self) -> float:
-        return cpu_seconds(embedder_pids(self.pipeline))
+        return cpu_seconds(pids_of(self.pipeline, "embedder"))
 
 
 def run(options: Options) -> BenchResult:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from threading import Event
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +13,7 @@ import numpy.typing as npt
 from mos_pipeline import MemoryPipeline
 from mos_pipeline.runtime.supervisor import Outcome
 
-__all__ = ["embed_query", "embedder_pids", "is_working", "wait_ready", "watch_texts"]
+__all__ = ["embed_query", "is_working", "pids_of", "wait_ready", "watch_tasks", "watch_texts"]
 
 START_TIMEOUT_S = 180.0
 ANSWER_TIMEOUT_S = 60.0
@@ -42,9 +44,9 @@ def is_working(pipeline: MemoryPipeline) -> bool:
     return stats.in_flight_texts > 0 and stats.backlog_pages > stats.in_flight_texts
 
 
-def embedder_pids(pipeline: MemoryPipeline) -> tuple[int, ...]:
-    """Return the embedder's process ids."""
-    return pipeline.stats().workers["embedder"].pids
+def pids_of(pipeline: MemoryPipeline, role: str) -> tuple[int, ...]:
+    """Return the process ids of a pool: of the ``embedder``, the ``llm`` or the ``writer``."""
+    return pipeline.stats().workers[role].pids
 
 
 def embed_query(pipeline: MemoryPipeline, query: str) -> npt.NDArray[np.float16]:
@@ -64,15 +66,35 @@ def embed_query(pipeline: MemoryPipeline, query: str) -> npt.NDArray[np.float16]
 
 
 def watch_texts(pipeline: MemoryPipeline) -> list[str]:
-    """Return a list to which every text is appended that goes to the embedder from now on: pages and summaries."""
-    desk = pipeline._engine.desk
+    """Return a list to which every text is appended that the embedder gets from now on, queries left out."""
     texts: list[str] = []
+
+    def look(role: str, kind: str, payload: Any) -> None:
+        if role == "embedder" and kind in ("embed", "ahead"):
+            texts.extend(payload[0])
+
+    _watch(pipeline, look)
+    return texts
+
+
+def watch_tasks(pipeline: MemoryPipeline) -> list[tuple[str, Any]]:
+    """Return a list to which the kind and payload of every task are appended that the LLM pool gets from now on."""
+    tasks: list[tuple[str, Any]] = []
+
+    def look(role: str, kind: str, payload: Any) -> None:
+        if role == "llm":
+            tasks.append((kind, payload))
+
+    _watch(pipeline, look)
+    return tasks
+
+
+def _watch(pipeline: MemoryPipeline, look: Callable[[str, str, Any], None]) -> None:
+    desk = pipeline._engine.desk
     submit = desk.submit
 
     def watched(role, kind, payload, answer, *, urgent=False, direct=False):  # type: ignore[no-untyped-def]
-        if role == "embedder" and kind in ("embed", "ahead"):
-            texts.extend(payload[0])
+        look(role, kind, payload)
         return submit(role, kind, payload, answer, urgent=urgent, direct=direct)
 
     desk.submit = watched  # type: ignore[method-assign]
-    return texts

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections import Counter
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mos_pipeline import MemoryPipeline
+from mos_pipeline import InputError, MemoryPipeline
 from mos_pipeline.engine.events import Promoted, decode_events
 from mos_pipeline.engine.promotion import Promotion
 from mos_pipeline.memory.state import Scope
@@ -139,6 +140,38 @@ def test_heat_falls_with_a_promotion_and_rises_with_visits_which_are_kept(tmp_pa
         assert memory.sessions("tom")[0].visits == 5
 
 
+def test_sessions_and_knowledge_are_shown_page_by_page(tmp_path: Path) -> None:
+    settings = SETTINGS | MANY_TOPICS | {"mid_term__heat_threshold": 1.0, "long_term__facts_per_promotion": 6}
+    with open_fake(tmp_path, **settings) as memory:
+        tell(memory, range(12))
+        sessions, facts, pages = memory.sessions("tom"), memory.knowledge("tom"), memory.pages("tom")
+        assert (len(sessions), len(pages)) == (12, 12)
+        assert len(facts) > 4
+        for offset, limit in product((0, 1, 3, 11, 12, 50), (1, 2, 5, 100)):
+            part = slice(offset, offset + limit)
+            shown = [one.session_id for one in memory.sessions("tom", offset=offset, limit=limit)]
+            assert shown == [one.session_id for one in sessions][part]
+            assert memory.knowledge("tom", offset=offset, limit=limit) == facts[part]
+            assert memory.pages("tom", offset=offset, limit=limit) == pages[part]
+        for wrong in ({"offset": -1}, {"limit": 0}, {"offset": 1.5}, {"limit": True}):
+            for browse in (memory.sessions, memory.knowledge, memory.pages):
+                with pytest.raises(InputError, match=next(iter(wrong))):
+                    browse("tom", **wrong)
+
+
+def test_a_flush_takes_the_counts_of_visits_along(tmp_path: Path) -> None:
+    with open_fake(tmp_path / "one", **SETTINGS | ONE_TOPIC) as memory:
+        tell(memory, range(3))
+        memory.retrieve("tom", "mark0001")
+        until(lambda: memory.sessions("tom")[0].visits == 1, "the visit is counted")
+        memory.flush(timeout=PATIENCE_S)
+        until(lambda: memory.stats().unwritten == 0, "it is written")
+        shutil.copytree(tmp_path / "one", tmp_path / "killed")  # what the disk holds at this moment
+    with open_fake(tmp_path / "killed", workers=False, **SETTINGS | ONE_TOPIC) as memory:
+        until(lambda: memory.stats().restored, "everything is read")
+        assert memory.sessions("tom")[0].visits == 1
+
+
 def test_a_profile_is_never_replaced_by_an_empty_or_a_short_one(tmp_path: Path) -> None:
     with open_fake(tmp_path, **SETTINGS | ONE_TOPIC) as memory:
         tell(memory, range(6))
@@ -197,6 +230,16 @@ def test_the_session_that_was_found_least_goes_and_its_pages_stay(tmp_path: Path
         assert memory.retrieve("tom", "mark0001", k=1).pages[0].page == pages[1]
         check_links(memory)
         assert memory.stats().vectors == 5 + 4
+
+
+def test_links_into_a_session_that_had_to_go_are_cut(tmp_path: Path) -> None:
+    one_chain = {"llm__continuity_threshold": -1.0, "mid_term__capacity": 2, "mid_term__heat_threshold": 1000.0}
+    with open_fake(tmp_path, **SETTINGS | MANY_TOPICS | one_chain) as memory:
+        tell(memory, range(3))
+        chains = memory._engine.state.chains
+        (gone,) = {0, 1, 2} - {seq for one in memory._engine.state.scopes[0].mid_term.sessions for seq in one.seqs}
+        assert chains.pages_of(chains.chain_of(gone)) == [gone]
+        assert sorted(len(chains.pages_of(chains.chain_of(seq))) for seq in range(3)) in ([1, 2, 2], [1, 1, 1])
 
 
 def check_links(memory: MemoryPipeline) -> None:

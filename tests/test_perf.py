@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from mos_pipeline import MemoryPipeline
 from mos_pipeline.messages import encode
 from perf import __main__ as harness
-from perf import busy, embed, large, processes, scale
+from perf import busy, embed, ingest, large, processes, scale
 from perf.children import Child
 from perf.machine import PACKAGES, ROOT, commit, machine
 from perf.options import Options
@@ -407,6 +407,28 @@ def test_searches_and_batches_are_measured_beside_a_bulk_load(tmp_path: Path) ->
     assert [figure.unit for figure in result.figures] == ["ms", "ms", "", "s", "s"]
     assert all(figure.median > 0 for figure in result.figures)
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.model
+def test_a_small_ingestion_tells_what_a_page_takes(tmp_path: Path) -> None:
+    result = ingest.run(Options(quick=True, pages=80, backend="fake", folder=tmp_path))
+    figures = {figure.name: figure for figure in result.figures}
+    texts, tasks = figures["embedded texts for a page"], figures["extractive tasks, processor time for a page"]
+    assert 1.0 < texts.median < 1.6
+    assert texts.note.endswith("texts of 80 pages: pages, summaries and facts")
+    assert (str(texts.aims[0]), str(tasks.aims[0])) == ("median ≤ 1.3", "median ≤ 0.2")
+    assert 0.0 < tasks.median < 5.0
+    assert figures["the LLM pool's processor time for a page"].median >= 0.0
+    assert figures["disk for a page, all told"].median > 0
+    assert not any(tmp_path.iterdir())
+
+
+def test_tasks_that_can_not_be_done_are_told() -> None:
+    page = ["I have a beagle named Rex.", "Lovely!", "2026-03-01 10:00:00"]
+    assert ingest.task_seconds([("knowledge", {"pages": [page]}), ("profile", {"profile": "", "pages": [page]})]) > 0
+    with pytest.raises(RuntimeError, match="of 2 tasks 1 could not be done"):
+        ingest.task_seconds([("knowledge", {"pages": [page]}), ("topics", {"pages": [page]})])
 
 
 class Way:

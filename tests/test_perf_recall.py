@@ -16,7 +16,7 @@ from mos_pipeline.memory.words import analyse, query_terms
 from perf import __main__ as harness
 from perf import tune
 from perf.questions import Question, read_conversations
-from perf.recall import Answer, summary
+from perf.recall import Answer, Report, over_plain, summary
 
 LOCOMO: list[dict[str, Any]] = [
     {
@@ -119,6 +119,15 @@ def test_recall_counts_shares_of_the_evidence_and_rank_the_first() -> None:
     assert report.categories == {"a": 1.0, "b": 0.0}
 
 
+def test_ours_is_compared_with_the_better_plain_search_at_each_depth() -> None:
+    def report(method: str, *recalls: float) -> Report:
+        return Report(method, 1, dict(zip((5, 10, 20), recalls, strict=True)), {}, 0.0, {}, {}, 0.0, 0.0)
+
+    joined, dense, bm25 = report("joined", 0.5, 0.75, 1.0), report("dense", 0.25, 0.5, 0.0), report("bm25", 0.125, 1, 0)
+    assert over_plain([joined, dense, report("two-level", 1.0, 1.0, 1.0), bm25]) == {5: 2.0, 10: 0.75}
+    assert over_plain([joined, dense]) == {}
+
+
 def talk(name: str, dataset: str = "one") -> tune.Talk:
     """Return a talk of twenty pages, whose question is answered by the words of one and the vector of another."""
     words = WordIndex()
@@ -144,9 +153,16 @@ def test_settings_are_judged_on_the_talks_left_out(monkeypatch: pytest.MonkeyPat
 def test_both_commands_run(locomo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told = tmp_path / "told.json"
     arguments = ["--dataset", str(locomo), "--backend", "fake", "--dir", str(tmp_path)]
-    assert harness.main(["recall", *arguments, "--baseline", "bm25,two-level", "--k", "1,2", "--json", str(told)]) == 0
-    methods = json.loads(told.read_text("utf-8"))["methods"]
-    assert [method["method"] for method in methods] == ["joined", "bm25", "two-level"]
+    baselines = ["--baseline", "dense,bm25,two-level"]
+    assert harness.main(["recall", *arguments, *baselines, "--k", "1,2", "--json", str(told)]) == 0
+    written = json.loads(told.read_text("utf-8"))
+    methods = written["methods"]
+    assert [method["method"] for method in methods] == ["joined", "dense", "bm25", "two-level"]
     assert methods[0]["recall"]["2"] == 1.0
+    assert (written["adversarial"], written["unresolved"], set(written["over_plain"])) == (1, 1, {"1", "2"})
+    shown = capsys.readouterr().out
+    assert "2 pages of 1 conversations, 2 questions; left out: 1 adversarial, 1 without evidence" in shown
+    named = ("recall@2", "hit@1", "MRR", "tokens@2", "ms median", "p99", "multi-hop", "single-hop")
+    assert all(name in shown for name in (*named, "over the better of dense and bm25: recall@1 "))
     assert harness.main(["tune", *arguments]) == 0
     assert "chosen: dense 1" in capsys.readouterr().out

@@ -168,6 +168,15 @@ def test_hits_tell_the_session_their_page_is_in(memory: MemoryPipeline) -> None:
     }
 
 
+def test_the_two_level_search_goes_by_vectors_into_the_nearest_sessions(store: Path) -> None:
+    with open_fake(store, **SETTINGS, retrieval__method="two-level") as memory:
+        hits = memory.retrieve("tom", QUERY, k=1000).pages
+        assert hits
+        assert [hit.score for hit in hits] == [hit.dense for hit in hits]
+        assert all(hit.dense is not None and hit.dense >= 0.1 for hit in hits)
+        assert all(hit.session_id is not None for hit in hits)  # a page in short-term memory alone is not seen
+
+
 WRONG: list[tuple[str, Any]] = [
     ("k", 0),
     ("k", -1),

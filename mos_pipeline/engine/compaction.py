@@ -79,7 +79,7 @@ class Compaction:
         embedding: Embedding,
         desk: Desk,
     ) -> None:
-        """Begin by itself once more than ``store.max_dead_ratio`` of the pages on the disk are forgotten ones."""
+        """Begin by itself once more than ``store.max_dead_ratio`` of the store is dead, see ``DeadPages.share``."""
         self._max_dead_ratio = config.max_dead_ratio
         self._state = state
         self._forgetting = forgetting
@@ -150,17 +150,16 @@ class Compaction:
     def _wanted(self) -> bool:
         if self._desk.supervisor is None:
             return False
-        dead = len(self._forgetting.dead)
         if self._waiting:
             return True
-        return dead > self._max_dead_ratio * (self._state.pages.kept + dead) and time.monotonic() > self._not_before
+        return self._forgetting.dead.share > self._max_dead_ratio and time.monotonic() > self._not_before
 
     def _begin(self) -> None:
         self._served, self._waiting = self._waiting, []
         self._phase, self._next_scope, self._superseded = _Phase.CHECKPOINTS, 0, None
         self._refused = False
         # What is forgotten from here on may be told of by the checkpoints: it is the next one's.
-        self._dead = set(self._forgetting.dead)
+        self._dead = self._forgetting.dead.seqs
         self._persistence.hand_over(everything=True)  # their tombstones, too, come before the checkpoints, and can go
         if not self._embedding.has_pool:  # so there is nothing but pages and their words
             self._leave_journal()
@@ -213,7 +212,7 @@ class Compaction:
             return
         self._reader.moved(outcome.result["moved"])
         self._store.segments.drop(outcome.result["removed"])
-        self._forgetting.dead = [seq for seq in self._forgetting.dead if seq not in self._dead]
+        self._forgetting.dead.clear(self._dead)
         result = Compacted(outcome.result["before"], outcome.result["after"])
         # Only now does nobody in this process read the old files any more.
         self._desk.submit(WRITER, "sweep", None, partial(self._swept, result))

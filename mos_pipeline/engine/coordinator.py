@@ -160,6 +160,7 @@ class Coordinator:
                 self._state.pages.append(seq, item.scope.number)
             accepted.popleft()
             self._persistence.page(seq, item)
+            self._forgetting.dead.enter(0 if item.scope is None else item.size)
             if item.scope is None:
                 self._forgetting.forget(item.forgotten)
                 continue

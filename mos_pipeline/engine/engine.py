@@ -95,6 +95,7 @@ class Engine:
         except PagesOutOfOrderError:
             restore = self._assemble()
             restore.pages(sort=True)
+        self.forgetting.dead.restore(restore.entry.sizes, restore.entry.forgotten)
         return restore
 
     def _assemble(self) -> Restore:
@@ -249,7 +250,6 @@ class Engine:
                 if not scope.gaps:  # else a batch comes first, and leads here
                     self.promotion.take_up(scope)
                 self.coordinator.breathe()
-            self.forgetting.dead += sorted(restore.entry.forgotten)
             self.compaction.may_begin = True
 
     def _new_pool(self, dimension: int) -> VectorPool:

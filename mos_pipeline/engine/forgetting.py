@@ -17,13 +17,14 @@ from mos_pipeline.engine.events import Event, Forgotten
 from mos_pipeline.engine.indexing import Indexing
 from mos_pipeline.engine.processing import Processing
 from mos_pipeline.engine.promotion import Promotion
+from mos_pipeline.memory.dead import DeadPages
 from mos_pipeline.memory.state import MemoryState, Scope
 
 __all__ = ["Forgetting"]
 
 
 class Forgetting:
-    """Takes pages out of memory; ``dead`` counts those whose bytes are still on the disk."""
+    """Takes pages out of memory; ``dead`` knows those whose bytes are still on the disk."""
 
     def __init__(
         self,
@@ -40,7 +41,7 @@ class Forgetting:
         self._promotion = promotion
         self._derived = derived
         self._embedding = embedding
-        self.dead = list[int]()
+        self.dead = DeadPages()
 
     def forget(self, seqs: Iterable[int]) -> None:
         """Forget pages, of any scopes; those that belong to nobody any more are passed over."""
@@ -50,7 +51,7 @@ class Forgetting:
                 by_scope.setdefault(self._state.pages.scope(seq), []).append(seq)
         for number, mine in by_scope.items():
             self._forget_of(self._state.scopes[number], mine)
-            self.dead += mine
+            self.dead.add(mine)
 
     def _forget_of(self, scope: Scope, seqs: Sequence[int]) -> None:
         gone, pages = set(seqs), self._state.pages

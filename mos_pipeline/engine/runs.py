@@ -93,14 +93,14 @@ class PageEntry:
 
     Attributes:
         sizes: bytes of each page's record, by page number; 0 for lost and forgotten ones.
-        forgotten: pages that tombstones name and whose bytes are still there.
+        forgotten: pages that tombstones name and whose bytes are still there, with the sizes of their records.
     """
 
     def __init__(self, state: MemoryState, register: Register) -> None:
         self._state = state
         self._register = register
         self._named = set[int]()  # by tombstones, and not taken out yet
-        self.forgotten = set[int]()
+        self.forgotten = dict[int, int]()
         self._nameless = 0  # forgotten numbers whose ids mean no page any more
         self.sizes = array("I")
 
@@ -135,7 +135,7 @@ class PageEntry:
     def forget(self) -> None:
         """Take out what tombstones name; a page of theirs that was lost stays lost."""
         named = self.named()
-        self.forgotten.update(named)
+        self.forgotten.update((seq, self.sizes[seq]) for seq in named)
         self._state.pages.forget(named)
         self._named.clear()
         gone = self._state.pages.seqs_of(FORGOTTEN)

@@ -14,6 +14,7 @@ import pytest
 
 from mos_pipeline import MemoryPipeline, ModelNotFoundError
 from mos_pipeline.engine import processing
+from mos_pipeline.engine.desk import Answer
 from mos_pipeline.engine.embedding import RowsAnswer
 from mos_pipeline.runtime.supervisor import Outcome
 from tests.faults.common import PATIENCE_S, fill, until
@@ -31,12 +32,30 @@ def overviews(memory: MemoryPipeline) -> list[str]:
     return [chains.overview(seq) for seq in range(memory.stats().pages)]
 
 
+def previous_overviews(memory: MemoryPipeline) -> list[str | None]:
+    """Return a list to which is appended what each continuity task is told of the overview so far."""
+    desk, told = memory._engine.desk, list[str | None]()
+    submit = desk.submit
+
+    def watched(role: str, kind: str, payload: Any, answer: Answer, **how: bool) -> int:
+        if kind == "continuity":
+            told.append(payload["previous"] and payload["previous"]["overview"])
+        return submit(role, kind, payload, answer, **how)
+
+    desk.submit = watched  # type: ignore[method-assign]
+    return told
+
+
 def test_the_overview_goes_on_from_batch_to_batch_whether_or_not_the_first_is_applied(tmp_path: Path) -> None:
     pages = 12
     with open_fake(tmp_path / "one by one", short_term__capacity=1) as memory:
+        told, after = previous_overviews(memory), list[str]()
         for number in range(pages):
             talk(memory, number)
             memory.wait_idle(PATIENCE_S)
+            after.append(overviews(memory)[number])
+        assert told == [None, *after[:-1]]
+        assert len(set(after)) > 1
         expected = overviews(memory)
         chains = memory._engine.state.chains
         assert chains.pages_of(chains.chain_of(0)) == list(range(pages))

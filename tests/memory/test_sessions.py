@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -206,6 +207,36 @@ def test_a_new_session_finds_room_where_all_others_were_retrieved() -> None:
     assert [session.session_id for session in memory.evict()] == [0]
     memory.apply(Topic(3, [3], []), HOUR)
     assert [session.session_id for session in memory.evict()] == [2]
+
+
+@law
+@given(
+    st.integers(0, 7),
+    st.integers(0, 4),
+    st.integers(1, 6),
+    st.lists(st.tuples(st.integers(0, 10), st.integers(0, 5)), max_size=25),
+)
+def test_the_least_retrieved_go_and_nothing_of_them_stays(
+    old: int, new: int, capacity: int, visits: list[tuple[int, int]]
+) -> None:
+    settled = filled([Topic(number, [2 * number, 2 * number + 1], ["tea"]) for number in range(old)])
+    memory = MidTerm.from_plain(settled.as_plain(), config.MidTerm(capacity=capacity))
+    for number in range(old, old + new):
+        memory.apply(Topic(number, [2 * number, 2 * number + 1], ["tea"]), 2 * HOUR)
+    for session_id, hour in visits:
+        memory.visit([session_id], hour * HOUR)
+    accesses = Counter(session_id for session_id, _ in visits)
+    latest = {number: max([2 * (number >= old), *(h for n, h in visits if n == number)]) for number in range(old + new)}
+    order = sorted(range(old + new), key=lambda number: (number >= old, accesses[number], latest[number], number))
+    gone, left = order[: max(0, old + new - capacity)], set(order[max(0, old + new - capacity) :])
+    assert [session.session_id for session in memory.evict()] == gone
+    assert {session.session_id for session in memory.sessions} == left
+    assert all(memory.get(number) is None for number in gone)
+    owners = [memory.session_of(seq) for seq in range(2 * (old + new))]
+    assert owners == [number if number in left else None for number in range(old + new) for _ in range(2)]
+    hottest = hottest_id(memory, 9 * HOUR)
+    assert hottest in left if left else hottest is None
+    assert memory.evict() == []
 
 
 @pytest.mark.parametrize("drop", [lambda memory: memory.drop(0), lambda memory: memory.evict()[0]])
