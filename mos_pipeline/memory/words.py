@@ -23,8 +23,8 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import Stemmer
 from numpy.typing import NDArray
-from snowballstemmer.english_stemmer import EnglishStemmer
 
 from mos_pipeline.memory.moments import moment
 from mos_pipeline.messages import PageRecord
@@ -83,7 +83,7 @@ class _Cache(dict[str, Any]):
         return value
 
 
-_stemmer = EnglishStemmer()
+_stemmer = Stemmer.Stemmer("english", 0)  # which keeps no words by itself: _stems and _hashes do
 _stemmer_lock = threading.Lock()  # the stemmer keeps the word it is at in itself
 
 
