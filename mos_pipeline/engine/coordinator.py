@@ -168,8 +168,13 @@ class Coordinator:
             self._processing.page_came(item.scope)
 
     def catch_up(self, scope: Scope) -> None:
-        """Make every page of ``scope`` accepted so far searchable by its words; under ``lock``."""
-        self.absorb()
+        """Make what was accepted for ``scope`` so far searchable by its words, and nothing forgotten; under ``lock``.
+
+        What was accepted for others after that waits for its turn: whoever asks needn't wait for another's bulk load.
+        """
+        behind = max(scope.latest, self._intake.last_tombstone) + 1 - len(self._state.pages)
+        if behind > 0:
+            self.absorb(behind)
         self._indexing.catch_up(scope)
 
     def settle_accounts(self) -> None:

@@ -77,6 +77,7 @@ class Intake:
         self.accepted: deque[Accepted] = deque()
         self.rouse = Rouse.ANY_PAGE  # set to less than NEVER under the lock, where no accepted page waits
         self.register = Register(state.ids)
+        self.last_tombstone = -1  # its number; -1 for none since opening
         self._state = state
         self._config = backlog
         self._new_journal = new_journal
@@ -171,6 +172,7 @@ class Intake:
         journal, offset = self._append(seq, body)
         scope = self._state.scope(record.user_id, record.assistant_id)
         self.accepted.append(Accepted(scope, journal, offset, len(body)))
+        scope.latest = seq
         self._backlog_bytes += len(body)
         full = scope.ring.append(seq) is not None
         self.register.enter(record.page_id, record.source)  # last: a page that its id names can be absorbed
@@ -195,6 +197,7 @@ class Intake:
             journal, offset = self._append(seq, body)
             self.register.skip()
             self.accepted.append(Accepted(None, journal, offset, len(body), tuple(seqs)))
+            self.last_tombstone = seq
             for ring, mine in rings:
                 ring.remove(mine)
             self.rouse = Rouse.NEVER

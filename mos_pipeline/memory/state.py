@@ -34,6 +34,7 @@ class Scope:
     Attributes:
         assistant_rows: owner key of the rows of the assistant's facts in the vector pool; one for all scopes of the
             assistant where they are shared.
+        latest: the last page that was accepted for it since opening, which may not be in the columns yet; -1 for none.
         indexed: how many of its pages are in the word index.
         given: how many of its pages have been given out in batches.
         gaps: pages before ``given`` that make batches of their own: theirs was lost with a damaged frame, or tells of a
@@ -50,6 +51,7 @@ class Scope:
     long_term: LongTerm
     assistant_rows: int
     words: WordIndex = field(default_factory=WordIndex)
+    latest: int = -1
     indexed: int = 0
     given: int = 0
     gaps: list[int] = field(default_factory=list)

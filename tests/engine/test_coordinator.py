@@ -87,3 +87,26 @@ def test_who_waits_while_another_closes_is_told(tmp_path: Path, what: str) -> No
         until(lambda: memory._engine.coordinator._waiters, "somebody waits")
     thread.join(60)
     assert len(told) == 1
+
+
+def test_who_asks_does_not_wait_for_what_was_accepted_for_others_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_fake(tmp_path, workers=False) as memory:
+        until(lambda: memory.stats().restored, "everything is read")
+        engine = memory._engine
+        monkeypatch.setattr(engine.coordinator, "_slice", lambda _: False)  # it enters nothing by itself
+        memory.add("tom", "I have a beagle", "")
+        for number in range(20):
+            memory.add("ann", f"page {number}", "")
+        assert [hit.page.user_input for hit in memory.retrieve("tom", "beagle").pages] == ["I have a beagle"]
+        assert len(engine.intake.accepted) == 20
+        memory.add("tom", "the beagle is called Rex", "")
+        assert len(memory.retrieve("tom", "beagle").pages) == 2
+        assert not engine.intake.accepted
+        page_id = memory.add("ann", "about a beagle", "")
+        memory.forget(page_id=page_id)
+        memory.add("ann", "the last page", "")
+        assert len(memory.retrieve("tom", "beagle").pages) == 2
+        assert len(engine.intake.accepted) == 1, "what was forgotten is forgotten for all who ask"
+        monkeypatch.undo()
