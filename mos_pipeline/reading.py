@@ -213,7 +213,10 @@ class Reading:
             if not self._closed:
                 self._closed = True
                 atexit.unregister(self.close)
-                self._opened.close()
+                self._shut()
+
+    def _shut(self) -> None:
+        self._opened.close()
 
     def __enter__(self) -> Self:
         return self

@@ -30,9 +30,10 @@ MAY_IMPORT = {
     "engine": GROUND | BELOW_STAGES | {"stages", "metrics"},
     "arguments": GROUND | {"memory"},
     "reading": GROUND | BELOW_STAGES | {"metrics", "engine", "arguments"},
-    "pipeline": GROUND | BELOW_STAGES | {"stages", "metrics", "engine", "ingest", "arguments", "reading"},
+    "service": GROUND | {"store", "metrics"},
+    "pipeline": GROUND | BELOW_STAGES | {"stages", "metrics", "engine", "ingest", "arguments", "reading", "service"},
     "door": GROUND | {"metrics", "pipeline"},
-    "cli": GROUND | BELOW_STAGES | {"stages", "metrics", "engine", "ingest", "pipeline", "door"},
+    "cli": GROUND | BELOW_STAGES | {"stages", "metrics", "engine", "ingest", "service", "pipeline", "door"},
     "__main__": {"cli"},
 }
 HEAVY = {"torch", "sentence_transformers", "transformers", "openai"}

@@ -8,7 +8,20 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from mos_pipeline.cli import export, forget, ingest, knowledge, profile, query, sessions, stats, verify
+from mos_pipeline.cli import (
+    add,
+    compact,
+    export,
+    forget,
+    ingest,
+    knowledge,
+    profile,
+    query,
+    retry,
+    sessions,
+    stats,
+    verify,
+)
 from mos_pipeline.cli.exits import ExitCode, exit_code
 from mos_pipeline.cli.opening import common_options
 from mos_pipeline.cli.output import logs_on_stderr, say
@@ -47,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in (ingest, query, sessions, profile, knowledge, forget, stats, verify, export):
+    for command in (ingest, add, query, sessions, profile, knowledge, forget, compact, retry, stats, verify, export):
         command.add_parser(commands, common_options())
     return parser
 

@@ -22,7 +22,7 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
         "stats",
         parents=[common],
         help="show what a store holds",
-        description="Show what a store holds. It is opened without workers, so nobody else may have it open.",
+        description="Show what a store holds. Where another process has it open, that one is asked.",
     )
     store_option(parser)
     parser.set_defaults(run=run)
