@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from mos_pipeline.cli import (
     add,
+    backup,
     compact,
     export,
     forget,
@@ -17,6 +18,7 @@ from mos_pipeline.cli import (
     knowledge,
     profile,
     query,
+    restore,
     retry,
     sessions,
     stats,
@@ -30,6 +32,9 @@ from mos_pipeline.errors import MosError
 
 __all__ = ["main"]
 
+READING = (query, sessions, profile, knowledge)
+KEEPING = (stats, verify, compact, retry, backup, restore, export)
+COMMANDS = (ingest, add, *READING, forget, *KEEPING)
 EXITS = """exit codes:
   0 done   1 unexpected error   2 wrong usage   3 bad input or setting   4 no store, or it can't be used
   5 a worker can't work (model missing)   6 not done in time   130 Ctrl-C   143 SIGTERM"""
@@ -60,7 +65,22 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in (ingest, add, query, sessions, profile, knowledge, forget, compact, retry, stats, verify, export):
+    for command in (
+        ingest,
+        add,
+        query,
+        sessions,
+        profile,
+        knowledge,
+        forget,
+        compact,
+        retry,
+        stats,
+        verify,
+        backup,
+        restore,
+        export,
+    ):
         command.add_parser(commands, common_options())
     return parser
 
