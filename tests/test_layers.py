@@ -32,8 +32,9 @@ MAY_IMPORT = {
     "reading": GROUND | BELOW_STAGES | {"metrics", "engine", "arguments"},
     "service": GROUND | {"store", "metrics"},
     "pipeline": GROUND | BELOW_STAGES | {"stages", "metrics", "engine", "ingest", "arguments", "reading", "service"},
+    "doctor": GROUND | BELOW_STAGES | {"stages", "service"},
     "door": GROUND | {"metrics", "pipeline"},
-    "cli": GROUND | BELOW_STAGES | {"stages", "metrics", "engine", "ingest", "service", "pipeline", "door"},
+    "cli": GROUND | BELOW_STAGES | {"stages", "metrics", "engine", "ingest", "service", "pipeline", "doctor", "door"},
     "__main__": {"cli"},
 }
 HEAVY = {"torch", "sentence_transformers", "transformers", "openai"}

@@ -12,6 +12,7 @@ from mos_pipeline.cli import (
     add,
     backup,
     compact,
+    doctor,
     export,
     forget,
     ingest,
@@ -33,7 +34,7 @@ from mos_pipeline.errors import MosError
 __all__ = ["main"]
 
 READING = (query, sessions, profile, knowledge)
-KEEPING = (stats, verify, compact, retry, backup, restore, export)
+KEEPING = (stats, verify, doctor, compact, retry, backup, restore, export)
 COMMANDS = (ingest, add, *READING, forget, *KEEPING)
 EXITS = """exit codes:
   0 done   1 unexpected error   2 wrong usage   3 bad input or setting   4 no store, or it can't be used
@@ -65,22 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in (
-        ingest,
-        add,
-        query,
-        sessions,
-        profile,
-        knowledge,
-        forget,
-        compact,
-        retry,
-        stats,
-        verify,
-        backup,
-        restore,
-        export,
-    ):
+    for command in COMMANDS:
         command.add_parser(commands, common_options())
     return parser
 
