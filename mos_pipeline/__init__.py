@@ -24,6 +24,8 @@ What is where:
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from mos_pipeline.logs import install
+
 if TYPE_CHECKING:
     from mos_pipeline.config import Config
     from mos_pipeline.errors import (
@@ -76,6 +78,8 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+install()
 
 # Loaded when they are first asked for: every child process passes through this module on its way to its stage, and
 # most need neither numpy nor the engine.

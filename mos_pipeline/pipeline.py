@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from mos_pipeline.arguments import (
@@ -21,6 +22,7 @@ from mos_pipeline.engine.engine import Engine
 from mos_pipeline.engine.reader import ReaderEngine
 from mos_pipeline.engine.snapshot import snapshot
 from mos_pipeline.errors import DeadlineError, InputError
+from mos_pipeline.logs import about
 from mos_pipeline.messages import Compacted, Page, PageRecord, SourceMark
 from mos_pipeline.reading import DEFAULT_ASSISTANT, Reading
 from mos_pipeline.service.server import OwnerServer
@@ -77,9 +79,10 @@ class MemoryPipeline(Reading):
         if isinstance(config, Config):
             config = config.as_dict()
         settings = load_config(config, overrides=overrides)
-        memory = cls((ReaderEngine if read_only else Engine)(path, settings, workers=workers))
-        if settings.runtime.socket and not read_only:
-            memory._serve()
+        with about(Path(path).absolute()):
+            memory = cls((ReaderEngine if read_only else Engine)(path, settings, workers=workers))
+            if settings.runtime.socket and not read_only:
+                memory._serve()
         return memory
 
     def add(

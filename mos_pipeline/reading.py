@@ -27,6 +27,7 @@ from mos_pipeline.engine.retrieval import Question
 from mos_pipeline.engine.snapshot import reader_snapshot, snapshot
 from mos_pipeline.engine.view import View
 from mos_pipeline.errors import ClosedError, DeadlineError, InputError, StoreError
+from mos_pipeline.logs import about
 from mos_pipeline.memory.selection import Filter
 from mos_pipeline.memory.state import Scope
 from mos_pipeline.messages import Knowledge, Page, Profile, Retrieved, Session
@@ -227,7 +228,8 @@ class Reading:
             if not self._closed:
                 self._closed = True
                 atexit.unregister(self.close)
-                self._shut()
+                with about(self._opened.store.folder.root):
+                    self._shut()
 
     def _shut(self) -> None:
         self._opened.close()

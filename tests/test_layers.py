@@ -14,11 +14,12 @@ import pytest
 import mos_pipeline
 
 PACKAGE = Path(mos_pipeline.__file__).parent
-GROUND = {"errors", "config", "messages"}
+GROUND = {"errors", "config", "messages", "logs"}
 BELOW_STAGES = {"runtime", "store", "memory"}
 # What each layer may import of the package, itself aside. "door" is the package's own __init__.
 MAY_IMPORT = {
     "errors": set[str](),
+    "logs": set[str](),
     "config": {"errors"},
     "messages": {"errors", "config"},
     "metrics": GROUND,

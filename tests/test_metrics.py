@@ -18,6 +18,9 @@ NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 SAMPLE = re.compile(r'([a-z_]+)\{((?:[a-z_]+="(?:[^"\\\n]|\\[\\"n])*",?)+)\} (-?[0-9]+)')
 LABEL = re.compile(r'([a-z_]+)="((?:[^"\\]|\\.)*)"')
 PREFIX = "mos_pipeline_"
+COUNTED = """
+pages users sessions facts forgotten backlog_pages backlog_bytes in_flight_texts unwritten vectors vector_bytes
+"""
 
 counts = st.integers(0, 1 << 62)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -32,28 +35,17 @@ workers = st.builds(
 snapshots = st.builds(
     Stats,
     path=texts,
-    **dict.fromkeys(
-        [
-            "pages",
-            "users",
-            "sessions",
-            "facts",
-            "forgotten",
-            "backlog_pages",
-            "backlog_bytes",
-            "in_flight_texts",
-            "unwritten",
-            "vectors",
-            "vector_bytes",
-        ],
-        counts,
-    ),
+    **dict.fromkeys(COUNTED.split(), counts),
     restored=st.booleans(),
     set_aside=st.dictionaries(texts, texts, max_size=3),
     model=st.just({}) | st.just({"model": 'a "name"\n\\', "dimension": 384, "digest": "00", "backend": "fake"}),
     damage=st.lists(texts, max_size=3),
     workers=st.dictionaries(st.sampled_from(["embedder", "llm", "writer"]), workers, max_size=3),
 )
+
+
+def unescaped(text: str) -> str:
+    return re.sub(r"\\(.)", lambda match: "\n" if match[1] == "n" else match[1], text)
 
 
 def parsed(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], int]:
@@ -72,10 +64,7 @@ def parsed(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], int]:
         assert match, line
         name, labels, value = match.groups()
         assert (kinds[name] == "counter") == name.endswith("_total")
-        pairs = frozenset(
-            (key, re.sub(r"\\(.)", lambda m: "\n" if m[1] == "n" else m[1], told))
-            for key, told in LABEL.findall(labels)
-        )
+        pairs = frozenset((key, unescaped(told)) for key, told in LABEL.findall(labels))
         assert (name, pairs) not in found
         found[name, pairs] = int(value)
     return found

@@ -23,8 +23,8 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
         parents=[common],
         help="say what is wrong with machine, configuration, model and store",
         description="Look at the machine, the configuration, the model and the store, and say what is wrong and what "
-        "to do about it. Nothing is changed; it works beside an owner. Ends with 0 where there is no problem; else with "
-        "3 for the configuration, 5 for the model, 4 for the store or the machine.",
+        "to do about it. Nothing is changed; it works beside an owner. Ends with 0 where there is no problem; else "
+        "with 3 for the configuration, 5 for the model, 4 for the store or the machine.",
     )
     store_option(parser)
     parser.set_defaults(run=run)

@@ -28,7 +28,8 @@ class Aside:
     def put(self, scope: Scope, seq: int, reason: str) -> None:
         """Set page ``seq`` of ``scope`` aside."""
         page_id = self._state.ids.id_of(seq, decode_record(self._reader.read(seq)).page_id)
-        logger.error("page %s is set aside, kept and found by its words: %s", page_id, reason)
+        text = "page %s is set aside, kept and found by its words: %s"
+        logger.error(text, page_id, reason, extra={"event": "page-set-aside"})
         scope.aside[seq] = reason
         self._derived.aside(seq, reason)
 

@@ -14,6 +14,7 @@ import socket
 import struct
 import threading
 import time
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,9 @@ class OwnerServer:
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC)
         self._lock = threading.Lock()
         self._clients: dict[threading.Thread, socket.socket] = {}
-        self._thread = threading.Thread(target=self._run, name="mos-owner-socket", daemon=True)
+        self._thread = threading.Thread(
+            target=copy_context().run, args=(self._run,), name="mos-owner-socket", daemon=True
+        )
         self._thread.start()
 
     def stop(self) -> None:
@@ -95,7 +98,9 @@ class OwnerServer:
         except BlockingIOError:
             return
         connection.setblocking(False)
-        thread = threading.Thread(target=self._serve, args=(connection,), name="mos-owner-client", daemon=True)
+        thread = threading.Thread(
+            target=copy_context().run, args=(self._serve, connection), name="mos-owner-client", daemon=True
+        )
         with self._lock:
             crowded = len(self._clients) >= MAX_CLIENTS
             if not crowded:
