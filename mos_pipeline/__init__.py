@@ -18,7 +18,9 @@ What is where:
     engine/       accepting, giving out, applying          store/     journal, segments, compaction, MANIFEST, verify
     stages/       what the child processes do              runtime/   processes, channels, shared memory
     ingest/       reading files                            cli/       the command line
+    service/      the owner's socket, both ends            doctor/    what is wrong, and the mend
     config.py     every setting                            errors.py  every error
+    metrics.py    one snapshot, also for Prometheus        logs.py    what every log record tells
 """
 
 from importlib import import_module
