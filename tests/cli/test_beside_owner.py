@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from mos_pipeline.cli.exits import ExitCode
-from mos_pipeline.service import protocol
+from mos_pipeline.service import client, protocol
 from tests.cli.common import Here, Record, environment, exported, records, write
 
 PATIENCE_S = 60.0
@@ -139,6 +139,23 @@ def test_an_owner_that_dies_amid_an_answer_is_told(here: Here, tmp_path: Path, m
             assert here(*add) == ExitCode.STORE
         assert f"process {process.pid} went away before it had answered add" in here.err
     assert here(*add) == ExitCode.OK  # the dead owner's socket is no obstacle
+
+
+def test_beside_an_owner_that_hangs_the_disk_is_read_and_questions_end(
+    here: Here, owned: tuple[Path, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, pid = owned
+    monkeypatch.setattr(client, "CALL_S", 0.5)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        assert here.json("verify", "--store", store)["ok"]
+        assert here("backup", tmp_path / "copy", "--store", store) == ExitCode.OK
+        assert here("stats", "--store", store) == ExitCode.DEADLINE
+        assert f"process {pid} has not answered stats in time; does it hang?" in here.err
+        assert "can't be asked" in str(here.json("doctor", "--store", store)["findings"])
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert here.json("stats", "--store", tmp_path / "copy")["pages"] == here.json("stats", "--store", store)["pages"]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,9 @@ from mos_pipeline import InputError, MemoryPipeline, StoreDamagedError, StoreErr
 from mos_pipeline.cli import main
 from mos_pipeline.store import backup as backup_module
 from mos_pipeline.store.backup import backup_store, restore_store
+from mos_pipeline.store.folder import StoreFolder
 from mos_pipeline.store.manifest import UNFINISHED
+from mos_pipeline.store.pins import Pin
 from mos_pipeline.store.verify import verify_store
 from tests.cli.common import environment
 from tests.faults.common import PATIENCE_S, Load, check_consistent, check_found, fill
@@ -68,6 +70,44 @@ def test_backups_under_load_hold_what_was_accepted_before(tmp_path: Path) -> Non
         check_consistent(memory)
         check_found(memory, rng.sample(all_pages(memory), 3))
         assert memory.verify().ok
+
+
+@pytest.mark.parametrize("moment", ["before the pin", "between pin and segments", "after the segments"])
+def test_whatever_the_owner_does_amid_the_looks_the_copy_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Pages wander through journals that come and go, into segments, and segments are replaced."""
+    open_segments, take = backup_module._open_segments, Pin.take
+    with open_fake(tmp_path / "store", **SMALL) as memory:
+        fill(memory, 40)
+        memory.forget("ben")
+        memory.flush(timeout=PATIENCE_S)  # there is a segment to be replaced
+        fill(memory, 20, users=("ann", "cem"), first=40)
+        before = {user: [page.page_id for page in all_pages(memory, user)] for user in ("ann", "cem")}
+
+        def churn(now: str) -> None:
+            if now != moment or len(all_pages(memory, "dan")):
+                return  # the second look is left in peace
+            for number in range(1000, 1400):
+                memory.add("dan", *page_text(number))
+            memory.flush(timeout=PATIENCE_S)
+            memory.compact(PATIENCE_S)
+
+        def pinned(folder: StoreFolder) -> Pin:
+            churn("before the pin")
+            return take(folder)
+
+        def opened(*look: Any) -> Any:
+            churn("between pin and segments")
+            found = open_segments(*look)
+            churn("after the segments")
+            return found
+
+        monkeypatch.setattr(backup_module.Pin, "take", pinned)
+        monkeypatch.setattr(backup_module, "_open_segments", opened)
+        memory.backup(tmp_path / "copy")
+        assert all_pages(memory, "dan"), "the owner did nothing meanwhile"
+    check_backup(tmp_path / "copy", before)
 
 
 def test_a_backup_goes_its_own_way(tmp_path: Path) -> None:
