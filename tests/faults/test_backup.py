@@ -103,7 +103,7 @@ def test_whatever_the_owner_does_amid_the_looks_the_copy_is_whole(
             churn("after the segments")
             return found
 
-        monkeypatch.setattr(backup_module.Pin, "take", pinned)
+        monkeypatch.setattr(Pin, "take", pinned)
         monkeypatch.setattr(backup_module, "_open_segments", opened)
         memory.backup(tmp_path / "copy")
         assert all_pages(memory, "dan"), "the owner did nothing meanwhile"
