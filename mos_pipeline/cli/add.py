@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from mos_pipeline.cli.exits import ExitCode
-from mos_pipeline.cli.opening import opened, store_option
+from mos_pipeline.cli.opening import opened, own_model, store_option
 from mos_pipeline.cli.output import print_json
 from mos_pipeline.cli.signals import Signals
 from mos_pipeline.errors import InputError
@@ -42,7 +42,7 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, signals: Signals) -> ExitCode:
     """Add the page and print its id."""
     page = _page(args)
-    with opened(args, signals, workers=False) as pipeline, signals.held():
+    with opened(args, signals, workers=False, **own_model(args)) as pipeline, signals.held():
         page_id = pipeline.add(page.pop("user_id"), page.pop("user_input"), page.pop("agent_response"), **page)
     if args.json:
         print_json({"page_id": page_id})

@@ -29,6 +29,7 @@ __all__ = [
     "common_options",
     "natural_int",
     "opened",
+    "own_model",
     "positive_int",
     "positive_seconds",
     "restored",
@@ -133,12 +134,20 @@ def stored(args: argparse.Namespace) -> dict[str, Any]:
         StoreError: there is none; nothing is made.
     """
     from mos_pipeline.store.folder import StoreFolder
-    from mos_pipeline.store.manifest import Manifest
 
     folder = StoreFolder(args.store)
     if not folder.manifest.exists():
         raise StoreError(f"{args.store}: there is no store here (no MANIFEST); check the path, or ingest into it first")
-    identity = Manifest.load(folder).embedding
+    return own_model(args)
+
+
+def own_model(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings that name the store's own model; none where there is no store, or no vector in it yet."""
+    from mos_pipeline.store.folder import StoreFolder
+    from mos_pipeline.store.manifest import Manifest
+
+    folder = StoreFolder(args.store)
+    identity = Manifest.load(folder).embedding if folder.manifest.exists() else None
     if identity is None:
         return {}
     if identity["backend"] == "fake":

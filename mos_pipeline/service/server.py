@@ -86,8 +86,8 @@ class OwnerServer:
                 return
             try:
                 self._accept()
-            except OSError as error:  # no descriptors left, or whoever knocked has gone
-                logger.warning("%s: a connection could not be accepted: %s", self._path, error.strerror)
+            except (OSError, RuntimeError) as error:  # no descriptor or thread is left, or whoever knocked has gone
+                logger.warning("%s: a connection could not be accepted: %s", self._path, error)
                 poll.unregister(self._listener)
                 poll.poll(REST_MS)
                 poll.register(self._listener, select.POLLIN)

@@ -177,3 +177,15 @@ def test_what_is_no_page_is_refused(
     typed(monkeypatch, data)
     assert here("add", "-", "--store", tmp_path / "store") == ExitCode.INPUT
     assert re.search(words, here.err), here.err
+
+
+def test_a_page_is_added_to_a_store_of_any_model(
+    here: Here, telling_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = shutil.copytree(telling_store, tmp_path / "store")
+    monkeypatch.setenv("MOS_PIPELINE_EMBEDDING__BACKEND", "sentence-transformers")
+    assert here("add", "--store", store, "--user", "ann", "--said", "a", "--answered", "b") == ExitCode.OK, here.err
+    assert here("add", "--store", tmp_path / "new", "--user", "ann", "--said", "a", "--answered", "b") == ExitCode.OK
+    assert here("add", "--store", store, "--user", "ann") == ExitCode.INPUT
+    assert "missing: user_input, agent_response" in here.err
+    assert here("add", "--store", store, "--metadata", "[1]") == ExitCode.USAGE
