@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Mapping
 from datetime import datetime
 from functools import cache
-from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -14,16 +13,27 @@ __all__ = ["as_plain", "from_plain"]
 
 
 def as_plain(value: Any) -> Any:
-    """Return ``value`` with its dataclasses as maps, paths and moments as text, tuples and sets as lists."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    """Return ``value`` with its dataclasses as maps and moments as text.
+
+    It goes no deeper than dataclasses lie: what is in a page's metadata is plain already, and may be nested deeply.
+    """
+    if _is_instance(value):
         return {field.name: as_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
-        return {key: as_plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [as_plain(inner) for inner in value]
+        return {key: _as_item(inner) for key, inner in value.items()}
+    return [_as_item(inner) for inner in value] if isinstance(value, list | tuple) else _as_item(value)
+
+
+def _as_item(value: Any) -> Any:
+    if _is_instance(value):
+        return as_plain(value)
     if isinstance(value, datetime):
         return value.isoformat(sep=" ")
-    return str(value) if isinstance(value, Path) else value
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+def _is_instance(value: Any) -> bool:
+    return dataclasses.is_dataclass(value) and not isinstance(value, type)
 
 
 def from_plain(kind: Any, data: Any) -> Any:

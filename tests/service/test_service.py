@@ -118,6 +118,26 @@ def test_every_error_crosses(name: str) -> None:
     assert locked.pid == 42
 
 
+def test_metadata_as_deep_as_a_page_may_have_them_cross(memory: MemoryPipeline) -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(450):
+        deep = {"deeper": [deep]} if len(str(deep)) % 2 else {"deeper": deep}
+    remote = remote_of(memory)
+    page_id = remote.add("tom", "deep", "", metadata=deep)
+    page = memory.get(page_id)
+    assert remote.get(page_id) == page
+    assert remote.retrieve("tom", "deep", timeout=0.1).pages[0].page == page
+    with pytest.raises(InputError):
+        remote.add("tom", "deeper", "", metadata={"deeper": _nested(100_000)})
+
+
+def _nested(levels: int) -> list[Any]:
+    nested: list[Any] = []
+    for _ in range(levels):
+        nested = [nested]
+    return nested
+
+
 def test_an_unexpected_failure_is_told_and_the_owner_goes_on(
     memory: MemoryPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
