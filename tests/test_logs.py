@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -40,27 +41,33 @@ def listening(name: str) -> Iterator[Kept]:
         logger.removeHandler(handler)
 
 
-@pytest.fixture
-def torn(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store whose last segment ends in the midst of a frame: its writer, a process of its own, warns of that."""
-    with open_fake(tmp_path / "store") as memory:
+    store = tmp_path_factory.mktemp("made") / "store"
+    with open_fake(store, llm__processes=1) as memory:
         memory.add("tom", *page_text(1))
         memory.flush(timeout=PATIENCE_S)
-    segment = max((tmp_path / "store" / "segments").iterdir())
+    segment = max((store / "segments").iterdir())
     segment.write_bytes(segment.read_bytes() + b"\0" * 10)
-    return tmp_path / "store"
+    return store
 
 
-@pytest.mark.parametrize("listener", ["mos_pipeline", ""], ids=["the library's logger", "root"])
-def test_a_workers_warning_reaches_mains_handlers_with_its_fields(torn: Path, listener: str) -> None:
-    with listening(listener) as heard, open_fake(torn) as memory:
+@pytest.fixture
+def torn(made: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(made, tmp_path / "store")
+
+
+def test_a_workers_warning_reaches_mains_handlers_with_its_fields(torn: Path) -> None:
+    with listening("mos_pipeline") as heard, listening("") as at_root, open_fake(torn, llm__processes=1) as memory:
         memory.add("tom", *page_text(2))
         memory.flush(timeout=PATIENCE_S)
-    (record,) = [record for record in heard.records if "torn tail of 10 bytes" in record.getMessage()]
-    assert (record.name, record.levelno) == ("mos_pipeline.store.segment_writer", logging.WARNING)
-    assert record.process == os.getpid()
-    fields = vars(record)
-    assert (fields["role"], fields["store"], fields["event"]) == ("writer", str(torn), "")
+    for records in (heard.records, at_root.records):
+        (record,) = [record for record in records if "torn tail of 10 bytes" in record.getMessage()]
+        assert (record.name, record.levelno) == ("mos_pipeline.store.segment_writer", logging.WARNING)
+        assert record.process == os.getpid()
+        fields = vars(record)
+        assert (fields["role"], fields["store"], fields["event"]) == ("writer", str(torn), "")
 
 
 def test_every_record_has_all_fields_and_what_happened_has_a_name(tmp_path: Path) -> None:
@@ -102,6 +109,7 @@ def test_without_a_handler_nothing_is_printed(torn: Path) -> None:
     assert (done.stdout, done.stderr) == ("", "")
 
 
+@pytest.mark.slow
 def test_the_command_line_shows_warnings_and_more_with_verbose(torn: Path) -> None:
     def errors_of(*options: str) -> str:
         command = [sys.executable, "-m", "mos_pipeline", "compact", "--store", str(torn), *options]

@@ -21,6 +21,8 @@ from mos_pipeline.cli.exits import ExitCode
 from mos_pipeline.service import client, protocol
 from tests.cli.common import Here, Record, environment, exported, records, write
 
+pytestmark = pytest.mark.slow
+
 PATIENCE_S = 60.0
 
 

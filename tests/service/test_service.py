@@ -176,7 +176,7 @@ def test_garbage_harms_nobody(memory: MemoryPipeline, garbage: bytes) -> None:
 
 
 def test_silent_clients_are_bounded_and_left(memory: MemoryPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "REQUEST_S", 3.0)
+    monkeypatch.setattr(server, "REQUEST_S", 1.5)
     remote = remote_of(memory)
     silent = [raw(memory) for _ in range(server.MAX_CLIENTS + 4)]
     with pytest.raises(BackpressureError, match="ask again"):
