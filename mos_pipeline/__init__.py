@@ -18,11 +18,15 @@ What is where:
     engine/       accepting, giving out, applying          store/     journal, segments, compaction, MANIFEST, verify
     stages/       what the child processes do              runtime/   processes, channels, shared memory
     ingest/       reading files                            cli/       the command line
+    service/      the owner's socket, both ends            doctor/    what is wrong, and the mend
     config.py     every setting                            errors.py  every error
+    metrics.py    one snapshot, also for Prometheus        logs.py    what every log record tells
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from mos_pipeline.logs import install
 
 if TYPE_CHECKING:
     from mos_pipeline.config import Config
@@ -76,6 +80,8 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+install()
 
 # Loaded when they are first asked for: every child process passes through this module on its way to its stage, and
 # most need neither numpy nor the engine.

@@ -224,6 +224,9 @@ class Runtime:
         0.1, "pause before a restart, doubled with each death in a row", unit="seconds", low=0.0
     )
     max_restarts: int = setting(30, "deaths in a row, without any work done, after which a worker stays down", low=1)
+    socket: bool = setting(
+        True, "does the owner answer on a socket in the store's folder, for the command line beside it"
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,16 @@
-"""One snapshot of a pipeline for everyone who asks: ``stats()``, the command line."""
+"""One snapshot of a pipeline for everyone who asks: ``stats()``, the command line, Prometheus."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Stats", "WorkerStats"]
+__all__ = ["Stats", "WorkerStats", "prometheus"]
+
+PREFIX = "mos_pipeline_"
+WORKER_STATES = ("starting", "ready", "failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,3 +75,63 @@ class Stats:
     def as_dict(self) -> dict[str, Any]:
         """Return plain nested dicts and lists, for JSON."""
         return dataclasses.asdict(self)
+
+
+# Name, type and help of each figure in Prometheus' text format; ``_total`` is for what only ever grows.
+_FIGURES = (
+    ("pages", "gauge", "Pages accepted and not forgotten.", "pages"),
+    ("users", "gauge", "Distinct users who have pages.", "users"),
+    ("sessions", "gauge", "Sessions of mid-term memory.", "sessions"),
+    ("facts", "gauge", "Facts of long-term memory.", "facts"),
+    ("forgotten_pages", "gauge", "Pages forgotten whose bytes are still on the disk.", "forgotten"),
+    ("backlog_pages", "gauge", "Pages without a vector.", "backlog_pages"),
+    ("backlog_bytes", "gauge", "Bytes of pages without a vector.", "backlog_bytes"),
+    ("in_flight_texts", "gauge", "Texts at the embedder.", "in_flight_texts"),
+    ("unwritten_pieces", "gauge", "Pieces of work that the writer has not acknowledged.", "unwritten"),
+    ("restored", "gauge", "1 once everything stored is in memory.", "restored"),
+    ("vectors", "gauge", "Rows in the vector pool.", "vectors"),
+    ("vector_bytes", "gauge", "Bytes of shared memory given to the vector pool.", "vector_bytes"),
+)
+_WORKER_FIGURES = (
+    ("worker_processes", "gauge", "Worker processes that live.", lambda worker: len(worker.pids)),
+    ("worker_waiting_pieces", "gauge", "Pieces of work not answered yet.", lambda worker: worker.waiting),
+    ("worker_restarts_total", "counter", "Workers started again after a death.", lambda worker: worker.restarts),
+)
+
+
+def prometheus(stats: Stats) -> str:
+    """Return a snapshot in Prometheus' text exposition format, each figure labelled with its store."""
+    return "".join(f"{line}\n" for line in _lines(stats))
+
+
+def _lines(stats: Stats) -> Iterator[str]:
+    store = {"store": stats.path}
+    for name, kind, meaning, attribute in _FIGURES:
+        yield from _figure(name, kind, meaning, [(store, getattr(stats, attribute))])
+    yield from _figure("set_aside_pages", "gauge", "Pages no worker could work on.", [(store, len(stats.set_aside))])
+    yield from _figure("damaged_places", "gauge", "Places that could not be read.", [(store, len(stats.damage))])
+    model = {name: str(value) for name, value in sorted(stats.model.items()) if isinstance(value, str | int)}
+    yield from _figure("model_info", "gauge", "The embedding model.", [(store | model, 1)] if model else [])
+    workers = [(store | {"role": role}, worker) for role, worker in stats.workers.items()]
+    for name, kind, meaning, value_of in _WORKER_FIGURES:
+        yield from _figure(name, kind, meaning, [(labels, value_of(worker)) for labels, worker in workers])
+    states = [
+        (labels | {"state": state}, state == worker.state) for labels, worker in workers for state in WORKER_STATES
+    ]
+    yield from _figure("worker_state", "gauge", "1 for the state that the workers are in.", states)
+
+
+def _figure(name: str, kind: str, meaning: str, samples: Iterable[tuple[dict[str, str], int]]) -> Iterator[str]:
+    """Yield one figure's lines; none where it has no samples."""
+    for index, (labels, value) in enumerate(samples):
+        if not index:
+            yield f"# HELP {PREFIX}{name} {meaning}"
+            yield f"# TYPE {PREFIX}{name} {kind}"
+        told = ",".join(f"{label}={_quoted(text)}" for label, text in labels.items())
+        yield f"{PREFIX}{name}{{{told}}} {int(value)}"
+
+
+def _quoted(text: str) -> str:
+    """Return a label's value as the format wants it: backslash, quote and line feed escaped, all else as it is."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'

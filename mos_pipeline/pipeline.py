@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from mos_pipeline.arguments import (
@@ -20,10 +22,16 @@ from mos_pipeline.engine.engine import Engine
 from mos_pipeline.engine.reader import ReaderEngine
 from mos_pipeline.engine.snapshot import snapshot
 from mos_pipeline.errors import DeadlineError, InputError
+from mos_pipeline.logs import about
 from mos_pipeline.messages import Compacted, Page, PageRecord, SourceMark
 from mos_pipeline.reading import DEFAULT_ASSISTANT, Reading
+from mos_pipeline.service.server import OwnerServer
 
 __all__ = ["DEFAULT_ASSISTANT", "MemoryPipeline"]
+
+logger = logging.getLogger(__name__)
+
+SOCKET_ENDS_S = 1.0  # for answers that are under way when everything else has ended
 
 
 class MemoryPipeline(Reading):
@@ -31,6 +39,8 @@ class MemoryPipeline(Reading):
 
     Every method may be called from any thread. Use it as a context manager, or call ``close()``.
     """
+
+    _server: OwnerServer | None = None
 
     @classmethod
     def open(
@@ -69,7 +79,11 @@ class MemoryPipeline(Reading):
         if isinstance(config, Config):
             config = config.as_dict()
         settings = load_config(config, overrides=overrides)
-        return cls((ReaderEngine if read_only else Engine)(path, settings, workers=workers))
+        with about(Path(path).absolute()):
+            memory = cls((ReaderEngine if read_only else Engine)(path, settings, workers=workers))
+            if settings.runtime.socket and not read_only:
+                memory._serve()
+        return memory
 
     def add(
         self,
@@ -194,6 +208,24 @@ class MemoryPipeline(Reading):
             raise InputError("compact: the pipeline was opened with workers=False, so nobody works; open it without")
         return engine.compact(timeout)
 
+    def retry(self) -> int:
+        """Have the pages worked on again that were set aside; return how many were given out again.
+
+        Pages are set aside where no worker could work on them: see ``stats().set_aside``. What fails again is set aside
+        again. Those whose batch is still under way stay set aside; ``wait_idle`` before, and there are none. Where this
+        process dies at once, they may be set aside as before.
+
+        Raises:
+            InputError: the pipeline was opened with ``workers=False``, or read-only.
+            DeadlineError: the store is still being read.
+            ClosedError: the pipeline is closed.
+        """
+        engine = self._owner("retry")
+        if engine.supervisor is None:
+            raise InputError("retry: the pipeline was opened with workers=False, so nobody works; open it without")
+        self._wait_restored(engine, engine.config.retrieval.timeout_s)
+        return engine.retrying.everything()
+
     def refresh(self) -> None:
         """Take in what the owner has written since the store was opened read-only, or refreshed last.
 
@@ -252,6 +284,26 @@ class MemoryPipeline(Reading):
             if engine.coordinator.error is not None:
                 raise engine.coordinator.error
             self._raise_unfinished(engine, f"wait_idle: there is still work after {timeout} s")
+
+    def _serve(self) -> None:
+        """Answer others on the socket in the store's folder; without one, where none can be had there."""
+        path = self._engine.store.folder.socket
+        try:
+            self._server = OwnerServer(path, self)
+        except OSError as error:
+            logger.warning(
+                "%s: no socket can be had there (%s), so other processes can't ask the owner of this store; everything "
+                "else works. Use a local file system and a shorter path, or set runtime.socket to false",
+                path,
+                error.strerror or error,
+            )
+
+    def _shut(self) -> None:
+        if self._server is not None:
+            self._server.stop()
+        super()._shut()
+        if self._server is not None:
+            self._server.end(SOCKET_ENDS_S)
 
     @property
     def _engine(self) -> Engine:

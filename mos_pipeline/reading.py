@@ -27,10 +27,12 @@ from mos_pipeline.engine.retrieval import Question
 from mos_pipeline.engine.snapshot import reader_snapshot, snapshot
 from mos_pipeline.engine.view import View
 from mos_pipeline.errors import ClosedError, DeadlineError, InputError, StoreError
+from mos_pipeline.logs import about
 from mos_pipeline.memory.selection import Filter
 from mos_pipeline.memory.state import Scope
 from mos_pipeline.messages import Knowledge, Page, Profile, Retrieved, Session
 from mos_pipeline.metrics import Stats
+from mos_pipeline.store.backup import backup_store
 from mos_pipeline.store.verify import VerifyReport, verify_store
 
 __all__ = ["DEFAULT_ASSISTANT", "Reading"]
@@ -205,6 +207,19 @@ class Reading:
         """Check every structure of the store on disk; read-only, beside running work."""
         return verify_store(self._open_engine().store.folder.root)
 
+    def backup(self, target: str | os.PathLike[str]) -> int:
+        """Copy the store to the folder ``target``, which is made, or empty, beside running work; return the bytes.
+
+        The copy is a store of its own, to be opened, verified or restored. It holds every page that was accepted before
+        the call, and may hold some that were accepted meanwhile; what was derived from pages and not stored yet is made
+        again when it is opened.
+
+        Raises:
+            InputError: ``target`` is not empty, or can't be used.
+            StoreError: the store can't be read, or ``target`` can't be written; nothing is left there.
+        """
+        return backup_store(self._open_engine().store.folder.root, target)
+
     def close(self) -> None:
         """Make everything safe and stop; quick: work not done yet goes on when the store is opened again."""
         if os.getpid() != self._pid:
@@ -213,7 +228,11 @@ class Reading:
             if not self._closed:
                 self._closed = True
                 atexit.unregister(self.close)
-                self._opened.close()
+                with about(self._opened.store.folder.root):
+                    self._shut()
+
+    def _shut(self) -> None:
+        self._opened.close()
 
     def __enter__(self) -> Self:
         return self

@@ -14,11 +14,12 @@ import pytest
 import mos_pipeline
 
 PACKAGE = Path(mos_pipeline.__file__).parent
-GROUND = {"errors", "config", "messages"}
+GROUND = {"errors", "config", "messages", "logs"}
 BELOW_STAGES = {"runtime", "store", "memory"}
 # What each layer may import of the package, itself aside. "door" is the package's own __init__.
 MAY_IMPORT = {
     "errors": set[str](),
+    "logs": set[str](),
     "config": {"errors"},
     "messages": {"errors", "config"},
     "metrics": GROUND,
@@ -30,9 +31,11 @@ MAY_IMPORT = {
     "engine": GROUND | BELOW_STAGES | {"stages", "metrics"},
     "arguments": GROUND | {"memory"},
     "reading": GROUND | BELOW_STAGES | {"metrics", "engine", "arguments"},
-    "pipeline": GROUND | BELOW_STAGES | {"stages", "metrics", "engine", "ingest", "arguments", "reading"},
+    "service": GROUND | {"store", "metrics"},
+    "pipeline": GROUND | BELOW_STAGES | {"stages", "metrics", "engine", "ingest", "arguments", "reading", "service"},
+    "doctor": GROUND | BELOW_STAGES | {"stages", "service"},
     "door": GROUND | {"metrics", "pipeline"},
-    "cli": GROUND | BELOW_STAGES | {"stages", "metrics", "engine", "ingest", "pipeline", "door"},
+    "cli": GROUND | BELOW_STAGES | {"stages", "metrics", "engine", "ingest", "service", "pipeline", "doctor", "door"},
     "__main__": {"cli"},
 }
 HEAVY = {"torch", "sentence_transformers", "transformers", "openai"}

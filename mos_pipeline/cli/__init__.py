@@ -2,7 +2,7 @@
 
 app.py       the parser, and the edge where errors become exit codes
 exits.py     every exit code                    signals.py   Ctrl-C and SIGTERM
-opening.py   opening stores                     output.py    tables, JSON, stderr
+opening.py   opening stores, or asking owners   output.py    tables, JSON, stderr
 progress.py  the bar, or lines                  scope.py     whose memory, and which part of a list
 one more file per command
 """

@@ -8,7 +8,23 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from mos_pipeline.cli import export, forget, ingest, knowledge, profile, query, sessions, stats, verify
+from mos_pipeline.cli import (
+    add,
+    backup,
+    compact,
+    doctor,
+    export,
+    forget,
+    ingest,
+    knowledge,
+    profile,
+    query,
+    restore,
+    retry,
+    sessions,
+    stats,
+    verify,
+)
 from mos_pipeline.cli.exits import ExitCode, exit_code
 from mos_pipeline.cli.opening import common_options
 from mos_pipeline.cli.output import logs_on_stderr, say
@@ -17,6 +33,9 @@ from mos_pipeline.errors import MosError
 
 __all__ = ["main"]
 
+READING = (query, sessions, profile, knowledge)
+KEEPING = (stats, verify, doctor, compact, retry, backup, restore, export)
+COMMANDS = (ingest, add, *READING, forget, *KEEPING)
 EXITS = """exit codes:
   0 done   1 unexpected error   2 wrong usage   3 bad input or setting   4 no store, or it can't be used
   5 a worker can't work (model missing)   6 not done in time   130 Ctrl-C   143 SIGTERM"""
@@ -47,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in (ingest, query, sessions, profile, knowledge, forget, stats, verify, export):
+    for command in COMMANDS:
         command.add_parser(commands, common_options())
     return parser
 

@@ -15,15 +15,15 @@ from mos_pipeline.cli.signals import Interrupted, Signals
 from mos_pipeline.errors import InputError, MosError
 
 if TYPE_CHECKING:
+    from mos_pipeline.cli.opening import Memory
     from mos_pipeline.messages import Compacted
-    from mos_pipeline.pipeline import MemoryPipeline
 
 __all__ = ["add_parser"]
 
 DESCRIPTION = """Forget pages for good, with everything that was derived from them. They are not found any more, and
 stay forgotten. Their bytes leave the disk with the next compaction, which comes by itself when enough is forgotten;
---compact does it at once, after the work that is still open, for which the model is loaded. Nobody else may have the
-store open. Nothing that matches is no error."""
+--compact does it at once, after the work that is still open, for which the model is loaded. Nothing that matches is no
+error."""
 
 
 def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -73,7 +73,7 @@ def _check(args: argparse.Namespace) -> None:
         raise InputError("forget can't ask whether you are sure, as there is no terminal; add --yes")
 
 
-def _forget(pipeline: MemoryPipeline, args: argparse.Namespace, signals: Signals) -> int | None:
+def _forget(pipeline: Memory, args: argparse.Namespace, signals: Signals) -> int | None:
     """Return how many pages were forgotten; None where the answer was no."""
     if not args.yes:
         count = _count(pipeline, args)
@@ -87,7 +87,7 @@ def _forget(pipeline: MemoryPipeline, args: argparse.Namespace, signals: Signals
     return forgotten
 
 
-def _count(pipeline: MemoryPipeline, args: argparse.Namespace) -> int:
+def _count(pipeline: Memory, args: argparse.Namespace) -> int:
     if args.page is not None:
         return int(pipeline.get(args.page) is not None)
     if args.session is not None:
@@ -114,7 +114,7 @@ def _whose(args: argparse.Namespace) -> str:
     return f"{session} of user {args.user!r}{told_to}"
 
 
-def _compact(pipeline: MemoryPipeline, signals: Signals, count: int) -> Compacted:
+def _compact(pipeline: Memory, signals: Signals, count: int) -> Compacted:
     """Have the derived texts made again without what was forgotten, and then the segments."""
     try:
         signals.check()

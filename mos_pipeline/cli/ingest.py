@@ -18,9 +18,9 @@ from mos_pipeline.cli.signals import Interrupted, Signals
 from mos_pipeline.errors import BackpressureError, DeadlineError, InputError, MosError
 
 if TYPE_CHECKING:
+    from mos_pipeline.cli.opening import Memory
     from mos_pipeline.ingest import SourceRecord
     from mos_pipeline.messages import SourceMark
-    from mos_pipeline.pipeline import MemoryPipeline
 
 __all__ = ["FORMATS", "add_parser"]
 
@@ -107,7 +107,7 @@ def _check_files(args: argparse.Namespace) -> None:
 class _Ingestion:
     """One run over an open store."""
 
-    def __init__(self, pipeline: MemoryPipeline, args: argparse.Namespace, signals: Signals, summary: Summary) -> None:
+    def __init__(self, pipeline: Memory, args: argparse.Namespace, signals: Signals, summary: Summary) -> None:
         self._pipeline = pipeline
         self._args = args
         self._signals = signals

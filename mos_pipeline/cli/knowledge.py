@@ -22,8 +22,8 @@ from mos_pipeline.cli.scope import (
 from mos_pipeline.cli.signals import Signals
 
 if TYPE_CHECKING:
+    from mos_pipeline.cli.opening import Memory
     from mos_pipeline.messages import Knowledge
-    from mos_pipeline.pipeline import MemoryPipeline
 
 __all__ = ["add_parser"]
 
@@ -34,8 +34,7 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
         "knowledge",
         parents=[common],
         help="show the facts known of a user",
-        description="Show facts, the newest last, with the time they were last stated. The store is opened without "
-        "workers, so nobody else may have it open.",
+        description="Show facts, the newest last, with the time they were last stated.",
     )
     scope_options(parser, "to whose memory the facts belong")
     parser.add_argument(
@@ -60,7 +59,7 @@ def run(args: argparse.Namespace, signals: Signals) -> ExitCode:
     return ExitCode.OK
 
 
-def _read(args: argparse.Namespace, pipeline: MemoryPipeline) -> Part[Knowledge]:
+def _read(args: argparse.Namespace, pipeline: Memory) -> Part[Knowledge]:
     assistant = assistant_of(args)
     part = part_with(
         args,

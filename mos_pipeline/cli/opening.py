@@ -1,4 +1,8 @@
-"""Opening stores for the commands, and the options they share."""
+"""Opening stores for the commands, and the options they share.
+
+A store that nobody has open is opened here; one that another process owns is asked by way of its owner's socket. The
+commands don't know which it is.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +15,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mos_pipeline.cli.signals import Signals, ctrl_c_blocked
-from mos_pipeline.errors import StoreError
+from mos_pipeline.errors import StoreError, StoreLockedError
 
 if TYPE_CHECKING:
     from mos_pipeline.metrics import Stats
     from mos_pipeline.pipeline import MemoryPipeline
+    from mos_pipeline.service.client import RemoteMemory
+
+    Memory = MemoryPipeline | RemoteMemory
 
 __all__ = [
     "RESTORE_S",
     "common_options",
     "natural_int",
     "opened",
+    "own_model",
     "positive_int",
     "positive_seconds",
     "restored",
@@ -76,26 +84,40 @@ positive_seconds.__name__ = "number of seconds"
 
 
 @contextmanager
-def opened(args: argparse.Namespace, signals: Signals, **options: Any) -> Iterator[MemoryPipeline]:
-    """Open the store that ``args`` names, and close it however the block ends.
+def opened(args: argparse.Namespace, signals: Signals, **options: Any) -> Iterator[Memory]:
+    """Open the store that ``args`` names, and close it however the block ends; or ask its owner, where it has one.
+
+    What is asked of an owner is done with the owner's settings, its model among them; ``options`` are not for it.
 
     Raises:
-        MosError: as from ``MemoryPipeline.open``.
+        MosError: as from ``MemoryPipeline.open``; or from ``RemoteMemory``, where the owner can't be asked.
     """
-    from mos_pipeline.pipeline import MemoryPipeline
-
-    pipeline = None
+    memory = None
     try:
         with ctrl_c_blocked():
-            pipeline = MemoryPipeline.open(args.store, config=args.config, **options)
-        yield pipeline
+            memory = _memory(args, options)
+        yield memory
     finally:
-        if pipeline is not None:
+        if memory is not None:
             with signals.held():
-                pipeline.close()
+                memory.close()
 
 
-def restored(pipeline: MemoryPipeline) -> Stats:
+def _memory(args: argparse.Namespace, options: dict[str, Any]) -> Memory:
+    from mos_pipeline.pipeline import MemoryPipeline
+
+    try:
+        return MemoryPipeline.open(args.store, config=args.config, **options)
+    except StoreLockedError as locked:
+        from mos_pipeline.service.client import RemoteMemory
+
+        remote = RemoteMemory(args.store) if locked.pid is not None else None
+        if remote is None or remote.owner is None:  # an orphaned writer, which answers nobody
+            raise
+        return remote
+
+
+def restored(pipeline: Memory) -> Stats:
     """Return the figures once everything stored has been read; after a minute as far as it has."""
     deadline = time.monotonic() + RESTORE_S
     while not (stats := pipeline.stats()).restored and time.monotonic() < deadline:
@@ -112,12 +134,20 @@ def stored(args: argparse.Namespace) -> dict[str, Any]:
         StoreError: there is none; nothing is made.
     """
     from mos_pipeline.store.folder import StoreFolder
-    from mos_pipeline.store.manifest import Manifest
 
     folder = StoreFolder(args.store)
     if not folder.manifest.exists():
         raise StoreError(f"{args.store}: there is no store here (no MANIFEST); check the path, or ingest into it first")
-    identity = Manifest.load(folder).embedding
+    return own_model(args)
+
+
+def own_model(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings that name the store's own model; none where there is no store, or no vector in it yet."""
+    from mos_pipeline.store.folder import StoreFolder
+    from mos_pipeline.store.manifest import Manifest
+
+    folder = StoreFolder(args.store)
+    identity = Manifest.load(folder).embedding if folder.manifest.exists() else None
     if identity is None:
         return {}
     if identity["backend"] == "fake":

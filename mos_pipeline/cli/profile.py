@@ -13,8 +13,8 @@ from mos_pipeline.cli.scope import assistant_of, has_pages, scope_options, with_
 from mos_pipeline.cli.signals import Signals
 
 if TYPE_CHECKING:
+    from mos_pipeline.cli.opening import Memory
     from mos_pipeline.messages import Profile
-    from mos_pipeline.pipeline import MemoryPipeline
 
 __all__ = ["add_parser"]
 
@@ -25,7 +25,7 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
         "profile",
         parents=[common],
         help="show what is known of a user as a person",
-        description="Show the profile of a user. The store is opened without workers, so nobody else may have it open.",
+        description="Show the profile of a user.",
     )
     scope_options(parser, "whose profile")
     parser.set_defaults(run=run)
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace, signals: Signals) -> ExitCode:
     return ExitCode.OK
 
 
-def _read(args: argparse.Namespace, pipeline: MemoryPipeline) -> Profile:
+def _read(args: argparse.Namespace, pipeline: Memory) -> Profile:
     profile = pipeline.profile(args.user, assistant_id=assistant_of(args))
     if not profile.text and has_pages(pipeline, args):
         say("note: there is no profile yet; it is made from sessions that are hot enough (mid_term.heat_threshold)")

@@ -16,8 +16,8 @@ from mos_pipeline.cli.signals import Signals
 from mos_pipeline.errors import InputError
 
 if TYPE_CHECKING:
+    from mos_pipeline.cli.opening import Memory
     from mos_pipeline.messages import Hit, KnowledgeHit, Parts, Retrieved
-    from mos_pipeline.pipeline import MemoryPipeline
 
 __all__ = ["add_parser", "hit_lines", "known_lines", "profile_lines"]
 
@@ -189,10 +189,11 @@ def _under(heading: str, lines: Iterator[str] | Sequence[str]) -> list[str]:
     return [heading, *shown] if shown else []
 
 
-def _remark(pipeline: MemoryPipeline, found: Retrieved, args: argparse.Namespace) -> None:
+def _remark(pipeline: Memory, found: Retrieved, args: argparse.Namespace) -> None:
     """Say on stderr what the answer's reader should know."""
     if found.degraded:
-        error = pipeline.stats().workers["embedder"].error
+        embedder = pipeline.stats().workers.get("embedder")  # none where the owner has no workers
+        error = None if embedder is None else embedder.error
         why = error or f"the model gave no vector within {args.timeout:g} s (--timeout)"
         say(f"note: degraded answer, words alone decided: {why}")
     if not found.pages and has_pages(pipeline, args):

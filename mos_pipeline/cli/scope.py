@@ -11,8 +11,8 @@ from mos_pipeline.cli.output import say
 from mos_pipeline.cli.signals import Signals
 
 if TYPE_CHECKING:
+    from mos_pipeline.cli.opening import Memory
     from mos_pipeline.messages import Page
-    from mos_pipeline.pipeline import MemoryPipeline
 
 __all__ = [
     "Part",
@@ -67,7 +67,7 @@ def assistant_of(args: argparse.Namespace) -> str:
     return DEFAULT_ASSISTANT if args.assistant is None else str(args.assistant)
 
 
-def has_pages(pipeline: MemoryPipeline, args: argparse.Namespace) -> bool:
+def has_pages(pipeline: Memory, args: argparse.Namespace) -> bool:
     """Return whether the user has pages with the assistant; where not, say so on stderr."""
     assistant = assistant_of(args)
     if pipeline.pages(args.user, assistant_id=assistant, limit=1):
@@ -77,7 +77,7 @@ def has_pages(pipeline: MemoryPipeline, args: argparse.Namespace) -> bool:
     return False
 
 
-def with_stored(args: argparse.Namespace, signals: Signals, look: Callable[[MemoryPipeline], T]) -> T:
+def with_stored(args: argparse.Namespace, signals: Signals, look: Callable[[Memory], T]) -> T:
     """Return what ``look`` finds in the store, which is opened without workers and read to its end before."""
     with opened(args, signals, workers=False, **stored(args)) as pipeline:
         restored(pipeline)
@@ -97,7 +97,7 @@ def show_next(part: Part[Any]) -> None:
         say(f"note: there are more; see them with --offset {part.next_offset}")
 
 
-def all_pages(pipeline: MemoryPipeline) -> Iterator[Page]:
+def all_pages(pipeline: Memory) -> Iterator[Page]:
     """Yield the pages of all users, in the order of acceptance."""
     offset = 0
     while pages := pipeline.pages(offset=offset, limit=PAGES_AT_ONCE):

@@ -22,8 +22,8 @@ from mos_pipeline.cli.scope import (
 from mos_pipeline.cli.signals import Signals
 
 if TYPE_CHECKING:
+    from mos_pipeline.cli.opening import Memory
     from mos_pipeline.messages import Session
-    from mos_pipeline.pipeline import MemoryPipeline
 
 __all__ = ["add_parser"]
 
@@ -34,8 +34,7 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
         "sessions",
         parents=[common],
         help="show the topics of a user's memory",
-        description="Show the sessions of a user's mid-term memory, hottest first: each is a topic with its pages. "
-        "The store is opened without workers, so nobody else may have it open.",
+        description="Show the sessions of a user's mid-term memory, hottest first: each is a topic with its pages. ",
     )
     scope_options(parser, "whose sessions")
     part_options(parser, "sessions")
@@ -54,7 +53,7 @@ def run(args: argparse.Namespace, signals: Signals) -> ExitCode:
     return ExitCode.OK
 
 
-def _read(args: argparse.Namespace, pipeline: MemoryPipeline) -> Part[Session]:
+def _read(args: argparse.Namespace, pipeline: Memory) -> Part[Session]:
     assistant = assistant_of(args)
     part = part_with(
         args, lambda offset, limit: pipeline.sessions(args.user, assistant_id=assistant, offset=offset, limit=limit)

@@ -9,6 +9,7 @@ from mos_pipeline.cli.exits import ExitCode
 from mos_pipeline.cli.opening import RESTORE_S, opened, restored, store_option, stored
 from mos_pipeline.cli.output import as_bytes, counted, print_json, table
 from mos_pipeline.cli.signals import Signals
+from mos_pipeline.metrics import prometheus
 
 if TYPE_CHECKING:
     from mos_pipeline.metrics import Stats
@@ -22,9 +23,10 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
         "stats",
         parents=[common],
         help="show what a store holds",
-        description="Show what a store holds. It is opened without workers, so nobody else may have it open.",
+        description="Show what a store holds. Where another process has it open, that one is asked.",
     )
     store_option(parser)
+    parser.add_argument("--prometheus", action="store_true", help="print the figures in Prometheus' text format")
     parser.set_defaults(run=run)
 
 
@@ -32,7 +34,9 @@ def run(args: argparse.Namespace, signals: Signals) -> ExitCode:
     """Print the store's figures."""
     with opened(args, signals, workers=False, **stored(args)) as pipeline:
         stats = restored(pipeline)
-    if args.json:
+    if args.prometheus:
+        print(prometheus(stats), end="")
+    elif args.json:
         print_json(stats.as_dict())
     else:
         print(table(_rows(stats)))

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 
 from mos_pipeline.engine.derived import Derived
 from mos_pipeline.memory.state import MemoryState, Scope
 from mos_pipeline.messages import decode_record
 from mos_pipeline.store.reading import PageReader
 
-__all__ = ["Aside"]
+__all__ = ["LIFTED", "Aside"]
 
 logger = logging.getLogger(__name__)
+
+LIFTED = ""  # the reason of a page that is to be worked on again
 
 
 class Aside:
@@ -25,9 +28,17 @@ class Aside:
     def put(self, scope: Scope, seq: int, reason: str) -> None:
         """Set page ``seq`` of ``scope`` aside."""
         page_id = self._state.ids.id_of(seq, decode_record(self._reader.read(seq)).page_id)
-        logger.error("page %s is set aside, kept and found by its words: %s", page_id, reason)
+        text = "page %s is set aside, kept and found by its words: %s"
+        logger.error(text, page_id, reason, extra={"event": "page-set-aside"})
         scope.aside[seq] = reason
         self._derived.aside(seq, reason)
+
+    def lift(self, scope: Scope, seqs: Iterable[int]) -> None:
+        """Let pages ``seqs`` of ``scope`` be worked on again."""
+        self._derived.flush()  # the batches that were applied without them come before
+        for seq in seqs:
+            del scope.aside[seq]
+            self._derived.aside(seq, LIFTED)
 
     def settled(self, scope: Scope, seq: int) -> bool:
         """Return whether page ``seq`` of ``scope`` has a vector, or was set aside."""

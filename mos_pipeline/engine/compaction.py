@@ -220,7 +220,8 @@ class Compaction:
     def _swept(self, result: Compacted, outcome: Outcome) -> None:
         if outcome.fate != "done":
             logger.warning("files of old segments could not be deleted (%s); the next opening does it", outcome.error)
-        logger.info("compacted: %d bytes in segments before, %d after", result.before, result.after)
+        text = "compacted: %d bytes in segments before, %d after"
+        logger.info(text, result.before, result.after, extra={"event": "compacted"})
         self._phase = _Phase.REST
         self._end(result)
 

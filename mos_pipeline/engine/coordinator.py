@@ -12,6 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 
@@ -88,7 +89,9 @@ class Coordinator:
         self._ended = False
         self.error: MosError | None = None
         self.writing_error: MosError | None = None
-        self._thread = threading.Thread(target=self._run, name="mos-coordinator", daemon=True)
+        self._thread = threading.Thread(
+            target=copy_context().run, args=(self._run,), name="mos-coordinator", daemon=True
+        )
 
     def start(self, first: Call) -> None:
         """Start the thread; ``first`` (restoring) is its first work."""

@@ -31,6 +31,7 @@ from mos_pipeline.engine.removal import Removal
 from mos_pipeline.engine.replay import Replay
 from mos_pipeline.engine.restore import PagesOutOfOrderError, Restore
 from mos_pipeline.engine.retrieval import Retrieval
+from mos_pipeline.engine.retrying import Retrying
 from mos_pipeline.engine.visits import Visits
 from mos_pipeline.errors import DeadlineError, ModelMismatchError, ModelNotFoundError, StoreError, WorkerError
 from mos_pipeline.memory.state import MemoryState
@@ -172,7 +173,7 @@ class Engine:
         )
 
     def _assemble_finding(self) -> None:
-        """Make what callers' threads read with, and ask for pages to be forgotten."""
+        """Make what callers' threads read with, and ask for pages to be forgotten, or to be worked on again."""
         self.browsing = Browsing(self.state, self.coordinator, self.reader)
         self.retrieval = Retrieval(
             self.config.retrieval,
@@ -185,6 +186,7 @@ class Engine:
             partial(ask, self.desk),
         )
         self.removal = Removal(self.state, self.coordinator, self.intake, self.reader)
+        self.retrying = Retrying(self.state, self.coordinator, self.processing, self.intake, self.reader, self._wake)
 
     @property
     def gate(self) -> Coordinator:

@@ -84,6 +84,21 @@ class Processing:
             self.page_came(scope)
         self._batches.advance(scope)
 
+    def retry(self, scope: Scope) -> list[int]:
+        """Take up again the pages of ``scope`` that were set aside, but for those whose batches are still under way.
+
+        Returns:
+            These pages, ascending; those of them without a vector are to be counted as backlog.
+        """
+        busy = self.in_batches(scope) | self._under_way
+        seqs = sorted(seq for seq in scope.aside if seq not in busy)
+        if seqs:
+            self._aside.lift(scope, seqs)
+            given = set(self._state.pages.seqs_of(scope.number)[: scope.given].tolist())
+            scope.gaps = sorted({*scope.gaps, *given.intersection(seqs)})
+            self.look_again(scope)
+        return seqs
+
     def drain(self) -> None:
         """From now on embed the pages of rings that are not full, too."""
         self.draining = True

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from mos_pipeline.engine.aside import LIFTED
 from mos_pipeline.engine.checkpoints import decode_checkpoints
 from mos_pipeline.engine.events import Event, decode_batches, decode_events
 from mos_pipeline.engine.indexing import Indexing
@@ -117,8 +118,13 @@ class Replay:
         return 0 <= seq < self._pages and self._state.pages.is_kept(seq)
 
     def _set_aside(self, seq: int, reason: str) -> None:
-        if self._kept(seq):
-            self._state.scopes[self._state.pages.scope(seq)].aside[seq] = reason
+        if not self._kept(seq):
+            return
+        aside = self._state.scopes[self._state.pages.scope(seq)].aside
+        if reason != LIFTED:
+            aside[seq] = reason
+        elif aside.pop(seq, None) is not None and self.retelling is not None:
+            self.retelling.batched[seq] = False  # its batch was applied without it, and is to be made again with it
 
     def _enter_words(self) -> None:
         if self._words:

@@ -13,7 +13,7 @@ import threading
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing import context, popen_spawn_posix, reduction, spawn, synchronize, util
+from multiprocessing import context, popen_spawn_posix, process, reduction, spawn, synchronize, util
 from multiprocessing.queues import Queue
 from typing import Any
 
@@ -83,6 +83,15 @@ class ChildProcess(context.SpawnProcess):
     @staticmethod
     def _Popen(process_obj: Any) -> Any:  # noqa: N802  (multiprocessing's name)
         return _Popen(process_obj)
+
+
+def _disown() -> None:
+    """In a child that the caller forked: at its exit multiprocessing would end what it takes for its own children."""
+    children: set[Any] = vars(process)["_children"]
+    children.difference_update([child for child in children if isinstance(child, ChildProcess)])
+
+
+os.register_at_fork(after_in_child=_disown)
 
 
 class InheritedFd:

@@ -14,6 +14,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextvars import copy_context
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -52,7 +53,9 @@ class Supervisor:
         self._ids = itertools.count(1)
         self._deadline: float | None = None
         self._wake_read, self._wake_write = os.pipe()
-        self._thread = threading.Thread(target=self._run, name="mos-supervisor", daemon=True)
+        self._thread = threading.Thread(
+            target=copy_context().run, args=(self._run,), name="mos-supervisor", daemon=True
+        )
 
     def start(self) -> None:
         """Begin starting the workers, in the background."""
@@ -188,8 +191,9 @@ class Supervisor:
                     pool.ledger.started(worker, unit_ids)
             case ["failed", unit_id, message]:
                 self._finish(pool, worker, Outcome(unit_id, "refused", error=message))
-            case ["log", name, level, message]:
-                logging.getLogger(name).log(level, "%s", message)
+            case ["log", name, level, message, event]:
+                fields = {"role": pool.role.name, "event": event}
+                logging.getLogger(name).log(level, "%s", message, extra=fields)
             case ["ready", info]:
                 with self._lock:
                     pool.info = info
@@ -216,7 +220,8 @@ class Supervisor:
             pool.hand_out()
         cause = _cause(worker.end())
         if self._deadline is None and pool.error is None:
-            logger.warning("%s: a worker died (%s); its work is given out again", pool.role.name, cause)
+            text = "%s: a worker died (%s); its work is given out again"
+            logger.warning(text, pool.role.name, cause, extra={"event": "worker-died"})
             for unit in killers:
                 self._tell(self._on_outcome, pool.role.name, Outcome(unit.unit_id, "killed", error=cause))
             if killers:  # the cause is found and out of the way
@@ -236,7 +241,7 @@ class Supervisor:
 
     def _fail(self, pool: Pool, error: str) -> None:
         """Give the pool up: tell so of all its work, which none of its workers touches any more."""
-        logger.error("%s: stays down: %s", pool.role.name, error)
+        logger.error("%s: stays down: %s", pool.role.name, error, extra={"event": "worker-down"})
         with self._lock:
             pool.error = error
             pool.start_at = []
@@ -260,7 +265,8 @@ class Supervisor:
             with self._lock:
                 overdue = pool.overdue(self._config, now)
             for worker in overdue:
-                logger.warning("%s: a worker is silent past its time limit; killing it", pool.role.name)
+                text = "%s: a worker is silent past its time limit; killing it"
+                logger.warning(text, pool.role.name, extra={"event": "worker-silent"})
                 worker.process.kill()
             if late:
                 for worker in pool.workers:

@@ -7,7 +7,7 @@ The worker reads msgpack ``[unit_id, kind, payload]`` from its queue and writes 
     ["started", [unit_id, …]]           these, and no others, are being worked on now: the ones to blame for a death
     ["done", unit_id, result]
     ["failed", unit_id, message]        the work was refused; the worker is well
-    ["log", logger, level, message]
+    ["log", logger, level, message, event]
 """
 
 from __future__ import annotations
@@ -102,7 +102,8 @@ class _PipeHandler(logging.Handler):
         self._report = report
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._report.send("log", record.name, record.levelno, self.format(record))
+        event = str(getattr(record, "event", ""))
+        self._report.send("log", record.name, record.levelno, self.format(record), event)
 
 
 def run_worker(build: Callable[..., Stage], args: tuple[Any, ...], end: WorkerEnd) -> None:

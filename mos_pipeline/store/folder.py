@@ -84,6 +84,11 @@ class StoreFolder:
         """The file that tells readers in which blocks of shared memory the owner has the vectors."""
         return self.root / "VECTORS"
 
+    @property
+    def socket(self) -> Path:
+        """The socket on which the owner answers; only while it is open."""
+        return self.root / "SOCKET"
+
     def journal(self, number: int) -> Path:
         """Return the path of a journal."""
         return self.journals / f"{number:08d}.journal"

@@ -173,6 +173,10 @@ class Journal:
             if isinstance(item, JournalRecord):
                 yield item
 
+    def raw(self) -> bytes:
+        """Return the bytes up to ``end``, as they are in the file."""
+        return b"" if self._map is None else self._map[: self.end]
+
     def prefault(self) -> None:
         """Touch every page that is still to be written, so that appends find them in memory.
 

@@ -18,9 +18,10 @@ from typing import Any, NamedTuple
 from mos_pipeline.errors import StoreDamagedError, StoreVersionError
 from mos_pipeline.store.folder import StoreFolder, disk_errors, fsync_folder, open_private, write_all
 
-__all__ = ["FORMAT", "Manifest", "Retired"]
+__all__ = ["FORMAT", "UNFINISHED", "Manifest", "Retired"]
 
 FORMAT = 2
+UNFINISHED = b"a copy of a store that is not finished\n"  # in the place of a MANIFEST
 
 
 class Retired(NamedTuple):
@@ -74,6 +75,8 @@ class Manifest:
         path = folder.manifest
         with disk_errors(path, "it could not be read"):
             text = path.read_bytes()
+        if text == UNFINISHED:
+            raise StoreDamagedError(f"{path}: a backup that was never finished; make another, or use an older one")
         try:
             content = json.loads(text)
             return cls._checked(folder, content)

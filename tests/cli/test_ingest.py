@@ -160,17 +160,6 @@ def test_a_missing_model_is_told_and_the_pages_are_kept(tmp_path: Path) -> None:
     assert without_ids(exported(store)) == records(12)
 
 
-def test_a_store_in_use_is_refused_with_the_owner_named(tmp_path: Path) -> None:
-    from tests.support import open_fake
-
-    path = write(tmp_path / "pages.jsonl", [GOOD])
-    with open_fake(tmp_path / "store"):
-        done = run("ingest", path, "--store", tmp_path / "store")
-    assert done.returncode == ExitCode.STORE
-    (error,) = done.stderr.splitlines()
-    assert str(os.getpid()) in error
-
-
 def test_on_a_terminal_a_bar_is_redrawn_in_place_and_taken_away(tmp_path: Path) -> None:
     path = write(tmp_path / "pages.jsonl", records(300))
     controller, terminal = pty.openpty()

@@ -202,8 +202,9 @@ def test_log_records_arrive_under_their_names(caplog: pytest.LogCaptureFixture) 
     ]
     with caplog.at_level(logging.DEBUG, "mos_pipeline"), Office() as office:
         office.ask("log", said)
-    found = [[r.name, r.levelno, r.getMessage()] for r in caplog.records if "toy" in r.name]
-    assert found == said[:2]
+    records = [r for r in caplog.records if "toy" in r.name]
+    assert [[r.name, r.levelno, r.getMessage()] for r in records] == said[:2]
+    assert {vars(r)["role"] for r in records} == {"toy"}
 
 
 def test_an_unexpected_error_is_logged_with_its_traceback(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,0 +1,89 @@
+"""The configuration's risky values, and the model that it names."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from mos_pipeline.config import Config
+from mos_pipeline.doctor.finding import Area, Finding, note, ok, problem
+from mos_pipeline.errors import ModelNotFoundError, StoreError
+from mos_pipeline.stages.models import MINILM_DIGEST, find_model
+from mos_pipeline.store.folder import StoreFolder
+from mos_pipeline.store.manifest import Manifest
+
+__all__ = ["check_model", "check_settings"]
+
+
+def check_settings(config: Config) -> Iterator[Finding]:
+    """Tell values that are allowed, and may surprise."""
+    cores = len(os.sched_getaffinity(0))
+    risky = (
+        (
+            config.embedding.threads > cores,
+            "embedding.threads",
+            f"{config.embedding.threads} threads, {cores} cores",
+            "0",
+        ),
+        (
+            config.llm.processes > 4 * cores,
+            "llm.processes",
+            f"{config.llm.processes} processes, {cores} cores",
+            "fewer",
+        ),
+        (not config.runtime.socket, "runtime.socket", "off: no command works beside an owner", "true"),
+        (config.store.max_dead_ratio >= 1.0, "store.max_dead_ratio", "1: forgotten bytes stay for ever", "0.25"),
+        (config.retrieval.timeout_s == 0.0, "retrieval.timeout_s", "0: no query waits for its vector", "some seconds"),
+        (config.runtime.close_timeout_s < 1.0, "runtime.close_timeout_s", "too short to write all", "10"),
+        (
+            config.backlog.max_bytes < config.store.journal_bytes,
+            "backlog.max_bytes",
+            "less than a journal holds: add waits for the model",
+            f"more than {config.store.journal_bytes}",
+        ),
+    )
+    for applies, key, found, better in risky:
+        if applies:
+            yield note(Area.CONFIG, key, found, f"set it to {better}, unless it is meant so")
+
+
+def check_model(root: Path, config: Config) -> Iterator[Finding]:
+    """Look for the model, and whether it is the one that the store's vectors come from."""
+    if config.embedding.backend == "fake":
+        mend = "it knows words, not meanings, and is for tests: set embedding.backend to sentence-transformers"
+        yield note(Area.MODEL, "model", "fake", mend)
+        yield from _against_store(root, "fake", "")
+        return
+    if importlib.util.find_spec("sentence_transformers") is None:
+        yield problem(
+            Area.MODEL, "library", "sentence-transformers is not installed", "pip install sentence-transformers"
+        )
+    try:
+        files = find_model(config.embedding.model)
+    except ModelNotFoundError as error:
+        if config.embedding.download:
+            mend = "it is fetched from the hub when it is first needed (embedding.download)"
+            yield note(Area.MODEL, "model", str(error), mend)
+        else:
+            yield problem(Area.MODEL, "model", str(error), "install it as the message says")
+        return
+    genuine = " (the original's)" if files.digest == MINILM_DIGEST else ""
+    yield ok(Area.MODEL, "model", f"{files.name} in {files.folder}, SHA-256 {files.digest}{genuine}")
+    yield from _against_store(root, files.name, files.digest)
+
+
+def _against_store(root: Path, name: str, digest: str) -> Iterator[Finding]:
+    try:
+        stored = Manifest.load(StoreFolder(root)).embedding
+    except StoreError:
+        return  # there is none; or what is wrong with it is told with the store
+    if stored is None:
+        return
+    same = stored["backend"] == "fake" if name == "fake" else stored.get("digest") == digest
+    if same:
+        yield ok(Area.MODEL, "store's model", "the configured one")
+    else:
+        mend = "set embedding.model and embedding.backend to the store's, or ingest its export into a new store"
+        yield problem(Area.MODEL, "store's model", f"{stored['model']} ({stored['backend']})", mend)

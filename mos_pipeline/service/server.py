@@ -1,0 +1,177 @@
+"""The owner's side of the socket: a thread that waits for connections, and one for each question that is under way.
+
+Nobody can hold the owner up: a question has to be whole, and its answer taken, within a time limit; so many are under
+way at the most, and whoever comes beyond that is told so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import socket
+import struct
+import threading
+import time
+from contextvars import copy_context
+from pathlib import Path
+from typing import Any
+
+from mos_pipeline.errors import BackpressureError, InputError, MosError
+from mos_pipeline.messages import SourceMark
+from mos_pipeline.service.address import bound
+from mos_pipeline.service.protocol import Request, pack_error, parse_request, receive, send
+from mos_pipeline.service.wire import as_plain
+
+__all__ = ["OwnerServer"]
+
+logger = logging.getLogger(__name__)
+
+MAX_CLIENTS = 16
+REQUEST_S = 10.0  # until a question is whole
+ANSWER_S = 30.0  # until its answer is taken
+REST_MS = 100  # after a connection that could not be accepted
+_CREDENTIALS = struct.Struct("3i")
+
+
+class OwnerServer:
+    """Answers on the socket at ``path`` with what the methods of a memory return."""
+
+    def __init__(self, path: Path, memory: object) -> None:
+        """Listen, and answer from now on.
+
+        Raises:
+            OSError: no socket can be had at ``path``.
+        """
+        self._path = path
+        self._memory = memory
+        self._listener = bound(path)
+        self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC)
+        self._lock = threading.Lock()
+        self._clients: dict[threading.Thread, socket.socket] = {}
+        self._thread = threading.Thread(
+            target=copy_context().run, args=(self._run,), name="mos-owner-socket", daemon=True
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Take no more questions; those under way are still answered."""
+        os.write(self._wake_write, b"x")
+        self._thread.join()
+        self._path.unlink(missing_ok=True)  # before the listener goes: nobody connects to what is not answered
+        self._listener.close()
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+
+    def end(self, timeout_s: float) -> None:
+        """Wait for what is under way, for ``timeout_s`` at most, and cut off the rest; after ``stop``."""
+        deadline = time.monotonic() + timeout_s
+        with self._lock:
+            clients = dict(self._clients)
+        for thread in clients:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        for thread, connection in clients.items():
+            if thread.is_alive():
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+                thread.join(timeout_s)
+
+    def _run(self) -> None:
+        poll = select.poll()
+        poll.register(self._listener, select.POLLIN)
+        poll.register(self._wake_read, select.POLLIN)
+        while True:
+            if any(descriptor == self._wake_read for descriptor, _ in poll.poll()):
+                return
+            try:
+                self._accept()
+            except (OSError, RuntimeError) as error:  # no descriptor or thread is left, or whoever knocked has gone
+                logger.warning("%s: a connection could not be accepted: %s", self._path, error)
+                poll.unregister(self._listener)
+                poll.poll(REST_MS)
+                poll.register(self._listener, select.POLLIN)
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self._listener.accept()
+        except BlockingIOError:
+            return
+        connection.setblocking(False)
+        thread = threading.Thread(
+            target=copy_context().run, args=(self._serve, connection), name="mos-owner-client", daemon=True
+        )
+        with self._lock:
+            crowded = len(self._clients) >= MAX_CLIENTS
+            if not crowded:
+                self._clients[thread] = connection
+        if crowded:
+            self._refuse(connection)
+            return
+        try:
+            thread.start()
+        except BaseException:
+            self._forget(thread, connection)
+            raise
+
+    def _refuse(self, connection: socket.socket) -> None:
+        error = BackpressureError(f"{self._path}: {MAX_CLIENTS} clients are being answered already; ask again")
+        with connection, contextlib.suppress(OSError, MosError):
+            send(connection, pack_error(error), time.monotonic())  # it fits into the socket's buffer, or not at all
+
+    def _serve(self, connection: socket.socket) -> None:
+        try:
+            self._answer(connection)
+        except EOFError:  # it only looked whether there is somebody
+            pass
+        except (OSError, MosError) as error:  # the client's own affair: it has gone, or does not read
+            logger.info("%s: a client was left without an answer: %s", self._path, error)
+        except Exception:  # the thread's edge
+            logger.exception("%s: a client could not be answered", self._path)
+        finally:
+            self._forget(threading.current_thread(), connection)
+
+    def _forget(self, thread: threading.Thread, connection: socket.socket) -> None:
+        connection.close()
+        with self._lock:
+            self._clients.pop(thread, None)
+
+    def _answer(self, connection: socket.socket) -> None:
+        try:
+            _check_peer(connection)
+            request = parse_request(receive(connection, time.monotonic() + REQUEST_S))
+            answer = ["ok", as_plain(self._call(request))]
+        except MosError as error:
+            answer = pack_error(error)
+        try:
+            send(connection, answer, time.monotonic() + ANSWER_S)
+        except InputError as error:  # longer than may be sent; nothing of it was
+            send(connection, pack_error(error), time.monotonic() + ANSWER_S)
+
+    def _call(self, request: Request) -> Any:
+        source = request.kwargs.get("source")
+        if request.method == "add" and source is not None:
+            request.kwargs["source"] = _mark(source)
+        try:
+            return getattr(self._memory, request.method)(*request.args, **request.kwargs)
+        except MosError:
+            raise
+        except TypeError as error:
+            raise InputError(f"{request.method} was asked for with arguments it does not take ({error})") from error
+        except Exception as error:  # a task's edge: the owner goes on, and whoever asked is told
+            logger.exception("%s: %s failed", self._path, request.method)
+            raise MosError(f"the owner failed unexpectedly: {error!r:.500}") from error
+
+
+def _mark(source: Any) -> SourceMark:
+    if not isinstance(source, list) or len(source) != 2:
+        raise InputError(f"source must be a digest and an ordinal, found {source!r:.100}")
+    return SourceMark._make(source)
+
+
+def _check_peer(connection: socket.socket) -> None:
+    """Refuse other users than the owner's and root, whatever became of the file's mode."""
+    data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    _, user, _ = _CREDENTIALS.unpack(data)
+    if user not in {0, os.geteuid()}:
+        raise InputError("the owner's socket answers its own user alone")
