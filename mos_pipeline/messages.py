@@ -43,6 +43,7 @@ __all__ = [
     "encode_tombstone",
     "has_compound_key",
     "is_tombstone",
+    "nested_too_deeply",
     "pack_seqs",
     "stated_fact",
     "unpack_seqs",
@@ -50,6 +51,7 @@ __all__ = [
 
 STATES = "mos_pipeline.states"  # in a page's metadata: what it says is a fact as it stands, of whom this key tells
 OF_USER = "user"
+MAX_LEVELS = 512
 _TOMBSTONE = b"\x92\xa6forget"  # an array of two, the first a string: no page's record begins so
 
 
@@ -158,6 +160,21 @@ def has_compound_key(value: Any) -> bool:
         elif isinstance(item, list | tuple):
             left.extend(item)
     return False
+
+
+def nested_too_deeply(value: Any) -> bool:
+    """Return whether there are more than 512 levels of lists and maps: of some more, msgpack reads none back."""
+    level = [value]
+    for _ in range(MAX_LEVELS):
+        level = [
+            inner
+            for item in level
+            if isinstance(item, dict | list | tuple)
+            for inner in (item.values() if isinstance(item, dict) else item)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def stated_fact(record: PageRecord) -> str:

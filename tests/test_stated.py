@@ -114,7 +114,8 @@ def test_a_kill_at_any_step_loses_none_and_keeps_none_that_is_forgotten(
     tmp_path: Path, step: str, flush_interval_s: float
 ) -> None:
     program = [sys.executable, "-c", PROGRAM, str(tmp_path), str(flush_interval_s), step]
-    done = subprocess.run(program, start_new_session=True, env={**os.environ, "PYTHONPATH": str(Path.cwd())}, check=False)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(program, start_new_session=True, env=environment, check=False)
     assert done.returncode == -signal.SIGKILL
     with open_fake(tmp_path) as memory:
         until(lambda: memory.stats().restored, "everything is read")

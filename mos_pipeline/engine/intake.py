@@ -25,7 +25,7 @@ from mos_pipeline.errors import BackpressureError, ClosedError, InputError, Stor
 from mos_pipeline.memory.pages import FORGOTTEN
 from mos_pipeline.memory.ring import ShortTermRing
 from mos_pipeline.memory.state import MemoryState, Scope
-from mos_pipeline.messages import PageRecord, check_size, encode_tombstone, has_compound_key
+from mos_pipeline.messages import PageRecord, check_size, encode_tombstone, has_compound_key, nested_too_deeply
 from mos_pipeline.store.journal import RECORD_OVERHEAD, Journal
 
 __all__ = ["Accepted", "Intake", "Rouse"]
@@ -293,6 +293,8 @@ class Intake:
             packed: bytes = self._packer.pack(tuple(record))
             if record.metadata and has_compound_key(record.metadata):
                 raise TypeError("a tuple is no key")
+            if record.metadata and nested_too_deeply(record.metadata):
+                raise ValueError("nested too deeply")
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise InputError(
                 f"metadata of a page of user {record.user_id!r} can't be stored ({error}); "

@@ -10,7 +10,7 @@ import ijson
 from mos_pipeline.errors import InputError
 from mos_pipeline.ingest.quarantine import QUARANTINE_KEYS
 from mos_pipeline.ingest.records import BOM
-from mos_pipeline.ingest.streams import Stream
+from mos_pipeline.ingest.streams import Stream, available
 
 __all__ = ["detect", "first_bytes", "is_lines"]
 
@@ -41,10 +41,14 @@ def detect(stream: Stream) -> str:
 
 def first_bytes(stream: Stream) -> bytes:
     """Return the source's beginning, without what doesn't count."""
-    with stream.opened() as file:
-        head = b""
-        while len(head) < HEAD_BYTES and (more := file.read(HEAD_BYTES - len(head))):
-            head += more
+    head = b""
+    try:
+        with stream.opened() as file:
+            while len(head) < HEAD_BYTES and (more := available(file, HEAD_BYTES - len(head))):
+                head += more
+    except InputError:
+        if not head:
+            raise
     return head.removeprefix(BOM).lstrip()
 
 

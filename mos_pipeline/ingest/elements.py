@@ -15,7 +15,7 @@ import ijson.backends.python
 from mos_pipeline.errors import InputError, RecordError
 from mos_pipeline.ingest.lines import Item, Pages, wrong
 from mos_pipeline.ingest.records import BOM, Draft, Reading, SourceRecord, Spot, named
-from mos_pipeline.ingest.streams import Stream
+from mos_pipeline.ingest.streams import Stream, available
 from mos_pipeline.messages import encode
 
 __all__ = ["ELEMENT_BITS", "read_elements"]
@@ -23,11 +23,12 @@ __all__ = ["ELEMENT_BITS", "read_elements"]
 ELEMENT_BITS = 20  # of a position are the page's number within its element
 CHUNK = 1 << 20
 _IDS = {"chatgpt": ("conversation_id", "id"), "claude": ("uuid",)}
-# Half of a pair of surrogates, which stands for no character.
-_LONE = re.compile(
-    rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+# What ijson's fast parser has no room for: half of a pair of surrogates, which stands for no character, and whole
+# numbers of more than 64 bits.
+_HARD = re.compile(
+    rb"\d{19}|\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 )
-_PAIR = 12  # bytes
+_LONGEST = 20  # bytes of it
 
 
 def read_elements(
@@ -80,7 +81,7 @@ def _thread(element: dict[str, Any], drafts: list[Draft], format: str) -> str:  
         return ""
     found = (element.get(key) for key in _IDS[format])
     named = next((value for value in found if isinstance(value, str) and value), "")
-    return named or hashlib.sha256(encode(drafts[0])).hexdigest()
+    return named or hashlib.sha256(encode([drafts[0].user_input, drafts[0].timestamp])).hexdigest()
 
 
 def _elements(stream: Stream, prefix: str) -> Iterator[Any]:
@@ -106,24 +107,22 @@ class _Prefixed:
         if self._head and size:
             head, self._head = self._head[:size], self._head[size:]
             return head
-        read1 = getattr(self._file, "read1", self._file.read)
-        found: bytes = read1(size)
-        return found
+        return available(self._file, size)
 
 
 def _parser(stream: Stream) -> ModuleType:
-    """Return ijson's fast parser, or, for a document with half pairs of surrogates, the one that keeps them."""
+    """Return ijson's fast parser, or the one in Python where the document holds what only that one can read."""
     before = b""
     try:
         with stream.opened() as file:
             while chunk := file.read(CHUNK):
                 text = before + chunk
-                if _LONE.search(text, 0, len(text) - _PAIR):
+                if _HARD.search(text, 0, len(text) - _LONGEST):
                     return _python
-                before = text[-2 * _PAIR :]
+                before = text[-2 * _LONGEST :]
     except InputError:  # told by whoever reads
         pass
-    return _python if _LONE.search(before) else ijson
+    return _python if _HARD.search(before) else ijson
 
 
 _python: ModuleType = ijson.backends.python

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from mos_pipeline.errors import RecordError
-from mos_pipeline.messages import encode
+from mos_pipeline.messages import encode, nested_too_deeply
 
 __all__ = [
     "BOM",
@@ -187,6 +187,8 @@ def checked_metadata(metadata: dict[str, Any] | None, spot: Spot) -> dict[str, A
     if metadata:
         try:
             encode(metadata)
+            if nested_too_deeply(metadata):
+                raise ValueError("nested too deeply")
         except (ValueError, OverflowError, RecursionError) as error:
             raise spot.error(f"can't be stored: {error}", "metadata") from None
     return metadata

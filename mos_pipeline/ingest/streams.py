@@ -17,15 +17,14 @@ from mos_pipeline.errors import InputError
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-__all__ = ["STDIN", "Stream", "files_below", "spooled"]
+__all__ = ["STDIN", "Stream", "available", "files_below", "spooled"]
 
 STDIN = Path("-")
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 GZIP_WRAPPED = 31  # zlib's way to say: with gzip's header and checksum
 GZIP_STEP, MOST_AT_ONCE = 64 << 10, 256 << 10
-ZSTD_STEP = (
-    1 << 10
-)  # compressed bytes at once: zstd's decompressor has no limit for what becomes of them, 128 KiB for 4
+# Compressed bytes at once: zstd's decompressor has no limit for what becomes of them, up to 128 KiB of four of them.
+ZSTD_STEP = 256
 
 
 class Stream:
@@ -84,6 +83,13 @@ class Stream:
                 yield io.BufferedReader(_Inflating(file, self.name, _Zstd))
             else:
                 yield file
+
+
+def available(file: BinaryIO, size: int) -> bytes:
+    """Return up to ``size`` bytes, at least one but at the end: those before damaged ones are not lost with them."""
+    read1 = getattr(file, "read1", file.read)
+    found: bytes = read1(size)
+    return found
 
 
 class _Decompressor(Protocol):

@@ -17,7 +17,7 @@ _MAIL = re.compile(
     r"([A-Za-z]{3},\s*)?\d{1,2}\s+[A-Za-z]{3}\s+\d{4}\s+\d{1,2}:\d{2}(:\d{2})?\s+([+-]\d{4}|[A-Za-z]{1,4})"
 )
 _NUMBER = re.compile(r"\d{9,14}(\.\d+)?", re.ASCII)
-_SLASHED = re.compile(r"(\d{4})/(\d{2})/(\d{2})(.*)", re.ASCII | re.DOTALL)
+_SLASHED = re.compile(r"(\d{4})/(\d{2})/(\d{2})((?:[ T].*)?)", re.ASCII | re.DOTALL)
 
 
 def moment(timestamp: str) -> datetime | None:
