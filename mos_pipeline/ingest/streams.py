@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["STDIN", "Stream", "available", "files_below", "spooled"]
 
 STDIN = Path("-")
+# Each read gives up the interpreter lock, and beside a busy thread it takes milliseconds to get it back.
+BUFFER = 256 << 10
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 GZIP_WRAPPED = 31  # zlib's way to say: with gzip's header and checksum
 GZIP_STEP, MOST_AT_ONCE = 64 << 10, 256 << 10
@@ -61,7 +63,7 @@ class Stream:
                 return
             if not stat.S_ISREG(self.path.stat().st_mode):
                 raise InputError(f"{self.name}: not a regular file; write its content to one first, or pipe it into -")
-            with self.path.open("rb") as file:
+            with self.path.open("rb", BUFFER) as file:
                 yield file
         except OSError as error:
             raise InputError(f"{self.name}: can't be read ({error.strerror}); name a readable file") from error
@@ -78,9 +80,9 @@ class Stream:
             magic = file.read(len(ZSTD))
             file.seek(0)
             if magic.startswith(GZIP):
-                yield io.BufferedReader(_Inflating(file, self.name, _Gzip))
+                yield io.BufferedReader(_Inflating(file, self.name, _Gzip), BUFFER)
             elif magic == ZSTD:
-                yield io.BufferedReader(_Inflating(file, self.name, _Zstd))
+                yield io.BufferedReader(_Inflating(file, self.name, _Zstd), BUFFER)
             else:
                 yield file
 
