@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -69,6 +69,13 @@ class Ingestion:
             summary.backlog_pages, summary.set_aside = stats.backlog_pages, len(stats.set_aside)
 
     def _read(self, source: SourceFile) -> None:
+        for taken in self._readable(source):
+            self._signals.check()
+            self._progress.tick(self._moment)
+            self._take(taken)
+
+    def _readable(self, source: SourceFile) -> Iterator[Taken]:
+        """Yield what is to be taken of a source, as far as it can be read."""
         from mos_pipeline.ingest import resumed
 
         name = source.stream.name
@@ -78,12 +85,7 @@ class Ingestion:
                 say(f"note: {name} begins like a file that was read before, but differs: it is read as a new one")
             if source.lines:
                 self._summary.passed_bytes += found.start
-            for taken in found.taken:
-                self._signals.check()
-                self._progress.tick(self._moment)
-                self._take(taken)
-        except RecordError:
-            raise
+            yield from found.taken
         except InputError as error:
             self._left_out.rest_of(error)
 

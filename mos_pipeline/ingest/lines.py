@@ -48,6 +48,7 @@ def read_lines(stream: Stream, format: str, pages: Pages, reading: Reading, star
                 limit = f"longer than {reading.max_record_bytes:,} bytes, six for each of store.max_page_bytes"
                 yield wrong(spot.error(f"{limit}; is every record on a line of its own?"), format, None)
             else:
+                line = line.rstrip(b"\r\n")  # the last one's may come later
                 yield from _records(line, spot, format, pages, reading, at, number - 1, start)
 
 

@@ -74,7 +74,7 @@ class SourceRecord(NamedTuple):
         number: its line's number from 0, in a file of lines; else how many pages come before it. Counted from where
             reading began.
         spot: where that is, for people.
-        raw: the line, where it is one; else empty.
+        raw: the line without its end, where it is one; else empty.
         thread: names the conversation that it belongs to, where that is known by an id; empty where it isn't.
         format: the format it is in.
     """
@@ -96,7 +96,7 @@ class SourceRecord(NamedTuple):
     @property
     def content(self) -> bytes:
         """What it says, as bytes that are the same whenever it is read again and with whatever options."""
-        return self.raw or encode([*self[2:6], self.page_id])
+        return self.raw or encode([self.user_input, self.agent_response, self.timestamp, self.page_id])
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,6 +140,16 @@ def test_a_quarantine_that_is_read_is_not_written_to(here: Here, tmp_path: Path)
     assert not (tmp_path / "store").exists()
 
 
+def test_a_quarantine_that_cannot_be_written_is_the_end(here: Here, tmp_path: Path) -> None:
+    path, store = write(tmp_path / "pages.jsonl", mixed(20)), tmp_path / "store"
+    code, _ = ingest(
+        here, path, "--store", store, "--on-error", "quarantine", "--quarantine", tmp_path / "gone" / "file"
+    )
+    assert code == ExitCode.INPUT
+    assert "can't be written" in here.err
+    assert without_ids(exported(store)) == records(5)
+
+
 def test_a_dry_run_counts_and_makes_nothing(here: Here, tmp_path: Path) -> None:
     path, store = (
         write(tmp_path / "pages.jsonl", [*mixed(20), records(1)[0] | {"page_id": "p"}] * 2),

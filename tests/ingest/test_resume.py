@@ -141,6 +141,16 @@ def test_a_change_of_the_same_length_before_the_last_record_goes_unnoticed(tmp_p
     assert store.texts == questions(12)
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_last_line_without_an_end_is_gone_on_with(tmp_path: Path, count: int) -> None:
+    path, store = written(tmp_path, pages(4)), Store()
+    lines_of = path.read_bytes().splitlines(keepends=True)
+    for end in (b"", b"\n", b"\n\n", b"\n" + b"".join(lines_of[count:])):
+        path.write_bytes(b"".join(lines_of[:count]).rstrip() + end)
+        assert not store.take(path).changed
+    assert store.texts == questions(4)
+
+
 def test_another_first_record_is_another_file(tmp_path: Path) -> None:
     store = Store()
     store.take(written(tmp_path, pages(3)))
