@@ -197,3 +197,40 @@ def test_on_a_terminal_a_bar_is_redrawn_in_place_and_taken_away(tmp_path: Path) 
     assert "\n" not in shown.decode()
     assert frames[-1] == ""
     assert any(re.match(r"processing +\[#*-*\] 300 pages, .*backlog \d+", frame) for frame in frames), frames
+
+
+def chatgpt(*lengths: int) -> str:
+    """ChatGPT's export of conversations of so many messages each, the latest first, with a message of a tool each."""
+    talks = []
+    for number, length in enumerate(lengths):
+        roles = ["tool", *(("user", "assistant")[at % 2] for at in range(length))]
+        mapping = {
+            str(at): {
+                "parent": str(at - 1) if at else None,
+                "message": {"author": {"role": role}, "content": {"content_type": "text", "parts": [f"{number} {at}"]}},
+            }
+            for at, role in enumerate(roles)
+        }
+        talks.append({"id": f"c{number}", "title": "T", "mapping": mapping, "current_node": str(length)})
+    return json.dumps(talks[::-1])
+
+
+def test_of_a_later_export_only_what_is_new_is_taken(here: Here, tmp_path: Path) -> None:
+    path, store = tmp_path / "conversations.json", tmp_path / "store"
+    path.write_text(chatgpt(4, 2))
+    assert here("ingest", path, "--store", store) == ExitCode.INPUT
+    assert "conversation 0: user is missing; put it into the record, or name a user" in here.err
+    result = here.json("ingest", path, "--store", store, "--user", "ann")
+    assert (result["accepted"], result["left_on_purpose"]) == (3, {"messages of tools": 2})
+    path.write_text(chatgpt(6, 2, 2))
+    assert here("ingest", path, "--store", store, "--user", "ann") == ExitCode.OK
+    shown = dict(re.split(r"  +", line, maxsplit=1) for line in here.out.splitlines())
+    assert (shown["accepted"], shown["already there"], shown["not taken"]) == ("2", "3", "3 messages of tools")
+    said = [(page["metadata"]["session"], page["user_input"]) for page in exported(store)]
+    assert said == [("c1", "1 1"), ("c0", "0 1"), ("c0", "0 3"), ("c2", "2 1"), ("c0", "0 5")]
+
+
+def test_a_field_names_the_user(here: Here, tmp_path: Path) -> None:
+    pages = [json.loads(GOOD) | {"account": {"id": 7}}, json.loads(GOOD)]
+    here.json("ingest", write(tmp_path / "f", pages), "--store", tmp_path / "store", "--user-field", "account.id")
+    assert [page["user_id"] for page in exported(tmp_path / "store")] == ["7", "u"]

@@ -28,6 +28,7 @@ SAID = [("hello", "hi"), ("bye", "ciao")]
     [
         (json.dumps(TALK), True),
         (json.dumps(TALK, indent=2), False),
+        (json.dumps(TALK, indent=2).replace(": [", ":\n["), False),
         (f"\n\n{json.dumps(TALK)}\n", True),
         (json.dumps([TALK]), False),
         (json.dumps([TALK], indent=1), False),
