@@ -6,7 +6,7 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,9 +100,10 @@ def _reading(args: argparse.Namespace) -> Reading:
 @contextmanager
 def _inputs(args: argparse.Namespace) -> Iterator[Inputs]:
     """Find out before the store is opened what is wrong with a file at first sight."""
-    from mos_pipeline.ingest.inputs import inputs_of, spooled_stdin
+    from mos_pipeline.ingest.inputs import inputs_of
+    from mos_pipeline.ingest.streams import STDIN, spooled
 
-    with contextmanager(spooled_stdin)(args.paths, sys.stdin.buffer, args.store) as stdin:
+    with spooled(sys.stdin.buffer, args.store) if STDIN in args.paths else nullcontext() as stdin:
         inputs = inputs_of(args.paths, args.format, stdin, (args.store, _quarantine_path(args)))
         if inputs.unknown:
             shown = ", ".join(map(str, inputs.unknown[:UNKNOWN_SHOWN]))

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mos_pipeline.cli.output import say
@@ -42,7 +43,7 @@ class Ingestion:
     ) -> None:
         self._pipeline = pipeline
         self._sources = sources
-        self._reading = reading
+        self._reading = replace(reading, pulse=self._pulse)
         self._args = args
         self._signals = signals
         self._left_out = left_out
@@ -70,9 +71,11 @@ class Ingestion:
 
     def _read(self, source: SourceFile) -> None:
         for taken in self._readable(source):
-            self._signals.check()
-            self._progress.tick(self._moment)
             self._take(taken)
+
+    def _pulse(self) -> None:
+        self._signals.check()
+        self._progress.tick(self._moment)
 
     def _readable(self, source: SourceFile) -> Iterator[Taken]:
         """Yield what is to be taken of a source, as far as it can be read."""
@@ -127,8 +130,7 @@ class Ingestion:
                 return
 
     def _wait_for_room(self) -> None:
-        self._signals.check()
-        self._progress.tick(self._moment)
+        self._pulse()
         if any(worker.state == "failed" for worker in self._pipeline.stats().workers.values()):
             self._pipeline.wait_idle(0.0)  # raises the reason
         time.sleep(ROOM_S)
@@ -138,8 +140,7 @@ class Ingestion:
         self._phase, self._rate = "writing" if self._args.no_wait else "processing", Rate()
         wait = self._pipeline.flush if self._args.no_wait else self._pipeline.wait_idle
         while True:
-            self._signals.check()
-            self._progress.tick(self._moment)
+            self._pulse()
             with suppress(DeadlineError):
                 wait(timeout=POLL_S)
                 return

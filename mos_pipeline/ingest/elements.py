@@ -55,7 +55,8 @@ def read_elements(
         InputError: the file can't be read on. All elements before have been yielded.
     """
     count = 0
-    for number, element in enumerate(_elements(stream, prefix)):
+    for number, element in enumerate(_elements(stream, prefix, reading)):
+        reading.pulse()
         spot = Spot(stream.name, f"{noun} {number}" if prefix else noun)
         first = number << ELEMENT_BITS
         try:
@@ -84,8 +85,8 @@ def _thread(element: dict[str, Any], drafts: list[Draft], format: str) -> str:  
     return named or hashlib.sha256(encode([drafts[0].user_input, drafts[0].timestamp])).hexdigest()
 
 
-def _elements(stream: Stream, prefix: str) -> Iterator[Any]:
-    parser = _parser(stream)
+def _elements(stream: Stream, prefix: str, reading: Reading) -> Iterator[Any]:
+    parser = _parser(stream, reading)
     with stream.opened() as file:
         head = file.read(len(BOM))
         try:
@@ -110,12 +111,13 @@ class _Prefixed:
         return available(self._file, size)
 
 
-def _parser(stream: Stream) -> ModuleType:
+def _parser(stream: Stream, reading: Reading) -> ModuleType:
     """Return ijson's fast parser, or the one in Python where the document holds what only that one can read."""
     before = b""
     try:
         with stream.opened() as file:
             while chunk := file.read(CHUNK):
+                reading.pulse()
                 text = before + chunk
                 if _HARD.search(text, 0, len(text) - _LONGEST):
                     return _python

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from mos_pipeline.errors import InputError
 from mos_pipeline.ingest.formats import SourceFile
-from mos_pipeline.ingest.streams import STDIN, Stream, files_below, spooled
+from mos_pipeline.ingest.streams import STDIN, Stream, files_below
 
-__all__ = ["Inputs", "inputs_of", "spooled_stdin"]
+__all__ = ["Inputs", "inputs_of"]
 
 
 class Inputs(NamedTuple):
@@ -60,16 +60,3 @@ def _take(file: Path, format: str, inputs: Inputs) -> None:  # noqa: A002
     # What was left out once is read again where somebody names it: it would only be left out once more.
     if source.format != "quarantine" or format == "quarantine":
         inputs.sources.append(source)
-
-
-def spooled_stdin(paths: Collection[Path], stdin: BinaryIO, beside: Path) -> Iterator[Stream | None]:
-    """Yield, once, what ``-`` stands for; None where it is not named. For ``contextmanager``.
-
-    Raises:
-        InputError: there is no room for it on the disk of ``beside``.
-    """
-    if STDIN in paths:
-        with spooled(stdin, beside) as stream:
-            yield stream
-    else:
-        yield None

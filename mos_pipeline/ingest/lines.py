@@ -42,6 +42,7 @@ def read_lines(stream: Stream, format: str, pages: Pages, reading: Reading, star
             too_long = len(line) > reading.max_record_bytes
             offset += len(line) + (_skip_line(file) if too_long and not line.endswith(b"\n") else 0)
             number += 1
+            reading.pulse()
             if offset <= start or line.isspace():
                 continue
             if too_long:

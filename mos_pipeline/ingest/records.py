@@ -109,6 +109,7 @@ class Reading:
         sitting_key: where in a page's metadata its sitting is named.
         max_page_bytes: a line may take as many bytes as a page of this size can take in JSON.
         tally: counts what formats leave out on purpose, by its name.
+        pulse: called now and then, also where nothing new comes for long; may raise.
     """
 
     user: str | None = None
@@ -116,6 +117,7 @@ class Reading:
     sitting_key: str = "session"
     max_page_bytes: int = MAX_PAGE_BYTES
     tally: Counter[str] = field(default_factory=Counter)
+    pulse: Callable[[], None] = lambda: None
 
     @property
     def max_record_bytes(self) -> int:

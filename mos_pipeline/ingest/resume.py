@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import NamedTuple
@@ -76,20 +77,20 @@ def resumed(source: SourceFile, reading: Reading, known: Mapping[bytes, int]) ->
     head = hashlib.sha256(first.content).digest()[:16]
     names = [head + bytes([number]) for number in range(OF_THREAD[0])]
     for name in names:
-        if name in known and (start := _unchanged(source, reading, known[name] - 1)) is not None:
-            return Resumed(start, False, _of_file(source, reading, name, known[name] - 1))
+        if name in known and (taken := _unchanged(source, reading, name, known[name] - 1)) is not None:
+            return Resumed(known[name] - 1 >> CHECK_BITS, False, taken)
     old = known_by_content(source.stream, known)
     if old is not None:
         return Resumed(0, False, _of_old_file(source, reading, old, known[old]))
     unused = [name for name in names if name not in known]
     if not unused:
         raise InputError(f"{source.stream.name}: {len(names)} other files begin like it; begin it with another record")
-    return Resumed(0, unused[0] != names[0], _of_file(source, reading, unused[0], -1))
+    return Resumed(0, unused[0] != names[0], _of_file(source.items(reading), unused[0]))
 
 
 def _first(source: SourceFile, reading: Reading) -> SourceRecord | None:
     """Return the first record of a source."""
-    aside = replace(reading, tally=type(reading.tally)())  # what is left out is counted when it is read
+    aside = replace(reading, tally=Counter())  # what is left out is counted when it is read
     try:
         return next((item for item in source.items(aside) if isinstance(item, SourceRecord)), None)
     except InputError:  # told when it is read
@@ -100,25 +101,30 @@ def _ordinal(record: SourceRecord) -> int:
     return record.position << CHECK_BITS | zlib.crc32(record.content) & (1 << CHECK_BITS) - 1
 
 
-def _unchanged(source: SourceFile, reading: Reading, last: int) -> int | None:
-    """Return the position of the record with the ordinal ``last``; None where another one, or none, stands there."""
-    position = last >> CHECK_BITS
-    aside = replace(reading, tally=type(reading.tally)())
+def _unchanged(source: SourceFile, reading: Reading, name: bytes, last: int) -> Iterator[Taken] | None:
+    """Return what follows the record with the ordinal ``last``; None where it is not in its place."""
+    aside = replace(reading, tally=Counter())
+    items = source.items(aside, last >> CHECK_BITS)
     try:
-        found = next((item for item in source.items(aside, position) if isinstance(item, SourceRecord)), None)
-    except InputError:
+        found = next(items, None)
+    except InputError:  # it ends before that
         return None
-    return position if found is not None and _ordinal(found) == last else None
+    if not isinstance(found, SourceRecord) or _ordinal(found) != last:
+        return None
+    return _counted(_of_file(items, name), aside, reading)
 
 
-def _of_file(source: SourceFile, reading: Reading, name: bytes, last: int) -> Iterator[Taken]:
-    for item in source.items(reading, max(0, last >> CHECK_BITS)):
-        if isinstance(item, SourceRecord):
-            ordinal = _ordinal(item)
-            if ordinal != last:
-                yield Taken(item, SourceMark(name, ordinal))
-        else:
-            yield Taken(item, None)
+def _counted(taken: Iterator[Taken], aside: Reading, reading: Reading) -> Iterator[Taken]:
+    """Yield all of ``taken``; at its end count in ``reading`` what was counted aside."""
+    try:
+        yield from taken
+    finally:
+        reading.tally.update(aside.tally)
+
+
+def _of_file(items: Iterator[Item], name: bytes) -> Iterator[Taken]:
+    for item in items:
+        yield Taken(item, SourceMark(name, _ordinal(item)) if isinstance(item, SourceRecord) else None)
 
 
 def _of_threads(source: SourceFile, reading: Reading, known: Mapping[bytes, int]) -> Iterator[Taken]:

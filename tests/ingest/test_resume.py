@@ -167,6 +167,20 @@ def test_a_mended_file_is_gone_on_with_behind_what_was_taken(tmp_path: Path) -> 
     assert store.texts == questions(6)
 
 
+@pytest.mark.parametrize("layout", ["gzip", "array"])
+def test_whoever_asks_for_an_end_need_not_wait_until_it_is_passed_over(tmp_path: Path, layout: str) -> None:
+    path, store, beats = written(tmp_path, LAYOUTS[layout](500)), Store(), Counter[str]()
+    store.take(path)
+
+    def pulse() -> None:
+        beats["all"] += 1
+        if beats["all"] > 400:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        store.look(path, pulse=pulse)
+
+
 @pytest.mark.parametrize("reading", [{"user": "other"}, {"user": None, "user_field": "user_id"}])
 def test_options_make_no_other_source(tmp_path: Path, reading: dict[str, Any]) -> None:
     path, store = written(tmp_path, pages(4)), Store()
