@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -14,9 +13,8 @@ import ijson.backends.python
 
 from mos_pipeline.errors import InputError, RecordError
 from mos_pipeline.ingest.lines import Item, Pages, wrong
-from mos_pipeline.ingest.records import BOM, Draft, Reading, SourceRecord, Spot, named
+from mos_pipeline.ingest.records import BOM, Reading, SourceRecord, Spot, named
 from mos_pipeline.ingest.streams import Stream, available
-from mos_pipeline.messages import encode
 
 __all__ = ["ELEMENT_BITS", "read_elements"]
 
@@ -65,24 +63,29 @@ def read_elements(
             drafts = list(pages(element, spot, reading, first))
             if len(drafts) >> ELEMENT_BITS:
                 raise spot.error(f"holds {len(drafts):,} pages, more than {1 << ELEMENT_BITS:,}; split it")
+            thread = _thread(element, format, spot) if drafts else ""
         except RecordError as error:
             if first >= start:
                 yield wrong(error, format, _raw(element))
             continue
-        thread = _thread(element, drafts, format)
         for index, draft in enumerate(drafts):
             if first + index >= start:
                 yield SourceRecord(*draft, first + index, count + index, spot, b"", thread, format)
         count += len(drafts)
 
 
-def _thread(element: dict[str, Any], drafts: list[Draft], format: str) -> str:  # noqa: A002
-    """Return what names a conversation that services export whole, again and again: its id, else how it begins."""
-    if format not in _IDS or not drafts:
-        return ""
-    found = (element.get(key) for key in _IDS[format])
+def _thread(element: dict[str, Any], format: str, spot: Spot) -> str:  # noqa: A002
+    """Return the id of a conversation that services export whole, again and again; empty in other formats.
+
+    Raises:
+        RecordError: it has none: two that begin alike would be taken for one.
+    """
+    keys = _IDS.get(format, ())
+    found = (element.get(key) for key in keys)
     named = next((value for value in found if isinstance(value, str) and value), "")
-    return named or hashlib.sha256(encode([drafts[0].user_input, drafts[0].timestamp])).hexdigest()
+    if keys and not named:
+        raise spot.error("is missing; give each conversation one, by which it is known in the next export", keys[0])
+    return named
 
 
 def _elements(stream: Stream, prefix: str, reading: Reading) -> Iterator[Any]:

@@ -128,6 +128,7 @@ def _of_file(items: Iterator[Item], name: bytes) -> Iterator[Taken]:
 
 
 def _of_threads(source: SourceFile, reading: Reading, known: Mapping[bytes, int]) -> Iterator[Taken]:
+    seen = dict(known)  # a conversation may stand in a file twice
     for item in source.items(reading):
         if not isinstance(item, SourceRecord):
             yield Taken(item, None)
@@ -135,7 +136,9 @@ def _of_threads(source: SourceFile, reading: Reading, known: Mapping[bytes, int]
         text = f"{item.format}\0{item.thread}"
         name = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:16] + OF_THREAD
         ordinal = 2 * (item.position & (1 << ELEMENT_BITS) - 1) + bool(item.agent_response)
-        yield Taken(item, SourceMark(name, ordinal) if ordinal >= known.get(name, 0) else None)
+        new = ordinal >= seen.get(name, 0)
+        seen[name] = max(seen.get(name, 0), ordinal + 1)
+        yield Taken(item, SourceMark(name, ordinal) if new else None)
 
 
 def _of_old_file(source: SourceFile, reading: Reading, name: bytes, next_number: int) -> Iterator[Taken]:

@@ -126,6 +126,16 @@ def test_claudes_export_is_read(tmp_path: Path) -> None:
     assert [record.user_id for record in records(path, user_field="account.uuid")] == ["acc"] * 2
 
 
+def test_a_conversation_without_an_id_is_told(tmp_path: Path) -> None:
+    """By what else should the next export's be known as the same?"""
+    talk = {"name": "T", "chat_messages": [message("human", "hello")]}
+    (error,) = errors(written(tmp_path, json.dumps([talk])))
+    assert error.startswith("conversation 0: uuid is missing; give each conversation one")
+    nameless = {key: value for key, value in tree("a2", BRANCHED).items() if key != "conversation_id"}
+    assert "conversation_id is missing" in errors(written(tmp_path, json.dumps([nameless])))[0]
+    assert len(records(written(tmp_path, json.dumps([nameless | {"id": "x"}])))) == 2
+
+
 @pytest.mark.parametrize(
     ("broken", "reason"),
     [
