@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache, partial
 from typing import Any, BinaryIO
 
@@ -17,7 +17,7 @@ BACK = 64 << 10
 CHUNK = 256 << 10
 
 Item = SourceRecord | RecordError
-Pages = Callable[[dict[str, Any], Spot, Reading, int], Iterator[Draft]]  # the int: the record's position
+Pages = Callable[[dict[str, Any], Spot, Reading, int], Iterable[Draft]]  # the int: the record's position
 
 
 def read_lines(stream: Stream, format: str, pages: Pages, reading: Reading, start: int = 0) -> Iterator[Item]:  # noqa: A002
@@ -67,16 +67,14 @@ def _records(
     at: int,
     number: int,
     start: int,
-) -> Iterator[Item]:
-    """Yield the pages of a line: all of them, or an error."""
+) -> list[Item]:
+    """Return the pages of a line: all of them, or an error."""
     try:
         drafts = list(pages(object_of(line if at else line.removeprefix(BOM), spot), spot, reading, at))
     except RecordError as error:
-        yield wrong(error, format, line)
-        return
-    for index, draft in enumerate(drafts):
-        if at + index >= start:
-            yield SourceRecord(*draft, at + index, number, spot, line, "", format)
+        return [wrong(error, format, line)]
+    places = enumerate(drafts, at)
+    return [SourceRecord(*draft, at, number, spot, line, "", format) for at, draft in places if at >= start]
 
 
 def wrong(error: RecordError, format: str, raw: bytes | None) -> RecordError:  # noqa: A002

@@ -180,13 +180,16 @@ def _at(record: Mapping[str, Any], path: str, spot: Spot) -> str | None:
     raise spot.error(f"must be a string or a whole number, found {named(value)}", path)
 
 
+_PLAIN = {str, float, bool, type(None)}  # fits whatever its value; an int may be too large
+
+
 def checked_metadata(metadata: dict[str, Any] | None, spot: Spot) -> dict[str, Any] | None:
     """Return metadata that can be stored.
 
     Raises:
         RecordError: they can't: an integer of more than 64 bits, nesting too deep.
     """
-    if metadata:
+    if metadata and not set(map(type, metadata.values())) <= _PLAIN:
         try:
             encode(metadata)
             if nested_too_deeply(metadata):
