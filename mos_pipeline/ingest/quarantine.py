@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 from mos_pipeline.errors import InputError, RecordError
 from mos_pipeline.ingest.lines import Pages, object_of, wrong
@@ -23,6 +23,7 @@ from mos_pipeline.ingest.records import Draft, Reading, Spot
 __all__ = ["QUARANTINE_KEYS", "Quarantine", "quarantined_pages"]
 
 QUARANTINE_KEYS = {"reason", "source", "raw"}
+_BEGINNING = b'{"reason": "'
 
 
 class Quarantine:
@@ -83,16 +84,13 @@ class Quarantine:
             raise self._unusable(f"can't be written ({failed.strerror})") from failed
 
     def _read(self) -> None:
-        """Learn what is there, and cut off a line that whoever wrote it was killed over."""
+        """Learn what is there, and make its last line whole."""
         try:
             with self.path.open("r+b") as file:
-                whole = 0
                 for line in file:
                     if not line.endswith(b"\n"):
-                        file.truncate(whole)
-                        break
-                    whole += len(line)
-                    if not line.isspace():
+                        _end_line(file, line)
+                    elif not line.isspace():
                         self._known.add(_key(json.loads(line)))
         except OSError as error:
             raise self._unusable(f"can't be read ({error.strerror})") from error
@@ -101,6 +99,22 @@ class Quarantine:
 
     def _unusable(self, what: str) -> InputError:
         return InputError(f"{self.path}: {what}; name another file for what is left out (--quarantine)")
+
+
+def _end_line(file: BinaryIO, line: bytes) -> None:
+    """End a last line that has no end: whoever mended it left that out, or whoever wrote it was killed over it.
+
+    Raises:
+        ValueError, KeyError, TypeError: it is no line of such a file.
+    """
+    try:
+        _key(json.loads(line))
+    except ValueError:
+        if not _BEGINNING.startswith(line[: len(_BEGINNING)]):
+            raise
+        file.truncate(file.seek(-len(line), os.SEEK_END))
+    else:
+        file.write(b"\n")
 
 
 def _key(entry: dict[str, Any]) -> bytes:

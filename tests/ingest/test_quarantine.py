@@ -85,7 +85,15 @@ def test_a_line_that_a_kill_cut_off_is_written_again(tmp_path: Path) -> None:
     assert put(path, *found) == entries
 
 
-@pytest.mark.parametrize("content", ["hello\n", "{}\n", "[1]\n"])
+def test_a_mended_line_without_an_end_is_kept(tmp_path: Path) -> None:
+    path, found = tmp_path / "left", wrong(written(tmp_path, lines(*BAD)))
+    entries = put(path, *found[:2])
+    mended = entries[1] | {"raw": page(7)}
+    path.write_text("\n".join(map(json.dumps, [entries[0], mended])))
+    assert put(path, found[2])[:2] == [entries[0], mended]
+
+
+@pytest.mark.parametrize("content", ["hello\n", "{}\n", "[1]\n", "hello", "{}", "a\n{", '{"reason": "\nhello'])
 def test_a_file_of_something_else_is_left_alone(tmp_path: Path, content: str) -> None:
     path = written(tmp_path, content)
     with pytest.raises(InputError, match="holds something else; name another file"):
