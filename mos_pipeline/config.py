@@ -150,6 +150,13 @@ class Store:
     )
     compression_level: int = setting(6, "zstd level", low=1, high=22)
     text_cache_bytes: int = setting(16 * MIB, "decompressed page text kept in memory", unit="bytes", low=0)
+    max_page_bytes: int = setting(
+        16 * MIB,
+        "a page, its metadata included, that takes more is refused; an ingested line may be six times as long",
+        unit="bytes",
+        low=1024,
+        high=1 << 30,
+    )
     max_dead_ratio: float = setting(
         0.25,
         "share of the pages on the disk, or of their bytes, that may be forgotten ones before segments are compacted",

@@ -2,7 +2,8 @@
 
     MosError
     ├── ConfigError            a setting is unknown, of the wrong type or out of range (also a ValueError)
-    ├── InputError             an argument or a record of a file can't be taken (also a ValueError)
+    ├── InputError             an argument or a file can't be taken (also a ValueError)
+    │   └── RecordError            one record of a file can't be taken; those after it may
     ├── ClosedError            the pipeline was used after close(), or in a forked child
     ├── BackpressureError      the backlog is at its high-water mark
     ├── DeadlineError          something did not happen in its time limit (also a TimeoutError)
@@ -29,6 +30,7 @@ __all__ = [
     "ModelMismatchError",
     "ModelNotFoundError",
     "MosError",
+    "RecordError",
     "StoreDamagedError",
     "StoreError",
     "StoreFullError",
@@ -48,6 +50,38 @@ class ConfigError(MosError, ValueError):
 
 class InputError(MosError, ValueError):
     """An argument, or a record of a file, can't be taken; nothing was stored."""
+
+
+class RecordError(InputError):
+    """A record of a file can't be taken; nothing of it was stored, and those after it may still be read.
+
+    Attributes:
+        source: the file.
+        place: where in it, for people: ``line 3``, ``conversation 4, message 2``.
+        line: the line, from 1; None where the file is not read line by line.
+        field: the field that is wrong; None where it is the whole record.
+        reason: what is wrong, and how to mend it.
+        raw: the record as it stands in the file, in the format ``format``; None where it is too long to be kept.
+        format: the name of that format.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        source: str = "",
+        place: str = "",
+        line: int | None = None,
+        field: str | None = None,
+        reason: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.source = source
+        self.place = place
+        self.line = line
+        self.field = field
+        self.reason = reason
+        self.raw: bytes | None = None
+        self.format = ""
 
 
 class ClosedError(MosError):

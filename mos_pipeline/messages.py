@@ -21,6 +21,8 @@ import msgpack
 from mos_pipeline.errors import InputError
 
 __all__ = [
+    "OF_USER",
+    "STATES",
     "Compacted",
     "Hit",
     "Knowledge",
@@ -32,6 +34,7 @@ __all__ = [
     "Retrieved",
     "Session",
     "SourceMark",
+    "check_size",
     "decode",
     "decode_record",
     "decode_tombstone",
@@ -40,10 +43,15 @@ __all__ = [
     "encode_tombstone",
     "has_compound_key",
     "is_tombstone",
+    "nested_too_deeply",
     "pack_seqs",
+    "stated_fact",
     "unpack_seqs",
 ]
 
+STATES = "mos_pipeline.states"  # in a page's metadata: what it says is a fact as it stands, of whom this key tells
+OF_USER = "user"
+MAX_LEVELS = 512
 _TOMBSTONE = b"\x92\xa6forget"  # an array of two, the first a string: no page's record begins so
 
 
@@ -59,7 +67,7 @@ def decode(data: bytes | memoryview) -> Any:
 
 
 class SourceMark(NamedTuple):
-    """Where a page came from: the digest that names its file, and its record's ordinal there, from 0."""
+    """Where a page came from: the bytes that name its source, and an ordinal, at least 0, that ascends through it."""
 
     digest: bytes
     ordinal: int
@@ -76,6 +84,19 @@ class PageRecord(NamedTuple):
     metadata: dict[str, Any] | None
     page_id: str | None
     source: SourceMark | None
+
+
+def check_size(user_id: str, size: int, limit: int) -> None:
+    """Refuse a page that takes more bytes than ``store.max_page_bytes`` allows.
+
+    Raises:
+        InputError: it does.
+    """
+    if size > limit:
+        raise InputError(
+            f"a page of user {user_id!r:.100} was not accepted: it takes {size:,} bytes, store.max_page_bytes is "
+            f"{limit:,}; split it, or raise that limit"
+        )
 
 
 def decode_record(data: bytes | memoryview) -> PageRecord:
@@ -139,6 +160,26 @@ def has_compound_key(value: Any) -> bool:
         elif isinstance(item, list | tuple):
             left.extend(item)
     return False
+
+
+def nested_too_deeply(value: Any) -> bool:
+    """Return whether there are more than 512 levels of lists and maps: of some more, msgpack reads none back."""
+    level = [value]
+    for _ in range(MAX_LEVELS):
+        level = [
+            inner
+            for item in level
+            if isinstance(item, dict | list | tuple)
+            for inner in (item.values() if isinstance(item, dict) else item)
+        ]
+        if not level:
+            return False
+    return True
+
+
+def stated_fact(record: PageRecord) -> str:
+    """Return the fact of the user that a page is, as it stands (``STATES`` in its metadata); empty for any other."""
+    return record.user_input if record.metadata and record.metadata.get(STATES) == OF_USER else ""
 
 
 def embedded_text(user_input: str, agent_response: str) -> str:

@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "memory": GROUND,
     "store": GROUND,
     "runtime": GROUND,
-    "ingest": GROUND,
+    "ingest": GROUND | {"memory"},
     "stages": GROUND | BELOW_STAGES,
     "engine": GROUND | BELOW_STAGES | {"stages", "metrics"},
     "arguments": GROUND | {"memory"},

@@ -38,7 +38,8 @@ KEEPING = (stats, verify, doctor, compact, retry, backup, restore, export)
 COMMANDS = (ingest, add, *READING, forget, *KEEPING)
 EXITS = """exit codes:
   0 done   1 unexpected error   2 wrong usage   3 bad input or setting   4 no store, or it can't be used
-  5 a worker can't work (model missing)   6 not done in time   130 Ctrl-C   143 SIGTERM"""
+  5 a worker can't work (model missing)   6 not done in time   7 done, but records were left out
+  130 Ctrl-C   143 SIGTERM"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -27,6 +27,7 @@ class ExitCode(IntEnum):
     STORE = 4  # there is none, or it is locked, damaged, full, of another version or another model
     WORKER = 5  # a child process can't do its work: the model is missing
     DEADLINE = 6
+    LEFT_OUT = 7  # all else is done; records that can't be taken were left out, as was asked for
     INTERRUPTED = 130
     OUTPUT_CLOSED = 141
     TERMINATED = 143

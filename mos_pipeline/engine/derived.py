@@ -38,6 +38,7 @@ class Derived:
         self._since: float | None = None
         self._vector_seqs = list[npt.NDArray[np.int64]]()
         self._vectors = list[npt.NDArray[np.float16]]()
+        self._held = list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float16]]]()
         self._events = list[Event]()
         self._event_pages = 0
         self._words: tuple[array[Any], ...] = (array("q"), array("I"), array("I"), array("B"), array("I"))
@@ -59,6 +60,14 @@ class Derived:
         self._came()
         if sum(map(len, self._vector_seqs)) >= self._frame_pages:
             self._flush_vectors()
+
+    def event_before_vectors(self, event: Event, seqs: npt.NDArray[np.int64], vectors: npt.NDArray[np.float16]) -> None:
+        """Take an event, and vectors as in ``vectors``, which are written after it: a page with one has had its event.
+
+        What is lost with a killed process is then embedded once more, and the event comes again.
+        """
+        self._held.append((seqs, vectors))
+        self.event(event)
 
     def event(self, event: Event) -> None:
         """Take what has happened to a scope's memory."""
@@ -87,6 +96,7 @@ class Derived:
     def flush(self) -> None:
         """Give the writer everything."""
         self._flush_events()
+        self._flush_vectors()
         self._flush_words()
         self._since = None
 
@@ -108,6 +118,9 @@ class Derived:
             events, self._events, self._event_pages = self._events, [], 0
             last_page = max(event.last_page for event in events)
             self._persistence.frame(FrameKind.EVENTS, encode_events(events, self.dimension), last_page)
+        held, self._held = self._held, []
+        for seqs, vectors in held:
+            self.vectors(seqs, vectors)
 
     def _flush_words(self) -> None:
         if self._words[0]:

@@ -116,6 +116,7 @@ class Engine:
             store.retire,
             self._wake,
             power=config.store.durability == "power",
+            max_page_bytes=config.store.max_page_bytes,
         )
         self._assemble_work()
         self._assemble_finding()
@@ -140,6 +141,7 @@ class Engine:
             aside,
             batches,
             self.intake.worked_off,
+            self.promotion,
         )
         self.visits = Visits(self.derived, self.promotion, self._wake)
         self.forgetting = Forgetting(

@@ -37,7 +37,7 @@ class BatchDone(NamedTuple):
 
 
 class Promoted(NamedTuple):
-    """Hot sessions became long-term memory; ``vectors``, float16 (f, dimension), are those of the new facts."""
+    """Pages became long-term memory; ``vectors``, float16 (f, dimension), are those of the new facts."""
 
     outcome: PromotionOutcome
     vectors: Vectors
@@ -77,7 +77,9 @@ class Event(NamedTuple):
 
 
 def _seqs(what: BatchDone | Promoted | Forgotten) -> Sequence[int]:
-    return what.outcome.seqs if isinstance(what, Promoted) else what.seqs
+    if isinstance(what, Promoted):
+        return [*what.outcome.seqs, *(seq for told in what.outcome.told for seq in told.seqs)]
+    return what.seqs
 
 
 def encode_events(events: Sequence[Event], dimension: int) -> bytes:

@@ -18,14 +18,14 @@ from typing import NamedTuple
 
 import msgpack
 
-from mos_pipeline.config import Backlog
+from mos_pipeline.config import Backlog, Store
 from mos_pipeline.engine.group_sync import GroupSync
 from mos_pipeline.engine.register import Register
 from mos_pipeline.errors import BackpressureError, ClosedError, InputError, StoreError
 from mos_pipeline.memory.pages import FORGOTTEN
 from mos_pipeline.memory.ring import ShortTermRing
 from mos_pipeline.memory.state import MemoryState, Scope
-from mos_pipeline.messages import PageRecord, encode_tombstone, has_compound_key
+from mos_pipeline.messages import PageRecord, check_size, encode_tombstone, has_compound_key, nested_too_deeply
 from mos_pipeline.store.journal import RECORD_OVERHEAD, Journal
 
 __all__ = ["Accepted", "Intake", "Rouse"]
@@ -68,6 +68,7 @@ class Intake:
         wake: Callable[[], None],
         *,
         power: bool,
+        max_page_bytes: int = Store().max_page_bytes,
     ) -> None:
         """Accept into ``state``; ``wake()`` wakes the coordinator.
 
@@ -84,6 +85,7 @@ class Intake:
         self._discard = discard
         self._wake = wake
         self._power = power
+        self._max_page_bytes = max_page_bytes
         self._closed = False
         self._backlog_bytes = 0
         self._room = threading.Condition()
@@ -114,12 +116,15 @@ class Intake:
         """Accept ``record``; return its id, and whether it is new (an id that is known already is one page).
 
         Raises:
-            InputError: the metadata can't be stored, or the id is that of another user's or assistant's page.
+            InputError: the metadata can't be stored, the page is too large, or the id is that of another user's or
+                assistant's page.
             BackpressureError: the backlog is at its high-water mark.
             StoreFullError: there is no room for another journal; nothing was accepted.
             StoreError: the page was accepted, but flushing it failed (only where it is flushed).
             ClosedError: nothing is accepted any more.
         """
+        said = len(record.user_input) + len(record.agent_response)  # at least so many bytes; told without packing them
+        check_size(record.user_id, said, self._max_page_bytes)
         if self._backlog_bytes >= self._config.max_bytes:
             self._wait_for_room()
         with self.lock:
@@ -291,11 +296,14 @@ class Intake:
             packed: bytes = self._packer.pack(tuple(record))
             if record.metadata and has_compound_key(record.metadata):
                 raise TypeError("a tuple is no key")
+            if record.metadata and nested_too_deeply(record.metadata):
+                raise ValueError("nested too deeply")
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise InputError(
                 f"metadata of a page of user {record.user_id!r} can't be stored ({error}); "
                 "use None, bool, int (64 bits), float, str, bytes, lists and dicts of these"
             ) from None
+        check_size(record.user_id, len(packed), self._max_page_bytes)
         return packed
 
     def _append(self, seq: int, body: bytes) -> tuple[Journal, int]:

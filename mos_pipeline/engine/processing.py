@@ -13,9 +13,10 @@ from mos_pipeline.engine.derived import Derived
 from mos_pipeline.engine.embedding import Embedding
 from mos_pipeline.engine.holes import Holes
 from mos_pipeline.engine.persistence import Persistence
+from mos_pipeline.engine.promotion import Promotion, Stated
 from mos_pipeline.memory.scheduling import FairQueue
 from mos_pipeline.memory.state import MemoryState, Scope
-from mos_pipeline.messages import decode_record, embedded_text
+from mos_pipeline.messages import decode_record, embedded_text, stated_fact
 from mos_pipeline.runtime.supervisor import Outcome
 from mos_pipeline.store.reading import PageReader
 
@@ -39,6 +40,7 @@ class Processing:
         aside: Aside,
         batches: Batches,
         worked_off: Callable[[int], None],
+        statements: Promotion,
     ) -> None:
         """Give out ``capacity`` pages at once; ``worked_off(bytes)`` is told of pages that have left the backlog."""
         self._capacity = capacity
@@ -50,6 +52,7 @@ class Processing:
         self._aside = aside
         self._batches = batches
         self._worked_off = worked_off
+        self._statements = statements
         self._queue: FairQueue[int] = FairQueue()
         self._queued: set[int] = set()
         self._loose: set[int] = set()
@@ -168,14 +171,29 @@ class Processing:
 
     def _embed(self, scope: Scope, seqs: list[int]) -> None:
         records = self._reader.read_many(seqs)
-        texts = [embedded_text(*decode_record(record)[2:4]) for record in records]
+        pages = list(map(decode_record, records))
+        facts = {
+            seq: Stated(fact, page.timestamp)
+            for seq, page in zip(seqs, pages, strict=True)
+            if (fact := stated_fact(page))
+        }
+        # A page that is a fact has one vector as both: that of its own words alone.
+        texts = [stated_fact(page) or embedded_text(page.user_input, page.agent_response) for page in pages]
         sizes = list(map(len, records))
-        answer = partial(self._embedded, scope, seqs, sizes)
+        answer = partial(self._embedded, scope, seqs, sizes, facts)
         self._embedding.send(scope.page_rows, texts, answer, ahead=self._batches.count_of(scope) == 1)
 
-    def _embedded(self, scope: Scope, seqs: list[int], sizes: list[int], rows: list[int], outcome: Outcome) -> None:
+    def _embedded(
+        self,
+        scope: Scope,
+        seqs: list[int],
+        sizes: list[int],
+        facts: dict[int, Stated],
+        rows: list[int],
+        outcome: Outcome,
+    ) -> None:
         if outcome.fate == "done":
-            self._enter(seqs, rows)
+            self._enter(scope, seqs, rows, facts)
         else:
             self._embedding.pool.release(rows)
             if outcome.fate == "down":
@@ -189,7 +207,7 @@ class Processing:
         self._worked_off(sum(sizes))
         self._batches.advance(scope)
 
-    def _enter(self, seqs: list[int], rows: list[int]) -> None:
+    def _enter(self, scope: Scope, seqs: list[int], rows: list[int], facts: dict[int, Stated]) -> None:
         """Make vectors searchable, but for those of pages that were forgotten while they were computed."""
         pool, kept = self._embedding.pool, list(map(self._state.pages.is_kept, seqs))
         pool.release([row for row, wanted in zip(rows, kept, strict=True) if not wanted])
@@ -198,7 +216,12 @@ class Processing:
         pool.commit(rows, numbers, shown=True)
         for seq, row in zip(numbers.tolist(), rows, strict=True):
             self._state.pages.set_row(seq, row)
-        self._derived.vectors(numbers, pool.read(rows))
+        vectors, stated = pool.read(rows), np.isin(numbers, list(facts))
+        self._derived.vectors(numbers[~stated], vectors[~stated])
+        if stated.any():
+            mine = numbers[stated].tolist()
+            event = self._statements.enter(scope, {seq: facts[seq] for seq in mine}, vectors[stated])
+            self._derived.event_before_vectors(event, numbers[stated], vectors[stated])
 
     def _embed_halves(self, scope: Scope, seqs: list[int], sizes: list[int]) -> None:
         """Try both halves: one of the pages can't be worked on. Those forgotten meanwhile are left out."""

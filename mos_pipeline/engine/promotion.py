@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,12 +30,19 @@ from mos_pipeline.runtime.supervisor import Outcome
 from mos_pipeline.runtime.vector_pool import VectorPool
 from mos_pipeline.store.reading import PageReader
 
-__all__ = ["Promotion", "enter_promotion"]
+__all__ = ["Promotion", "Stated", "enter_promotion"]
 
 logger = logging.getLogger(__name__)
 
 Vector = npt.NDArray[np.float16]
 Found = tuple[bool, str, int]  # of the user's (else the assistant's)? the fact; its page
+
+
+class Stated(NamedTuple):
+    """A page that is a fact of the user, as it stands."""
+
+    text: str
+    timestamp: str
 
 
 @dataclass(slots=True, eq=False)
@@ -187,14 +194,41 @@ class Promotion:
             fact = Told(of_user, text, work.timestamps[seq], [seq], "", False, -1)
             told.append(self._compared(scope, fact, told, vectors) if text in vectors else fact)
         outcome = PromotionOutcome(work.seqs, work.profile or "", work.timestamps[work.seqs[-1]], told, self._clock())
+        self._derived.event(self._entered(scope, outcome, vectors))
+        del self._under_way[scope.number]
+        self.consider(scope)  # a profile that is made anew may need more pages than one promotion takes
+
+    def enter(self, scope: Scope, pages: Mapping[int, Stated], vectors: npt.NDArray[np.float16]) -> Event:
+        """Enter pages that are facts; return what has to be written.
+
+        It counts as no promotion: what is hot is still to be analysed, and when is told by the promotion before.
+
+        Args:
+            scope: whose pages.
+            pages: by their numbers, in their order, at least one.
+            vectors: float16 (n, d), of the facts.
+        """
+        told, by_text = list[Told](), dict[str, Vector]()
+        for (seq, page), vector in zip(pages.items(), vectors, strict=True):
+            fact = Told(True, page.text, page.timestamp, [seq], "", False, -1)
+            before = next((other for other in told if other.text == page.text), None)
+            if before is not None:
+                fact = fact._replace(same_as=before.same_as)
+            elif scope.facts(of_user=True).find(page.text) is None:
+                by_text[page.text] = vector
+                fact = self._compared(scope, fact, told, by_text)
+            told.append(fact)
+        outcome = PromotionOutcome([], "", told[-1].timestamp, told, self._clock())
+        return self._entered(scope, outcome, by_text)
+
+    def _entered(self, scope: Scope, outcome: PromotionOutcome, vectors: dict[str, Vector]) -> Event:
+        """Enter an outcome whose new facts have ``vectors``; return the event that tells of it."""
         since = scope.long_term.since_promotion
         enter_promotion(self._state, scope, outcome, self._embedding.pool)
         scope.long_term.since_promotion = since
-        brought = [vectors[fact.text] for fact in told if fact.new]
+        brought = [vectors[fact.text] for fact in outcome.told if fact.new]
         stacked = np.array(brought, np.float16).reshape(len(brought), self._derived.dimension)
-        self._derived.event(Event(scope.user_id, scope.assistant_id, Promoted(outcome, stacked)))
-        del self._under_way[scope.number]
-        self.consider(scope)  # a profile that is made anew may need more pages than one promotion takes
+        return Event(scope.user_id, scope.assistant_id, Promoted(outcome, stacked))
 
     def _compared(self, scope: Scope, fact: Told, earlier: list[Told], vectors: dict[str, Vector]) -> Told:
         """Return the fact with the one that says nearly the same, or with a row that holds its vector."""

@@ -148,6 +148,8 @@ class Retelling:
         outcome = promoted.outcome
         rows = iter(self._new_rows(scope, promoted))
         told = [entry._replace(row=next(rows)) if entry.new else entry for entry in outcome.told]
+        pages = [seq for entry in told for seq in entry.seqs if self._known(seq)]  # which may be in no batch
+        self._untold |= {seq: scope.number for seq in pages if not self._state.pages.is_kept(seq)}
         enter_promotion(self._state, scope, outcome._replace(told=told), self._pool)
 
     def _new_rows(self, scope: Scope, promoted: Promoted) -> list[int]:

@@ -1,9 +1,9 @@
-"""Reading pages from files: one module per format, and the identity of a file for resuming.
+"""Reading pages from files: one module per format, and what has been read of a file already.
 
-    path ─ detect ─▶ jsonl | locomo ─▶ SourceRecord, one at a time, with its ordinal
-    path ─ identify ─▶ SourceIdentity: the name under which its pages are kept
+    file, stdin, folder ─ streams ─▶ bytes ─ detect ─▶ lines | elements ─ format ─▶ SourceRecord, or RecordError
+    SourceFile + what a store knows ─ resume ─▶ the records that are new, each with the mark that it is kept under
 
-A wrong file or record is an ``InputError`` that names the place; what came before it has been read.
+A record that can't be taken is a ``RecordError`` that names the place; a file that can't be read on an ``InputError``.
 """
 
 from __future__ import annotations
@@ -12,38 +12,40 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from mos_pipeline.errors import InputError
-from mos_pipeline.ingest.detect import detect
-from mos_pipeline.ingest.jsonl import read_jsonl
-from mos_pipeline.ingest.locomo import read_locomo
-from mos_pipeline.ingest.records import SourceRecord
-from mos_pipeline.ingest.sources import SourceIdentity, identify
+from mos_pipeline.errors import InputError, RecordError
+from mos_pipeline.ingest.formats import FORMATS, SourceFile
+from mos_pipeline.ingest.records import Reading, SourceRecord
+from mos_pipeline.ingest.resume import resumed
+from mos_pipeline.ingest.streams import Stream
 
-__all__ = ["FORMATS", "SourceIdentity", "SourceRecord", "identify", "read_source"]
-
-_READERS = {"jsonl": read_jsonl, "locomo": read_locomo}
-FORMATS = ("auto", *_READERS)
+__all__ = ["FORMATS", "Reading", "SourceFile", "SourceRecord", "Stream", "read_source", "resumed"]
 
 
 def read_source(
     path: str | os.PathLike[str],
     format: str = "auto",  # noqa: A002
     user: str | None = None,
+    reading: Reading | None = None,
 ) -> Iterator[SourceRecord]:
     """Return an iterator over the file's records, in its order and with bounded memory.
 
     Args:
-        path: a regular file.
+        path: a regular file; gzip and zstd are unpacked.
         format: one of ``FORMATS``; ``auto`` looks at the file's beginning.
         user: the user of records that name none.
+        reading: everything else about how files are read.
 
     Raises:
         InputError: at once where the format is unknown or can't be told; while iterating where a record is wrong.
     """
-    path = Path(path)
     if user == "":
         raise InputError("user is empty; name a user, or leave it out where every record has one")
-    name = detect(path) if format == "auto" else format
-    if name not in _READERS:
-        raise InputError(f"unknown format {format!r}; known are {', '.join(FORMATS)}")
-    return _READERS[name](path, user)
+    source = SourceFile.of(Stream(Path(path)), format)
+    return _strictly(source, reading or Reading(user=user))
+
+
+def _strictly(source: SourceFile, reading: Reading) -> Iterator[SourceRecord]:
+    for item in source.items(reading):
+        if isinstance(item, RecordError):
+            raise item
+        yield item

@@ -1,48 +1,103 @@
-"""Which format a file is in, by its first kilobytes."""
+"""Which format a source is in, by its first kilobytes."""
 
 from __future__ import annotations
 
 import io
-from pathlib import Path
+import json
 
 import ijson
 
 from mos_pipeline.errors import InputError
-from mos_pipeline.ingest.records import BOM, opened
+from mos_pipeline.ingest.quarantine import QUARANTINE_KEYS
+from mos_pipeline.ingest.records import BOM
+from mos_pipeline.ingest.streams import Stream, available
 
-__all__ = ["detect"]
+__all__ = ["detect", "first_bytes", "is_lines"]
 
 HEAD_BYTES = 64 << 10
-_LOCOMO_KEYS = {"sample_id", "conversation", "qa"}
+_LOCOMO = {"sample_id", "conversation", "qa"}
+_MESSAGES = {"messages", "conversations"}
 
 
-def detect(path: Path) -> str:
-    """Return ``jsonl`` where the file begins with an object, or is empty; ``locomo`` where with an array of samples.
+def detect(stream: Stream) -> str:
+    """Return the name of the source's format; ``jsonl`` where it is empty.
 
     Raises:
-        InputError: it begins with neither, or can't be read.
+        InputError: it can't be told, or the source can't be read.
     """
-    with opened(path) as file:
-        head = file.read(HEAD_BYTES).removeprefix(BOM).lstrip()
+    head = first_bytes(stream)
+    found = None
     if not head or head.startswith(b"{"):
-        return "jsonl"
-    if head.startswith(b"[") and _first_keys(head) & _LOCOMO_KEYS:
+        found = _of_object(_keys(head, ""))
+    elif head.startswith(b"["):
+        found = _of_element(_keys(head, "item"))
+    if found is None:
+        raise InputError(
+            f"{stream.name}: its format can't be told from its beginning; known are jsonl (an object on every line), "
+            "messages, chatgpt, claude, locomo and mem0, see docs/ingest.md: name one (--format), or convert the file"
+        )
+    return found
+
+
+def first_bytes(stream: Stream) -> bytes:
+    """Return the source's beginning, without what doesn't count."""
+    head = b""
+    try:
+        with stream.opened() as file:
+            while len(head) < HEAD_BYTES and (more := available(file, HEAD_BYTES - len(head))):
+                head += more
+    except InputError:
+        if not head:
+            raise
+    return head.removeprefix(BOM).lstrip()
+
+
+def is_lines(head: bytes) -> bool:
+    """Return whether a source with this beginning has an object on every line, and isn't one over several lines."""
+    if not head.startswith(b"{"):
+        return False
+    line, more, _ = head.partition(b"\n")
+    if not more and len(head) >= HEAD_BYTES:
+        return True  # nobody who breaks lines writes lines that long
+    try:
+        json.loads(line)
+    except RecursionError:
+        return True
+    except ValueError:  # the beginning of an object that goes on, as people's eyes like it, or a line that is wrong
+        return not line.rstrip().endswith((b"{", b"[", b",", b":"))
+    return True
+
+
+def _of_object(keys: set[str]) -> str | None:
+    if "mapping" in keys:
+        return "chatgpt"
+    if "chat_messages" in keys:
+        return "claude"
+    if keys & _MESSAGES:
+        return "messages"
+    if keys >= QUARANTINE_KEYS:
+        return "quarantine"
+    return "mem0" if "results" in keys else "jsonl"
+
+
+def _of_element(keys: set[str]) -> str | None:
+    if keys & _LOCOMO:
         return "locomo"
-    raise InputError(
-        f"{path}: its format can't be told from its beginning; known are jsonl (an object on every line) and locomo "
-        "(an array of objects with sample_id and conversation): name one, or convert the file"
-    )
+    if "memory" in keys or keys >= {"text", "user_id"}:
+        return "mem0"
+    found = _of_object(keys - {"results"})
+    return None if found in {"jsonl", "quarantine"} else found
 
 
-def _first_keys(head: bytes) -> set[str]:
-    """Return the keys of the array's first element, as far as ``head`` reaches."""
+def _keys(head: bytes, prefix: str) -> set[str]:
+    """Return the keys of the object at ``prefix``, as far as ``head`` reaches."""
     keys = set()
     try:
-        for prefix, event, value in ijson.parse(io.BytesIO(head)):
-            if (prefix, event) == ("item", "map_key"):
+        for at, event, value in ijson.parse(io.BytesIO(head)):
+            if (at, event) == (prefix, "map_key"):
                 keys.add(value)
-            elif (prefix, event) == ("item", "end_map"):
+            elif (at, event) == (prefix, "end_map"):
                 break
-    except ijson.JSONError:  # the head ends somewhere, or this is no JSON; the reader tells which
+    except (ijson.JSONError, UnicodeDecodeError):  # the head ends somewhere, or this is no JSON; the reader tells which
         return keys
     return keys

@@ -3,97 +3,52 @@
     {"user_id": "u", "user_input": "…", "agent_response": "…",
      "assistant_id": "…", "timestamp": "YYYY-MM-DD HH:MM:SS", "metadata": {…}, "page_id": "…"}
 
-The first three are required (``user_id`` unless the caller gives one), null counts as absent. Blank lines are skipped
-and counted: a record's ordinal is its line's index, from 0.
+The first three are required (``user_id`` unless the caller gives one), null counts as absent. Blank lines are skipped.
+A timestamp may be a number, too: seconds, or milliseconds, since 1970.
 """
 
 from __future__ import annotations
 
 import difflib
-import json
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from mos_pipeline.errors import InputError
-from mos_pipeline.ingest.records import BOM, SourceRecord, field_of, opened
-from mos_pipeline.messages import encode
+from mos_pipeline.ingest.records import Draft, Reading, Spot, checked_metadata, field_of, user_of
+from mos_pipeline.ingest.times import timestamp_of
 
-__all__ = ["MAX_LINE_BYTES", "read_jsonl"]
+__all__ = ["page_of_line"]
 
-MAX_LINE_BYTES = 64 << 20
-_TEXTS = ("user_id", "user_input", "agent_response", "assistant_id", "timestamp", "page_id")
-_KNOWN = frozenset((*_TEXTS, "metadata"))
+_TEXTS = ("user_id", "user_input", "agent_response", "assistant_id", "page_id")
+_TYPES = {str, type(None)}
+_KNOWN = frozenset((*_TEXTS, "timestamp", "metadata"))
 
 
-def read_jsonl(path: Path, user: str | None = None) -> Iterator[SourceRecord]:
-    """Yield the file's records, holding one line in memory at a time; ``user`` stands in for a missing ``user_id``.
+def page_of_line(data: dict[str, Any], spot: Spot, reading: Reading, _position: int = 0) -> list[Draft]:
+    """Return the page that an object holds.
 
     Raises:
-        InputError: naming the file, the line (from 1), the field and what is wrong with it. The records before it have
-            been yielded.
+        RecordError: naming the field and what is wrong with it.
     """
-    with opened(path) as file:
-        for ordinal, line in _lines(file, path):
-            where = f"{path}, line {ordinal + 1}"
-            yield _record(_object(line, where), user, ordinal, where)
+    _check_names(data, reading, spot)
+    texts = [data.get(name) for name in _TEXTS]
+    if not set(map(type, texts)) <= _TYPES:
+        texts = [field_of(data, name, str, spot) for name in _TEXTS]  # which tells
+    user_id, said, answered, assistant_id, page_id = texts
+    user_id = user_of(data, user_id, reading, spot, name="user_id")
+    if said is None or answered is None:
+        name = "user_input" if said is None else "agent_response"
+        raise spot.error("is missing; an empty side is written as an empty string", name)
+    if assistant_id == "" or page_id == "":
+        name = "assistant_id" if assistant_id == "" else "page_id"
+        raise spot.error("is empty; leave it out, or give it a value", name)
+    timestamp = timestamp_of(data.get("timestamp"), spot)
+    metadata = checked_metadata(field_of(data, "metadata", dict, spot), spot)
+    return [Draft(user_id, assistant_id, said, answered, timestamp, metadata, page_id)]
 
 
-def _lines(file: BinaryIO, path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield the lines that are not blank with their index."""
-    for ordinal, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b"")):
-        if len(line) > MAX_LINE_BYTES:
-            raise InputError(
-                f"{path}, line {ordinal + 1}: longer than {MAX_LINE_BYTES} bytes; is every record on a line of its own?"
-            )
-        content = line.removeprefix(BOM) if ordinal == 0 else line
-        if content and not content.isspace():
-            yield ordinal, content
-
-
-def _object(line: bytes, where: str) -> dict[str, Any]:
-    try:
-        data = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise InputError(f"{where}: not UTF-8 at byte {error.start} of the line; convert the file") from None
-    except json.JSONDecodeError as error:
-        raise InputError(f"{where}: not valid JSON at column {error.colno}: {error.msg}") from None
-    except ValueError as error:  # an integer of thousands of digits
-        raise InputError(f"{where}: not valid JSON: {error}") from None
-    except RecursionError:
-        raise InputError(f"{where}: nested too deeply; flatten the metadata") from None
-    if not isinstance(data, dict):
-        raise InputError(f"{where}: expected an object with {', '.join(_TEXTS[:3])}, found {type(data).__name__}")
-    return data
-
-
-def _record(data: dict[str, Any], user: str | None, ordinal: int, where: str) -> SourceRecord:
-    for name in sorted(name[:64] for name in data.keys() - _KNOWN):
-        near = difflib.get_close_matches(name, sorted(_KNOWN), n=1, cutoff=0.0)[0]
-        raise InputError(f"{where}: unknown field {name!r}; the nearest known one is {near!r}; extras go into metadata")
-    texts = {name: field_of(data, name, str, where) for name in _TEXTS}
-    if texts["user_id"] is None:
-        texts["user_id"] = user
-    for name in _TEXTS[:3]:
-        if texts[name] is None:
-            raise InputError(f"{where}: {name} is missing{_HINTS.get(name, '')}")
-    if not texts["user_id"]:
-        raise InputError(f"{where}: user_id is empty; give every page a user")
-    return SourceRecord(**texts, metadata=_metadata(data, where), ordinal=ordinal)
-
-
-_HINTS = {
-    "user_id": "; put it on the line, or name a user for the whole file",
-    "user_input": "; an empty side is written as an empty string",
-    "agent_response": "; an empty side is written as an empty string",
-}
-
-
-def _metadata(data: dict[str, Any], where: str) -> dict[str, Any] | None:
-    metadata: dict[str, Any] | None = field_of(data, "metadata", dict, where)
-    if metadata:
-        try:
-            encode(metadata)
-        except (ValueError, OverflowError) as error:  # an integer of more than 64 bits
-            raise InputError(f"{where}: metadata can't be stored: {error}") from None
-    return metadata
+def _check_names(data: dict[str, Any], reading: Reading, spot: Spot) -> None:
+    if data.keys() <= _KNOWN:
+        return
+    unknown = sorted(name[:64] for name in data.keys() - _KNOWN if name != reading.user_field.partition(".")[0])
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], sorted(_KNOWN), n=1, cutoff=0.0)[0]
+        raise spot.error(f"unknown field {unknown[0]!r}; the nearest known one is {near!r}; extras go into metadata")

@@ -12,15 +12,11 @@ import datetime
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import ijson
+from mos_pipeline.ingest.records import Draft, Reading, Spot, field_of, user_of
 
-from mos_pipeline.errors import InputError
-from mos_pipeline.ingest.records import BOM, SourceRecord, field_of, opened
-
-__all__ = ["normalised_time", "read_locomo"]
+__all__ = ["normalised_time", "pages_of_locomo"]
 
 _SESSION = re.compile(r"session_(\d+)")
 _TIME = re.compile(r"\s*(\d{1,2}):(\d{2})\s*([ap])m\s+on\s+(\d{1,2})\s+([a-z]+),?\s+(\d{4})\s*", re.IGNORECASE)
@@ -38,73 +34,42 @@ class _Exchange:
     dia_ids: list[str] = field(default_factory=list)
 
 
-def read_locomo(path: Path, user: str | None = None) -> Iterator[SourceRecord]:
-    """Yield the file's pages, holding one conversation in memory at a time; ordinals count pages through the file.
-
-    The user is the conversation's ``sample_id``; ``user`` stands in where there is none.
+def pages_of_locomo(data: dict[str, Any], spot: Spot, reading: Reading, _position: int) -> Iterator[Draft]:
+    """Yield the pages of a conversation. The user is its ``sample_id``.
 
     Raises:
-        InputError: naming the file, the conversation, the session and what is wrong.
+        RecordError: naming the conversation, the session and what is wrong.
     """
-    ordinal = 0
-    for number, sample in enumerate(_samples(path)):
-        where = f"{path}, conversation {number}"
-        if not isinstance(sample, dict):
-            raise InputError(f"{where}: expected an object with sample_id and conversation")
-        user_id = _required(sample, "sample_id", str, where, user)
-        where = f"{where} ({user_id})"
-        for record in _pages(_required(sample, "conversation", dict, where), user_id, where):
-            yield SourceRecord(ordinal=ordinal, **record)
-            ordinal += 1
-
-
-def _samples(path: Path) -> Iterator[Any]:
-    """Yield the elements of the array that the file is."""
-    with opened(path) as file:
-        head = file.read(4096)
-        if not head.removeprefix(BOM).lstrip().startswith(b"["):
-            raise InputError(f"{path}: expected a JSON array of conversations")
-        file.seek(len(BOM) if head.startswith(BOM) else 0)
-        try:
-            yield from ijson.items(file, "item", use_float=True)
-        except ijson.JSONError as error:
-            raise InputError(f"{path}: not valid JSON: {_reason(error)}") from None
-
-
-def _reason(error: ijson.JSONError) -> str:
-    """Return the parser's message without the text it quotes, which is somebody's talk."""
-    message = error.args[0] if error.args else ""
-    text = message.decode("utf-8", "replace") if isinstance(message, bytes) else str(message)
-    return text.strip().split("\n", 1)[0]
-
-
-def _pages(conversation: dict[str, Any], user_id: str, where: str) -> Iterator[dict[str, Any]]:
-    speakers = [_required(conversation, name, str, where) for name in ("speaker_a", "speaker_b")]
+    own = field_of(data, "sample_id", str, spot)
+    user_id = user_of(data, own, reading, spot, name="sample_id")
+    spot = spot._replace(place=f"{spot.place} ({user_id:.100})")
+    conversation = _required(data, "conversation", dict, spot)
+    speakers = [_required(conversation, name, str, spot) for name in ("speaker_a", "speaker_b")]
     for number in sorted(int(match[1]) for match in map(_SESSION.fullmatch, conversation) if match):
         name = f"session_{number}"
-        spot = f"{where}, {name}"
-        time = field_of(conversation, f"{name}_date_time", str, spot)
-        for exchange in _exchanges(_required(conversation, name, list, where), speakers, spot):
-            yield {
-                "user_id": user_id,
-                "assistant_id": None,
-                "user_input": exchange.user_input or "",
-                "agent_response": exchange.agent_response or "",
-                "timestamp": time and normalised_time(time),
-                "metadata": {"dia_ids": exchange.dia_ids, "speakers": speakers, "session": number},
-                "page_id": None,
-            }
+        where = spot.within(name)
+        time = field_of(conversation, f"{name}_date_time", str, where)
+        for exchange in _exchanges(_required(conversation, name, list, where), speakers, where):
+            yield Draft(
+                user_id,
+                None,
+                exchange.user_input or "",
+                exchange.agent_response or "",
+                time and normalised_time(time),
+                {"dia_ids": exchange.dia_ids, "speakers": speakers, reading.sitting_key: number},
+                None,
+            )
 
 
-def _exchanges(turns: list[Any], speakers: list[str], where: str) -> Iterator[_Exchange]:
+def _exchanges(turns: list[Any], speakers: list[str], where: Spot) -> Iterator[_Exchange]:
     exchange = _Exchange()
     for number, turn in enumerate(turns):
-        spot = f"{where}, turn {number}"
+        spot = where.within(f"turn {number}")
         if not isinstance(turn, dict):
-            raise InputError(f"{spot}: expected an object with speaker, dia_id and text")
+            raise spot.error("expected an object with speaker, dia_id and text")
         speaker = _required(turn, "speaker", str, spot)
         if speaker not in speakers:
-            raise InputError(f"{spot}: the speaker is {speaker!r}, expected {speakers[0]!r} or {speakers[1]!r}")
+            raise spot.error(f"is {speaker!r:.100}, expected {speakers[0]!r:.100} or {speakers[1]!r:.100}", "speaker")
         opens = speaker == speakers[0]
         if opens and exchange.dia_ids:
             yield exchange
@@ -120,22 +85,20 @@ def _exchanges(turns: list[Any], speakers: list[str], where: str) -> Iterator[_E
         yield exchange
 
 
-def _spoken(turn: dict[str, Any], where: str) -> str:
+def _spoken(turn: dict[str, Any], where: Spot) -> str:
     text: str = _required(turn, "text", str, where)
     caption = field_of(turn, "blip_caption", str, where)
     return f"{text} (image: {caption})".lstrip() if caption else text
 
 
-def _required(record: dict[str, Any], name: str, kind: type, where: str, default: Any = None) -> Any:
-    value = field_of(record, name, kind, where)
-    if value is None:
-        value = default
+def _required(record: dict[str, Any], name: str, kind: type, spot: Spot) -> Any:
+    value = field_of(record, name, kind, spot)
     if value is None or (name in _NOT_EMPTY and not value):
-        raise InputError(f"{where}: {name} is {'missing' if value is None else 'empty'}")
+        raise spot.error("is missing" if value is None else "is empty", name)
     return value
 
 
-_NOT_EMPTY = {"sample_id", "speaker_a", "speaker_b", "dia_id"}
+_NOT_EMPTY = {"speaker_a", "speaker_b", "dia_id"}
 
 
 def normalised_time(text: str) -> str:

@@ -1,80 +1,52 @@
-"""Which source a file is, so that reading it again goes on where it ended, even when it has grown."""
+"""Sources as the first version named them: by all that their file held when it was read first.
+
+A name is 24 bytes: the first 16 of the sha256 of the file's first ``length`` bytes, and the length, little endian. To
+know such a file again all of it has to be read, so new sources are named otherwise; stores that have old ones go on
+with them.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
-from pathlib import Path
 
-from mos_pipeline.ingest.records import opened
+from mos_pipeline.ingest.streams import Stream
 
-__all__ = ["SourceIdentity", "identify"]
+__all__ = ["known_by_content"]
 
-DIGEST_BYTES = 16
+NAME_BYTES, DIGEST_BYTES = 24, 16
 CHUNK_BYTES = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class SourceIdentity:
-    """A source of pages, named by the content it had when it was first read.
+def known_by_content(stream: Stream, known: Iterable[bytes]) -> bytes | None:
+    """Return the name of the known source that the file begins with, the longest one; None where there is none.
 
-    Attributes:
-        digest: the first 16 bytes of the sha256 of the first ``length`` bytes of the file.
-        length: bytes; the file may have become longer since.
-        grown: whether it has.
-    """
-
-    digest: bytes
-    length: int
-    grown: bool
-
-    @property
-    def name(self) -> bytes:
-        """The 24 bytes that are kept with each page: the digest, and the length as 8 bytes little endian."""
-        return self.digest + self.length.to_bytes(8, "little")
-
-    @staticmethod
-    def parse_name(name: bytes) -> tuple[bytes, int]:
-        """Return the (digest, length) that ``name`` holds: a known source, as ``identify`` takes it."""
-        return name[:DIGEST_BYTES], int.from_bytes(name[DIGEST_BYTES:], "little")
-
-
-def identify(path: Path, known: Iterable[tuple[bytes, int]]) -> SourceIdentity:
-    """Return the known source that the file begins with, the longest one; else a new source with the file's content.
-
-    The file is read once, however many sources are known.
-
-    Args:
-        path: a regular file.
-        known: (digest, length) of the sources read so far.
+    The file is read once, as far as the longest source reaches, and not at all where none is that old.
 
     Raises:
         InputError: the file can't be read.
     """
     wanted: dict[int, set[bytes]] = {}
-    for digest, length in known:
-        if length > 0:  # every file begins with an empty one
-            wanted.setdefault(length, set()).add(digest)
-    *prefixes, (total, whole) = _digests(path, sorted(wanted))
-    for length, digest in reversed(prefixes):
-        if digest in wanted[length]:
-            return SourceIdentity(digest, length, grown=length < total)
-    return SourceIdentity(whole, total, grown=False)
-
-
-def _digests(path: Path, lengths: list[int]) -> list[tuple[int, bytes]]:
-    """Return (length, digest) of the file's beginnings of these lengths, as far as it reaches, and of all of it."""
-    found = []
-    hasher, read = hashlib.sha256(), 0
-    marks = iter(lengths)
-    mark = next(marks, None)
-    with opened(path) as file:
-        while chunk := file.read(min(CHUNK_BYTES, mark - read) if mark else CHUNK_BYTES):
-            hasher.update(chunk)
-            read += len(chunk)
-            if read == mark:
-                found.append((read, hasher.digest()[:DIGEST_BYTES]))
-                mark = next(marks, None)
-    found.append((read, hasher.digest()[:DIGEST_BYTES]))
+    for name in known:
+        length = int.from_bytes(name[DIGEST_BYTES:], "little")
+        if len(name) == NAME_BYTES and length > 0:  # every file begins with an empty one
+            wanted.setdefault(length, set()).add(name)
+    found = None
+    for name in _names(stream, sorted(wanted)):
+        found = name if any(name in names for names in wanted.values()) else found
     return found
+
+
+def _names(stream: Stream, lengths: list[int]) -> Iterable[bytes]:
+    """Yield the names of the file's beginnings of these lengths, ascending, as far as it reaches."""
+    if not lengths:
+        return
+    hasher, read = hashlib.sha256(), 0
+    with stream.stored() as file:
+        for length in lengths:
+            while read < length and (chunk := file.read(min(CHUNK_BYTES, length - read))):
+                hasher.update(chunk)
+                read += len(chunk)
+            if read < length:
+                return
+            yield hasher.digest()[:DIGEST_BYTES] + length.to_bytes(NAME_BYTES - DIGEST_BYTES, "little")

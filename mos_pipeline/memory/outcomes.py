@@ -68,7 +68,7 @@ class PromotionOutcome(NamedTuple):
     """What a promotion changes in long-term memory.
 
     Attributes:
-        seqs: the pages that were analysed, ascending.
+        seqs: the pages that were analysed, ascending; none where pages are facts as they stand.
         profile: the whole updated profile; empty where there is nothing to tell.
         timestamp: that of the last page.
         told: the facts.

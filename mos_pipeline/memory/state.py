@@ -186,7 +186,8 @@ class MemoryState:
         analysed = set(outcome.seqs)
         scope.mid_term.analysed(outcome.seqs, outcome.time)
         scope.remake = [seq for seq in scope.remake if seq not in analysed]
-        scope.long_term.since_promotion = 0
+        if outcome.seqs:  # else pages that are facts were entered, and none was analysed
+            scope.long_term.since_promotion = 0
         scope.long_term.profile.update(outcome.profile, outcome.timestamp, outcome.seqs)
         freed = [told.row for told in outcome.told if not _tell(scope.facts(of_user=told.of_user), told)]
         freed += [fact.row for of_user in (True, False) for fact in scope.facts(of_user=of_user).evict()]

@@ -11,10 +11,10 @@ import pytest
 
 from mos_pipeline.config import Store
 from mos_pipeline.engine.derived import Derived
-from mos_pipeline.engine.events import BatchDone, Event, decode_events
+from mos_pipeline.engine.events import BatchDone, Event, Promoted, decode_events
 from mos_pipeline.engine.frames import decode_words
 from mos_pipeline.engine.persistence import Persistence
-from mos_pipeline.memory.outcomes import BatchOutcome
+from mos_pipeline.memory.outcomes import BatchOutcome, PromotionOutcome, Told
 from mos_pipeline.store.codec import FrameKind
 from mos_pipeline.store.derived import decode_vectors
 from mos_pipeline.store.segments import FrameAddress
@@ -122,3 +122,16 @@ def test_what_comes_later_does_not_make_the_first_wait_longer(monkeypatch: pytes
     now = 200.0
     words(derived, 1)
     assert derived.due() == 200.0 + INTERVAL_S
+
+
+def test_a_page_that_is_a_fact_has_its_vector_written_after_that() -> None:
+    frames, derived = gather()
+    told = [Told(True, "a fact", "2026", [seq], "", True, -1) for seq in (3, 4)]
+    promoted = Promoted(PromotionOutcome([], "", "2026", told, 0.0), np.ones((2, 2), np.float16))
+    derived.event_before_vectors(Event("user", "assistant", promoted), np.array([3, 4]), np.ones((2, 2), np.float16))
+    vectors(derived, 5, 6, 7, 8)  # enough for a frame of their own
+    assert [kind for kind, _, _ in frames.given] == [FrameKind.VECTORS]
+    derived.flush()
+    assert [(kind, last) for kind, _, last in frames.given[1:]] == [(FrameKind.EVENTS, 4), (FrameKind.VECTORS, 4)]
+    assert derived.empty
+    assert decode_vectors(frames.given[2][1])[0].tolist() == [3, 4]

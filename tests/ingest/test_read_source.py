@@ -27,7 +27,7 @@ def written(folder: Path, text: str) -> Path:
 
 
 def test_the_known_formats() -> None:
-    assert FORMATS == ("auto", "jsonl", "locomo")
+    assert FORMATS == ("auto", "jsonl", "messages", "chatgpt", "claude", "locomo", "mem0", "quarantine")
 
 
 @pytest.mark.parametrize(
@@ -51,12 +51,12 @@ def test_the_format_is_told_by_the_beginning(tmp_path: Path, text: str, users: l
     "text", ["user,text\n", "[]", "[1, 2]", '[{"role": "user"}]', "[", '"text"', "\x00\x01", "[{x"]
 )
 def test_what_fits_no_format_is_refused_with_the_known_ones(tmp_path: Path, text: str) -> None:
-    with pytest.raises(InputError, match=r"known are jsonl .* and locomo"):
+    with pytest.raises(InputError, match=r"known are jsonl .* and mem0"):
         read_source(written(tmp_path, text))
 
 
 def test_an_unknown_format_is_refused_at_once(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="unknown format 'csv'; known are auto, jsonl, locomo"):
+    with pytest.raises(InputError, match="unknown format 'csv'; known are auto, jsonl, messages, chatgpt"):
         read_source(tmp_path / "gone", "csv")
 
 
