@@ -20,6 +20,7 @@ __all__ = [
     "Damage",
     "StoreFolder",
     "disk_errors",
+    "fsync_ancestors",
     "fsync_folder",
     "keep_aside",
     "move_aside",
@@ -154,6 +155,19 @@ def fsync_folder(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def fsync_ancestors(path: Path) -> None:
+    """Make the names of ``path`` and of the folders above it durable, whoever made them.
+
+    Raises:
+        OSError: the disk failed.
+    """
+    for folder in path.parents:
+        try:
+            fsync_folder(folder)
+        except PermissionError:  # nothing above was made by this user
+            break
 
 
 def write_all(descriptor: int, data: bytes, offset: int) -> None:

@@ -21,6 +21,7 @@ from mos_pipeline.store.folder import (
     Damage,
     StoreFolder,
     disk_errors,
+    fsync_ancestors,
     fsync_folder,
     keep_aside,
     move_aside,
@@ -102,6 +103,7 @@ class OpenStore:
         self.damage: list[Damage] = []
         self.torn: list[Damage] = []
         self._journal_bytes = config.journal_bytes
+        self._power = config.durability == "power"
         self._journals: list[Journal] = []
         self._check_segments()
         try:
@@ -142,6 +144,10 @@ class OpenStore:
         for _, path in files:
             journal = Journal.open(path)
             self._journals.append(journal)
+            if self._power:
+                # Its owner may have been killed before it came to do so. Whoever is told that a page is known, or how
+                # far a file was read, takes it for safe.
+                journal.sync()
             for item in journal.damage:
                 self._report(path, item)
             if journal.torn is not None:
@@ -247,6 +253,10 @@ class OpenStore:
 
 def _load_or_make(folder: StoreFolder) -> Manifest:
     if folder.manifest.exists():
+        with disk_errors(folder.manifest, "its name could not be made durable"):
+            fsync_folder(
+                folder.root
+            )  # else a power cut may bring the one before it back, under all that is built on it
         manifest = Manifest.load(folder)
         if manifest.format < FORMAT:
             manifest = manifest.upgraded()
@@ -257,9 +267,10 @@ def _load_or_make(folder: StoreFolder) -> Manifest:
         raise StoreDamagedError(
             f"{folder.manifest}: it is missing, though {left[0][1]} is there; restore it from a backup of the store"
         )
+    with disk_errors(folder.root, "its name could not be made durable"):
+        fsync_ancestors(folder.root)  # before MANIFEST, so that where that is, this was done
     manifest = Manifest.new()
     manifest.save(folder)
-    fsync_folder(folder.root.parent)
     return manifest
 
 
