@@ -254,9 +254,7 @@ class OpenStore:
 def _load_or_make(folder: StoreFolder) -> Manifest:
     if folder.manifest.exists():
         with disk_errors(folder.manifest, "its name could not be made durable"):
-            fsync_folder(
-                folder.root
-            )  # else a power cut may bring the one before it back, under all that is built on it
+            fsync_folder(folder.root)  # else a power cut may bring the one before back, under all that is built on it
         manifest = Manifest.load(folder)
         if manifest.format < FORMAT:
             manifest = manifest.upgraded()
