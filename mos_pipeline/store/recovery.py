@@ -27,6 +27,7 @@ from mos_pipeline.store.folder import (
     move_aside,
     numbered,
     open_private,
+    store_error,
 )
 from mos_pipeline.store.journal import Journal
 from mos_pipeline.store.lock import StoreLock
@@ -199,13 +200,14 @@ class OpenStore:
     def retire(self, journal: Journal) -> None:
         """Remove a journal, all of whose pages are in segments and durable there.
 
-        Raises:
-            StoreError: it can't be removed; it is closed all the same.
+        Where the disk refuses, it stays: it costs its room, and the next opening removes it.
         """
         self._journals.remove(journal)
         journal.close()
-        with disk_errors(journal.path, "the journal could not be removed"):
+        try:
             journal.path.unlink(missing_ok=True)
+        except OSError as error:
+            logger.warning("%s", store_error(error, journal.path, "the journal stays, as it could not be removed"))
 
     def _report(self, path: Path, item: Damaged | Torn) -> None:
         reason = item.reason if isinstance(item, Damaged) else "the segment ends in the midst of a frame"
