@@ -18,7 +18,7 @@ def rows() -> list[list[str]]:
     return [row for row in cells if row[0] != "fault" and not set(row[0]) <= {"-"}]
 
 
-def tests_of(path: Path) -> set[str]:
+def functions_of(path: Path) -> set[str]:
     return {node.name for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.FunctionDef)}
 
 
@@ -28,7 +28,7 @@ def test_there_is_a_test_for_every_row() -> None:
         assert len(row) == COLUMNS and all(row), row
         named = re.fullmatch(r"`(tests/[\w/]+\.py)::(test_\w+)`", row[-1])
         assert named, f"no test: {row}"
-        assert named[2] in tests_of(ROOT / named[1]), f"no such test: {row[-1]}"
+        assert named[2] in functions_of(ROOT / named[1]), f"no such test: {row[-1]}"
 
 
 def test_no_row_is_there_twice() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import ijson
 
 from mos_pipeline.errors import InputError
+from mos_pipeline.ingest.nesting import shallow_events
 from mos_pipeline.ingest.records import BOM, opened
 
 __all__ = ["detect"]
@@ -26,7 +27,7 @@ def detect(path: Path) -> str:
         head = file.read(HEAD_BYTES).removeprefix(BOM).lstrip()
     if not head or head.startswith(b"{"):
         return "jsonl"
-    if head.startswith(b"[") and _first_keys(head) & _LOCOMO_KEYS:
+    if head.startswith(b"[") and _first_keys(head, path) & _LOCOMO_KEYS:
         return "locomo"
     raise InputError(
         f"{path}: its format can't be told from its beginning; known are jsonl (an object on every line) and locomo "
@@ -34,11 +35,11 @@ def detect(path: Path) -> str:
     )
 
 
-def _first_keys(head: bytes) -> set[str]:
+def _first_keys(head: bytes, path: Path) -> set[str]:
     """Return the keys of the array's first element, as far as ``head`` reaches."""
     keys = set()
     try:
-        for prefix, event, value in ijson.parse(io.BytesIO(head)):
+        for prefix, event, value in shallow_events(io.BytesIO(head), path):
             if (prefix, event) == ("item", "map_key"):
                 keys.add(value)
             elif (prefix, event) == ("item", "end_map"):

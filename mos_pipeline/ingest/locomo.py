@@ -18,11 +18,12 @@ from typing import Any
 import ijson
 
 from mos_pipeline.errors import InputError
+from mos_pipeline.ingest.nesting import shallow_events
 from mos_pipeline.ingest.records import BOM, SourceRecord, field_of, opened
 
 __all__ = ["normalised_time", "read_locomo"]
 
-_SESSION = re.compile(r"session_(\d+)")
+_SESSION = re.compile(r"session_([0-9]{1,9})")
 _TIME = re.compile(r"\s*(\d{1,2}):(\d{2})\s*([ap])m\s+on\s+(\d{1,2})\s+([a-z]+),?\s+(\d{4})\s*", re.IGNORECASE)
 # Not strptime: its month names follow the locale of the process.
 _MONTH_NAMES = "january february march april may june july august september october november december"
@@ -66,7 +67,7 @@ def _samples(path: Path) -> Iterator[Any]:
             raise InputError(f"{path}: expected a JSON array of conversations")
         file.seek(len(BOM) if head.startswith(BOM) else 0)
         try:
-            yield from ijson.items(file, "item", use_float=True)
+            yield from ijson.items(shallow_events(file, path), "item")
         except ijson.JSONError as error:
             raise InputError(f"{path}: not valid JSON: {_reason(error)}") from None
 

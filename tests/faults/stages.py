@@ -1,4 +1,4 @@
-"""Stages that die of a certain word, or leave when they are told to, in the place of the real ones: children import them by this module's name."""
+"""Stages that die of a certain word, or leave when told to; children import them from here, by name."""
 
 from __future__ import annotations
 

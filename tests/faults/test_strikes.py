@@ -71,9 +71,7 @@ def accepted_by(memory: MemoryPipeline) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("how", STRIKES)
-def test_workers_struck_at_any_moment_are_replaced(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
-) -> None:
+def test_workers_struck_at_any_moment_are_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     """When they rest, when they start, in the midst of work, and while the store is closed."""
     monkeypatch.setattr(embedding, "EmbedStage", stages.LeavingEmbedStage)
     monkeypatch.setattr(engine, "TaskStage", stages.LeavingTaskStage)

@@ -15,6 +15,7 @@ import pytest
 from mos_pipeline import MemoryPipeline, arguments, config
 from mos_pipeline.errors import StoreDamagedError, StoreError
 from mos_pipeline.runtime.worker import Stage
+from mos_pipeline.stages.backend import Prepared, Vectors
 from mos_pipeline.stages.embed import EmbedStage
 from mos_pipeline.stages.fake_backend import FakeBackend
 from mos_pipeline.stages.tasks import TaskStage
@@ -151,7 +152,7 @@ def test_clocks_may_jump(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hours:
 
 
 class _Dying(FakeBackend):
-    def encode(self, items: Sequence[object]) -> object:  # type: ignore[override]
+    def encode(self, items: Sequence[Prepared]) -> Vectors:
         raise MemoryError
 
 
