@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 __all__ = ["CORPUS", "EXAMPLES", "bounded_memory", "broken", "first_difference", "fuzzed"]
 
 CORPUS = Path(__file__).parent / "corpus"
-EXAMPLES = int(os.environ.get("MOS_FUZZ_EXAMPLES", "100"))
+EXAMPLES = int(os.environ.get("MOS_FUZZ_EXAMPLES", "50"))
 
 fuzzed = settings(
     max_examples=EXAMPLES,

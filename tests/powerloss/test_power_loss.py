@@ -1,6 +1,6 @@
 """The power fails at any moment: with ``durability: power`` every page whose ``add`` had returned is there.
 
-Thousands of states that a disk may be in afterwards are made and opened, ``MOS_CRASH_STATES`` of them (5,000).
+Thousands of states that a disk may be in afterwards are made and opened, ``MOS_CRASH_STATES`` of them (3,000).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.powerloss.stories import STORE, Told, crowd, life, successor
 
 pytestmark = pytest.mark.slow
 
-STATES = int(os.environ.get("MOS_CRASH_STATES", "5000"))
+STATES = int(os.environ.get("MOS_CRASH_STATES", "3000"))
 SUCCESSORS = 12
 
 
