@@ -33,6 +33,8 @@ __all__ = [
 COPY_BYTES = 1 << 20
 # EFBIG is the limit that RLIMIT_FSIZE or the file system sets on one file: no room either, with the same cure.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# Of a folder that this user can't have made another in, or of a file system that knows no flushing of folders.
+NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EINVAL, errno.ENOTSUP)
 
 
 class Damage(NamedTuple):
@@ -166,7 +168,9 @@ def fsync_ancestors(path: Path) -> None:
     for folder in path.parents:
         try:
             fsync_folder(folder)
-        except PermissionError:  # nothing above was made by this user
+        except OSError as error:
+            if error.errno not in NOT_OURS:
+                raise
             break
 
 
