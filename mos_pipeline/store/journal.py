@@ -32,7 +32,7 @@ RECORD_OVERHEAD = _HEADER.size
 SEQ_HIGH = 12  # offset, in a record, of the upper half of the sequence number: zeros for the first 2**32 pages
 PAGE_BYTES = 4096
 CRC_BYTES = 4096
-SEARCH_BYTES = 1 << 25  # whose checksums are reckoned in a search for the next record behind damage
+SEARCH_BYTES = 1 << 24  # whose checksums are reckoned in a search for the next record behind damage
 
 _pack_crc = struct.Struct("<I").pack
 _pack_rest = _REST.pack

@@ -9,11 +9,13 @@ from typing import Any
 from zlib import crc32
 
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mos_pipeline.errors import StoreDamagedError, StoreError, StoreVersionError
 from mos_pipeline.messages import encode
+from mos_pipeline.store import journal as journal_module
 from mos_pipeline.store.codec import FrameKind, decode_frame, encode_frame, unpack_pages, unpack_records
 from mos_pipeline.store.folder import StoreFolder
 from mos_pipeline.store.journal import RECORD_OVERHEAD, Journal
@@ -85,16 +87,23 @@ def end_of(record: tuple[int, int, bytes]) -> int:
     return record[0] + RECORD_OVERHEAD + len(record[2])
 
 
-def test_a_page_that_looks_like_records_costs_no_endless_search(tmp_path: Path) -> None:
-    """Each of its 16 bytes seem to be the head of a record of a megabyte, whose checksum would have to be computed."""
-    decoy = struct.pack("<IIQ", 1, 1 << 20, 2) * (1 << 16)
+def test_a_page_that_looks_like_records_costs_no_endless_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of its 16 bytes seem to be the head of half a megabyte, whose checksum would have to be computed."""
+    decoy = struct.pack("<IIQ", 1, 1 << 19, 2) * (1 << 16)
     path = tmp_path / "00000001.journal"
     journal = Journal.create(path, 1 << 22)
     for seq, body in enumerate([b"first", decoy, b"last"]):
         journal.append(seq, body)
     journal.close()
     flip(path, RECORD_OVERHEAD + len(b"first") + RECORD_OVERHEAD + 5)
+    reckoned: list[int] = []
+    monkeypatch.setattr(
+        journal_module, "crc32", lambda data, *before: reckoned.append(len(data)) or crc32(data, *before)
+    )
     assert [(seq, body) for _, seq, body in records(path)] == [(0, b"first"), (2, b"last")]
+    assert sum(reckoned) < 5 * journal_module.SEARCH_BYTES
 
 
 @fuzzed
@@ -136,6 +145,13 @@ def test_whatever_a_frame_holds(body: bytes, raw: int | None) -> None:
                 unpack(unpacked)
             except StoreDamagedError:
                 continue
+
+
+def test_a_frame_that_does_not_tell_its_size_is_not_given_what_its_header_asks_for() -> None:
+    stored = zstandard.ZstdCompressor(write_content_size=False).compress(b"short")
+    head = struct.pack("<4sBBBBIIIq", b"MOSF", 1, FrameKind.PAGES, 0, 0, len(stored), (1 << 32) - 1, crc32(stored), 0)
+    with bounded_memory(BOUND), pytest.raises(StoreDamagedError):
+        decode_frame(head + struct.pack("<I", crc32(head)) + stored)
 
 
 @pytest.mark.parametrize("body", [encode([0, [[], b"", [], []], []]), encode("no pages"), b"\xc1", b""])
