@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -93,16 +94,22 @@ def test_segments_deleted_under_an_open_store_are_told_and_stop_nobody(
 
 
 @contextmanager
-def without_rights() -> Iterator[None]:
-    """Be nobody, where this process may do all that it likes."""
+def without_rights(store: Path) -> Iterator[None]:
+    """Be nobody, where this process may do all that it likes; nobody may come as far as the store."""
     if os.geteuid():
         yield
         return
+    closed = [path for path in store.parents if path.stat().st_mode & 0o011 != 0o011]
+    modes = [path.stat().st_mode for path in closed]
+    for path, mode in zip(closed, modes, strict=True):
+        path.chmod(mode | 0o011)  # its group is still ours
     os.seteuid(NOBODY)
     try:
         yield
     finally:
         os.seteuid(0)
+        for path, mode in zip(closed, modes, strict=True):
+            path.chmod(mode)
 
 
 @pytest.mark.parametrize("name", [".", "MANIFEST", "LOCK", "journal", "segments"])
@@ -111,11 +118,8 @@ def test_missing_rights_are_told_with_the_path(store: Path, name: str) -> None:
         pass  # whatever has to be imported is
     for path in (store, *store.rglob("*")):  # all rights to everybody, but for the one
         path.chmod(0o777)
-    for path in store.parents:
-        if path.owner() == Path(store).owner() and not path.stat().st_mode & 0o001:
-            path.chmod(path.stat().st_mode | 0o011)
     (store / name).chmod(0)
-    with without_rights(), pytest.raises(StoreError, match=str((store / name).absolute()) if name != "." else "store"):
+    with without_rights(store), pytest.raises(StoreError, match=re.escape(str(store / name))):
         open_fake(store, workers=False)
     (store / name).chmod(0o777)
     with open_fake(store, workers=False) as memory:
