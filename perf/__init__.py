@@ -1,4 +1,4 @@
-"""The performance harness, ``python -m perf``: ``append``, ``ingest``, ``retrieve``, ``recover``, ``recall``, ``tune``.
+"""The performance harness, ``python -m perf``: ``append``, ``ingest``, ``retrieve``, ``recover``, ``recall`` …
 
     __main__.py   the command line          append.py     add: bursts, pauses, fresh users
     options.py    what a run is asked for   ingest.py     texts a second, by plain encoding; texts, tasks, disk a page
@@ -10,6 +10,8 @@
                   question to the embedder and back   large.py     100,000 pages of one user; recall of the search
     recall.py     the evidence found                  busy.py      what others feel beside a bulk load
     tune.py       choosing the ranking's weights      questions.py LoCoMo's and BEAM's conversations and questions
+    torture.py    kills at random moments, load.py        soak.py       is it flat? memory, descriptors, blocks, bytes
+    report.py     the table and the JSON of a run
     pipelines.py, processes.py   looking into a pipeline, and at processes from outside
 
 Every figure has a median and a 99th percentile; what is compared is compared within one run, turn by turn. The table

@@ -1,29 +1,26 @@
 """The harness's command line: ``python -m perf [append|ingest|retrieve|recover|embed|scale|large|busy|all …]``.
 
-``python -m perf recall`` and ``python -m perf tune`` have command lines of their own.
+``python -m perf recall``, ``soak``, ``torture`` and ``tune`` have command lines of their own.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
-from perf.machine import commit, machine
 from perf.options import Options
 from perf.processes import CpuShare
-from perf.result import BenchResult, table
+from perf.report import begun, tell
+from perf.result import BenchResult
 
 __all__ = ["main"]
 
 BENCHES = ("append", "ingest", "retrieve", "recover", "embed", "scale", "large", "busy")
-COMMANDS = ("recall", "tune")
+COMMANDS = ("recall", "soak", "torture", "tune")
 BACKENDS = ("sentence-transformers", "fake")
 
 
@@ -35,22 +32,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return command(arguments[1:])
     given = _parser().parse_args(arguments)
     options = Options(given.quick, given.pages, given.backend, given.dataset, given.dir)
-    report = {
-        "commit": commit(),
-        "machine": machine(),
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "arguments": {name: _plain(value) for name, value in vars(given).items()},
-    }
+    report = begun(given)
     results = []
     for name in BENCHES if "all" in given.bench else dict.fromkeys(given.bench):
         print(f"{name} …", file=sys.stderr, flush=True)
         share = CpuShare()
         results.append(replace(_bench(name)(options), others=share.others()))
-    print(table(results))
-    if given.json is not None:
-        benches = {result.bench: result.as_dict() for result in results}
-        given.json.write_text(json.dumps({**report, "benches": benches}, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    missed = any(figure.met is False for result in results for figure in result.figures)
+    missed = tell(report, results, given.json)
     return int(given.check and missed)
 
 
@@ -82,10 +70,6 @@ def _positive(text: str) -> int:
     if number < 1:
         raise ValueError(text)
     return number
-
-
-def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, Path) else value
 
 
 if __name__ == "__main__":

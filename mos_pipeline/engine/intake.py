@@ -321,8 +321,7 @@ class Intake:
             spare, self._spare = self._spare, None
             if spare is not None and spare.size < min_bytes:
                 # Used after the larger one, it would hold younger pages under a lower number.
-                with contextlib.suppress(StoreError):  # it stays, empty, and the next opening removes it
-                    self._discard(spare)
+                self._discard(spare)
                 spare = None
             journal = self._new_journal(min_bytes) if spare is None else spare
         self._left = [each for each in self._left if each.size]

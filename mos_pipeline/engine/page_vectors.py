@@ -62,3 +62,8 @@ class PageVectors:
             fresh = ~np.isin(shown, copied)
             shown, products = shown[fresh], products[fresh]
         return np.concatenate([copied, shown]), np.concatenate([copies, products])
+
+    def close(self) -> None:
+        """Let go of both; a search that is under way ends with what it has."""
+        self._rows = PageRows.none()
+        self.copies.close()

@@ -155,5 +155,7 @@ class ReaderEngine:
             for view in (self._view, *self._left):
                 view.close()
             self._left.clear()
-            self._attached = None
+            if self._attached is not None:
+                self._attached.close()
+                self._attached = None
             self.store.close()

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mos_pipeline.engine.register import Register
+from mos_pipeline.errors import StoreDamagedError
 from mos_pipeline.memory.pages import FORGOTTEN
 from mos_pipeline.memory.state import MemoryState, Scope
 from mos_pipeline.store.codec import FrameKind, unpack_pages
@@ -66,7 +67,13 @@ class Runs:
                 self._derived(frame)
 
     def _of_pages(self, frame: StoredFrame) -> Iterator[Run]:
-        first, heads, records = unpack_pages(frame.body)
+        try:
+            first, heads, records = unpack_pages(frame.body)
+        except StoreDamagedError as error:  # under a checksum that is right: its writer was at fault; it costs itself
+            damage = Damage(self._reader.path(frame.address), frame.address.offset, len(frame.body), str(error))
+            logger.error("%s, offset %d: %s", *damage[:2], damage.reason)
+            self._damage.append(damage)
+            return
         for start, stop in self._known.add(first, first + len(records)):
             part = slice(start - first, stop - first)
             yield Run(start, heads.part(part.start, part.stop), list(map(len, records[part])))

@@ -234,7 +234,7 @@ class View:
     def close(self) -> None:
         """Let go of the vectors."""
         if self.vectors is not None:
-            self.vectors.copies.close()
+            self.vectors.close()
 
 
 class _NoSink:

@@ -13,6 +13,7 @@ import ijson.backends.python
 
 from mos_pipeline.errors import InputError, RecordError
 from mos_pipeline.ingest.lines import Item, Pages, wrong
+from mos_pipeline.ingest.nesting import shallow_events
 from mos_pipeline.ingest.records import BOM, Reading, SourceRecord, Spot, named
 from mos_pipeline.ingest.streams import Stream, available
 
@@ -93,7 +94,10 @@ def _elements(stream: Stream, prefix: str, reading: Reading) -> Iterator[Any]:
     with stream.opened() as file:
         head = file.read(len(BOM))
         try:
-            yield from parser.items(_Prefixed(head.removeprefix(BOM), file), prefix, use_float=True)
+            events = shallow_events(_Prefixed(head.removeprefix(BOM), file), stream.name, parser)
+            yield from parser.items(events, prefix)
+        except InputError:  # is a ValueError, too
+            raise
         except ijson.JSONError as error:
             raise InputError(f"{stream.name}: not valid JSON: {_reason(error)}") from None
         except (UnicodeDecodeError, RecursionError, ValueError) as error:

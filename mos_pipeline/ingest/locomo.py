@@ -18,7 +18,7 @@ from mos_pipeline.ingest.records import Draft, Reading, Spot, field_of, user_of
 
 __all__ = ["normalised_time", "pages_of_locomo"]
 
-_SESSION = re.compile(r"session_(\d+)")
+_SESSION = re.compile(r"session_([0-9]{1,9})")
 _TIME = re.compile(r"\s*(\d{1,2}):(\d{2})\s*([ap])m\s+on\s+(\d{1,2})\s+([a-z]+),?\s+(\d{4})\s*", re.IGNORECASE)
 # Not strptime: its month names follow the locale of the process.
 _MONTH_NAMES = "january february march april may june july august september october november december"

@@ -132,6 +132,8 @@ class EmbedStage:
             unit.items = self._backend.prepare([_clean(text, self._settings.max_chars) for text in unit.texts])
             if not unit.query and len(unit.rows) != len(unit.items):
                 raise ValueError(f"{len(unit.rows)} rows for {len(unit.items)} texts")
+        except MemoryError:
+            raise  # no fault of the text's: this process ends, and the next one begins with all the memory there is
         except Exception as error:  # noqa: BLE001  (the unit's edge: whatever a text does, the others go on)
             self._refuse(unit, error, report)
             return
@@ -153,6 +155,8 @@ class EmbedStage:
             vectors, seconds = self._timed(prepared)
             self._cost.observe(_pieces(prepared), seconds)
             self._write(batch, vectors)
+        except MemoryError:
+            raise
         except Exception as error:  # noqa: BLE001  (as above)
             if len(unit_ids) == 1:
                 self._refuse(self._units[unit_ids[0]], error, report)

@@ -175,6 +175,8 @@ class TaskStage:
         report.started([unit_id])
         try:
             result = self._answer(kind, payload)
+        except MemoryError:
+            raise  # no fault of the task's: this process ends, and the next one begins with all the memory there is
         except Exception as error:
             log.exception("task %d (%s) failed", unit_id, kind)
             report.failed(unit_id, f"{kind}: {type(error).__name__}: {error}")

@@ -27,7 +27,7 @@ import zstandard
 
 from mos_pipeline.errors import ConfigError, InputError, StoreDamagedError
 from mos_pipeline.messages import decode, encode
-from mos_pipeline.store.heads import PageHeads, pack_heads, unpack_heads
+from mos_pipeline.store.heads import NUMBER_BYTES, PageHeads, pack_heads, unpack_heads
 
 if TYPE_CHECKING:
     import numpy as np
@@ -187,12 +187,20 @@ def decode_body(header: FrameHeader, stored: bytes) -> tuple[FrameKind, bytes]:
     """
     kind = check_body(header, stored)
     try:
-        body = stored if header.flags & PLAIN else _coders.decompressor.decompress(stored, max_output_size=header.raw)
+        body = stored if header.flags & PLAIN else _decompressed(stored, header.raw)
     except zstandard.ZstdError as error:
         raise StoreDamagedError(f"the body can't be decompressed ({error})") from None
     if len(body) != header.raw:
         raise StoreDamagedError(f"the body has {len(body)} bytes, its header says {header.raw}")
     return kind, body
+
+
+def _decompressed(stored: bytes, size: int) -> bytes:
+    """Return ``stored`` unpacked, where it says itself that it has ``size`` bytes: so many are asked for at once."""
+    told = zstandard.frame_content_size(stored)
+    if told != size:
+        raise StoreDamagedError(f"the body has {told} bytes, its header says {size}")
+    return _coders.decompressor.decompress(stored)
 
 
 def decode_frame(data: bytes) -> tuple[FrameKind, bytes]:
@@ -222,7 +230,9 @@ def unpack_pages(body: bytes) -> FramePages:
         content: Any = decode(body)
         match content:
             case [int(first_seq), [*heads], list(records)] if all(type(record) is bytes for record in records):
-                return FramePages(first_seq, unpack_heads(heads), records)
+                pages = FramePages(first_seq, unpack_heads(heads), records)
+                if first_seq >= 0 and len(pages.heads.scope_of) == NUMBER_BYTES * len(records):
+                    return pages
     except (ValueError, TypeError) as error:
         raise StoreDamagedError(f"the pages are not valid msgpack ({error})") from None
     raise StoreDamagedError("the body is not a list of pages")

@@ -20,6 +20,7 @@ __all__ = [
     "Damage",
     "StoreFolder",
     "disk_errors",
+    "fsync_ancestors",
     "fsync_folder",
     "keep_aside",
     "move_aside",
@@ -32,6 +33,8 @@ __all__ = [
 COPY_BYTES = 1 << 20
 # EFBIG is the limit that RLIMIT_FSIZE or the file system sets on one file: no room either, with the same cure.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# Of a folder that this user can't have made another in, or of a file system that knows no flushing of folders.
+NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EINVAL, errno.ENOTSUP)
 
 
 class Damage(NamedTuple):
@@ -159,6 +162,21 @@ def fsync_folder(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def fsync_ancestors(path: Path) -> None:
+    """Make the names of ``path`` and of the folders above it durable, whoever made them.
+
+    Raises:
+        OSError: the disk failed.
+    """
+    for folder in path.parents:
+        try:
+            fsync_folder(folder)
+        except OSError as error:
+            if error.errno not in NOT_OURS:
+                raise
+            break
 
 
 def write_all(descriptor: int, data: bytes, offset: int) -> None:

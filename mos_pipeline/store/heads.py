@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from mos_pipeline.messages import decode_record, decode_tombstone, pack_seqs, unpack_seqs
 
-__all__ = ["NO_SCOPE", "PageHeads", "heads_of", "pack_heads", "unpack_heads"]
+__all__ = ["NO_SCOPE", "NUMBER_BYTES", "PageHeads", "heads_of", "pack_heads", "unpack_heads"]
 
 NUMBER_BYTES = 4
 NO_SCOPE = 0xFFFFFFFF  # in ``scope_of``: the number belongs to no page
@@ -101,10 +101,24 @@ def unpack_heads(packed: list[Any]) -> PageHeads:
     scopes, scope_of, page_ids, sources, *forgotten = packed
     if type(scope_of) is not bytes or len(scope_of) % NUMBER_BYTES:
         raise ValueError("the pages' scopes are no column of numbers")
+    if max({*_unpacked(scope_of)} - {NO_SCOPE}, default=-1) >= len(scopes):
+        raise ValueError("a page's scope is not among them")
     return PageHeads(
-        [(user, assistant) for user, assistant in scopes],
+        [(_text(user), _text(assistant)) for user, assistant in scopes],
         scope_of,
-        [(place, page_id) for place, page_id in page_ids],
+        [(_place(place, scope_of), _text(page_id)) for place, page_id in page_ids],
         dict(sources),
         unpack_seqs(*forgotten) if forgotten else [],
     )
+
+
+def _text(value: Any) -> str:
+    if type(value) is not str:
+        raise ValueError("an id is no text")
+    return value
+
+
+def _place(value: Any, scope_of: bytes) -> int:
+    if type(value) is not int or not 0 <= value < len(scope_of) // NUMBER_BYTES:
+        raise ValueError("an id is that of no page")
+    return value

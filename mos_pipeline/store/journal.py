@@ -32,6 +32,7 @@ RECORD_OVERHEAD = _HEADER.size
 SEQ_HIGH = 12  # offset, in a record, of the upper half of the sequence number: zeros for the first 2**32 pages
 PAGE_BYTES = 4096
 CRC_BYTES = 4096
+SEARCH_BYTES = 1 << 24  # whose checksums are reckoned in a search for the next record behind damage
 
 _pack_crc = struct.Struct("<I").pack
 _pack_rest = _REST.pack
@@ -262,14 +263,19 @@ def _used(buffer: mmap.mmap | bytes, offset: int, stop: int) -> int:
 def _after_damage(buffer: mmap.mmap | bytes, offset: int, stop: int, last: int) -> JournalRecord | None:
     """Return the first valid record after the invalid one at ``offset``; its number is higher than ``last``.
 
-    Candidates are found by four zero bytes, the upper half of a sequence number below 2**32.
+    Candidates are found by four zero bytes, the upper half of a sequence number below 2**32. A page may hold ever so
+    many of what seem to be heads of long records: only the shorter ones are looked at once the patience is over.
     """
     limit = min(stop, offset + _used(buffer, offset, stop) + RECORD_OVERHEAD)
+    patience = SEARCH_BYTES
     at = buffer.find(b"\0\0\0\0", offset + 1 + SEQ_HIGH, limit)
     while at >= 0:
-        record = _record_at(buffer, at - SEQ_HIGH, stop)
-        if record is not None and record.seq > last:
-            return record
+        _, length, seq = _HEADER.unpack_from(buffer, at - SEQ_HIGH)
+        if seq > last and length <= min(max(patience, PAGE_BYTES), stop - at):
+            record = _record_at(buffer, at - SEQ_HIGH, stop)
+            if record is not None:
+                return record
+            patience -= length
         at = buffer.find(b"\0\0\0\0", at + 1, limit)
     return None
 

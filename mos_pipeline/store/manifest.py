@@ -1,4 +1,4 @@
-"""MANIFEST: what a store consists of. A JSON object, replaced as a whole.
+"""MANIFEST: what a store consists of. A JSON object with a checksum of what it says, replaced as a whole.
 
 Format 2 knows tombstones, frames that replace others, and segments in an order that is not that of their numbers. An
 owner raises the format of an older store when it opens it, before any of these can come into it: an older version of
@@ -14,6 +14,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
+from zlib import crc32
 
 from mos_pipeline.errors import StoreDamagedError, StoreVersionError
 from mos_pipeline.store.folder import StoreFolder, disk_errors, fsync_folder, open_private, write_all
@@ -78,8 +79,7 @@ class Manifest:
         if text == UNFINISHED:
             raise StoreDamagedError(f"{path}: a backup that was never finished; make another, or use an older one")
         try:
-            content = json.loads(text)
-            return cls._checked(folder, content)
+            return cls._checked(folder, json.loads(text))
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             mend = "restore the file from a backup of the store; segments and journals are not touched"
             raise StoreDamagedError(f"{path}: this is not a MANIFEST ({error!r}); {mend}") from None
@@ -95,6 +95,8 @@ class Manifest:
                 f"{folder.manifest}: the store has format {content['format']}, this version reads up to {FORMAT}; "
                 "use the version of mos_pipeline that made it, or a newer one"
             )
+        if content.pop("checksum", None) not in {None, _checksum(content)}:  # there is none in those of older versions
+            raise ValueError("its checksum is wrong")
         embedding = content["embedding"]
         if embedding is not None and type(embedding) is not dict:
             raise TypeError("embedding is not an object")
@@ -116,7 +118,8 @@ class Manifest:
         Raises:
             StoreFullError, StoreError: it could not be written; the old one may be in force, or this one.
         """
-        data = (json.dumps(asdict(self), indent=1, sort_keys=True) + "\n").encode()
+        content = asdict(self)
+        data = _text({**content, "checksum": _checksum(content)})
         new = folder.manifest.with_suffix(".new")
         with disk_errors(folder.manifest, "it could not be replaced"):
             descriptor = open_private(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -175,6 +178,15 @@ class Manifest:
     def with_embedding(self, identity: dict[str, Any]) -> Manifest:
         """Return a copy with the embedding model's identity."""
         return replace(self, embedding=identity)
+
+
+def _text(content: Mapping[str, Any]) -> bytes:
+    return (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()
+
+
+def _checksum(content: Mapping[str, Any]) -> int:
+    """Return the CRC-32 of what MANIFEST says, but for the checksum itself."""
+    return crc32(_text(content))
 
 
 def _number(value: Any) -> int:

@@ -7,6 +7,7 @@ from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from itertools import islice
+from pathlib import Path
 from threading import Lock
 from typing import NamedTuple, Self
 
@@ -63,6 +64,10 @@ class PageReader:
         self._numbers, self._offsets = array("Q"), array("Q")
         self._cache = _FrameCache(cache_bytes)
         self._lock = Lock()
+
+    def path(self, address: FrameAddress) -> Path:
+        """Return the file that a frame lies in."""
+        return self._segments.path(address.segment)
 
     def add_unpersisted(self, seq: int, journal: Journal, offset: int) -> None:
         """Note that a page is in ``journal`` at ``offset``. Takes no lock, and 0.1 µs."""

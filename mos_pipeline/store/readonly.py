@@ -78,7 +78,11 @@ class ReadOnlyStore:
             raise
         self.manifest = self._pin.manifest
         self._rewind()
-        self._look_at_the_end()
+        try:
+            self._look_at_the_end()
+        except BaseException:
+            self.close()
+            raise
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:

@@ -21,11 +21,13 @@ from mos_pipeline.store.folder import (
     Damage,
     StoreFolder,
     disk_errors,
+    fsync_ancestors,
     fsync_folder,
     keep_aside,
     move_aside,
     numbered,
     open_private,
+    store_error,
 )
 from mos_pipeline.store.journal import Journal
 from mos_pipeline.store.lock import StoreLock
@@ -102,6 +104,7 @@ class OpenStore:
         self.damage: list[Damage] = []
         self.torn: list[Damage] = []
         self._journal_bytes = config.journal_bytes
+        self._power = config.durability == "power"
         self._journals: list[Journal] = []
         self._check_segments()
         try:
@@ -142,6 +145,10 @@ class OpenStore:
         for _, path in files:
             journal = Journal.open(path)
             self._journals.append(journal)
+            if self._power:
+                # Its owner may have been killed before it came to do so. Whoever is told that a page is known, or how
+                # far a file was read, takes it for safe.
+                journal.sync()
             for item in journal.damage:
                 self._report(path, item)
             if journal.torn is not None:
@@ -193,13 +200,14 @@ class OpenStore:
     def retire(self, journal: Journal) -> None:
         """Remove a journal, all of whose pages are in segments and durable there.
 
-        Raises:
-            StoreError: it can't be removed; it is closed all the same.
+        Where the disk refuses, it stays: it costs its room, and the next opening removes it.
         """
         self._journals.remove(journal)
         journal.close()
-        with disk_errors(journal.path, "the journal could not be removed"):
+        try:
             journal.path.unlink(missing_ok=True)
+        except OSError as error:
+            logger.warning("%s", store_error(error, journal.path, "the journal stays, as it could not be removed"))
 
     def _report(self, path: Path, item: Damaged | Torn) -> None:
         reason = item.reason if isinstance(item, Damaged) else "the segment ends in the midst of a frame"
@@ -247,6 +255,8 @@ class OpenStore:
 
 def _load_or_make(folder: StoreFolder) -> Manifest:
     if folder.manifest.exists():
+        with disk_errors(folder.manifest, "its name could not be made durable"):
+            fsync_folder(folder.root)  # else a power cut may bring the one before back, under all that is built on it
         manifest = Manifest.load(folder)
         if manifest.format < FORMAT:
             manifest = manifest.upgraded()
@@ -257,9 +267,10 @@ def _load_or_make(folder: StoreFolder) -> Manifest:
         raise StoreDamagedError(
             f"{folder.manifest}: it is missing, though {left[0][1]} is there; restore it from a backup of the store"
         )
+    with disk_errors(folder.root, "its name could not be made durable"):
+        fsync_ancestors(folder.root)  # before MANIFEST, so that where that is, this was done
     manifest = Manifest.new()
     manifest.save(folder)
-    fsync_folder(folder.root.parent)
     return manifest
 
 

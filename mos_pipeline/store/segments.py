@@ -111,6 +111,10 @@ class SegmentReader:
         with disk_errors(path, f"the frame at offset {address.offset} could not be read"):
             return reader_of(file.descriptor)(address.offset, length)
 
+    def path(self, number: int) -> Path:
+        """Return where a segment lies."""
+        return self._folder.segment(number)
+
     def size(self, number: int) -> int:
         """Return a segment's size in bytes.
 

@@ -51,6 +51,7 @@ def end(process: subprocess.Popen[str], *numbers: int) -> str:
         ((signal.SIGINT,), ExitCode.INTERRUPTED),
         ((signal.SIGINT, signal.SIGINT, signal.SIGTERM), ExitCode.INTERRUPTED),
         ((signal.SIGTERM,), ExitCode.TERMINATED),
+        ((signal.SIGTERM, signal.SIGTERM), ExitCode.TERMINATED),
     ],
 )
 def test_a_signal_while_reading(tmp_path: Path, numbers: tuple[int, ...], code: int) -> None:
@@ -83,15 +84,16 @@ def kill_when_stored(path: Path, store: Path, count: int) -> None:
     process.communicate(timeout=90)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGHUP])
 def test_an_end_while_the_model_works(tmp_path: Path, number: int) -> None:
+    """SIGHUP, of a terminal that is closed, ends the command at once: there is nobody to tell anything to."""
     count = 600
     path, store = write(tmp_path / "pages.jsonl", records(count)), tmp_path / "store"
     process = start("ingest", path, "--store", store, settings=LARGE_BACKLOG)
     until(lambda: stored(store) == count, "all is stored")
-    process.send_signal(number)
+    (os.killpg if number == signal.SIGHUP else os.kill)(process.pid, number)
     process.communicate(timeout=90)
-    assert process.returncode == (-number if number == signal.SIGKILL else ExitCode.INTERRUPTED)
+    assert process.returncode == (ExitCode.INTERRUPTED if number == signal.SIGINT else -number)
     check_goes_on(path, store, count, count)
 
 

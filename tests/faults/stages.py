@@ -1,4 +1,4 @@
-"""Stages that die of a certain word, in the place of the real ones: children import them by this module's name."""
+"""Stages that die of a certain word, or leave when told to; children import them from here, by name."""
 
 from __future__ import annotations
 
@@ -7,11 +7,20 @@ import signal
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from mos_pipeline.engine.engine import build_writer
 from mos_pipeline.runtime.worker import Report
 from mos_pipeline.stages.embed import EmbedStage
 from mos_pipeline.stages.tasks import TaskStage
+from mos_pipeline.stages.write import WriteStage
 
-__all__ = ["POISON", "PoisonedEmbedStage", "PoisonedTaskStage"]
+__all__ = [
+    "POISON",
+    "LeavingEmbedStage",
+    "LeavingTaskStage",
+    "PoisonedEmbedStage",
+    "PoisonedTaskStage",
+    "build_leaving_writer",
+]
 
 POISON = "belladonna"
 
@@ -66,3 +75,30 @@ class PoisonedTaskStage(TaskStage):
 
     def step(self, report: Report) -> None:
         super().step(_DeadlyReport(report, self._deadly.__contains__))
+
+
+def _leave_when_told() -> None:
+    """Have SIGUSR1 end this process at once, as if all were well: with exit code 0."""
+    signal.signal(signal.SIGUSR1, lambda *_: os._exit(0))
+
+
+class LeavingEmbedStage(EmbedStage):
+    """An embedder that leaves when it is told to."""
+
+    def prepare(self) -> dict[str, Any]:
+        _leave_when_told()
+        return super().prepare()
+
+
+class LeavingTaskStage(TaskStage):
+    """An LLM worker that leaves when it is told to."""
+
+    def prepare(self) -> dict[str, Any]:
+        _leave_when_told()
+        return super().prepare()
+
+
+def build_leaving_writer(*args: Any) -> WriteStage:
+    """Make a writer that leaves when it is told to."""
+    _leave_when_told()
+    return build_writer(*args)

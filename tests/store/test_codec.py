@@ -123,7 +123,8 @@ def test_threads_do_not_disturb_each_other() -> None:
 
 @given(st.integers(0, 2**63), st.lists(st.binary(max_size=50), max_size=20))
 def test_pages_round_trip(first_seq: int, records: list[bytes]) -> None:
-    heads = heads_of([encode(PageRecord("user", "assistant", "", "", "", None, "mine", None))])
+    page = encode(PageRecord("user", "assistant", "", "", "", None, "mine", None))
+    heads = heads_of([page] * len(records))
     assert unpack_pages(pack_pages(first_seq, heads, records)) == (first_seq, heads, records)
 
 

@@ -3,15 +3,18 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from mos_pipeline.errors import StoreError, StoreFullError
+from mos_pipeline.store import folder as folder_module
 from mos_pipeline.store.folder import (
     Damage,
     StoreFolder,
     disk_errors,
+    fsync_ancestors,
     keep_aside,
     move_aside,
     numbered,
@@ -116,3 +119,23 @@ def test_whole_files_moved_aside_do_not_replace_each_other(folder: StoreFolder) 
         move_aside(folder, folder.segment(1))
     assert sorted(path.read_text() for path in folder.aside.iterdir()) == ["one", "two"]
     assert not folder.segment(1).exists()
+
+
+def test_names_of_all_folders_above_are_made_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced = list[Path]()
+    monkeypatch.setattr(folder_module, "fsync_folder", synced.append)
+    fsync_ancestors(tmp_path / "a" / "b")
+    assert synced == [tmp_path / "a", tmp_path, *tmp_path.parents]
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS, errno.EINVAL, errno.EIO])
+def test_folders_above_that_can_not_be_flushed_are_somebody_elses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def fsync(path: Path) -> None:
+        if path != tmp_path:
+            raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(folder_module, "fsync_folder", fsync)
+    with pytest.raises(OSError, match="Input/output") if code == errno.EIO else nullcontext():
+        fsync_ancestors(tmp_path / "store")
