@@ -30,6 +30,7 @@ SMALL: dict[str, Any] = {  # so that files are begun and finished often
     "store__frame_pages": 8,
     "embedding__slab_bytes": 1 << 20,
     "short_term__capacity": 4,
+    "runtime__socket": False,  # which says nothing after a power cut
 }
 
 
