@@ -111,7 +111,7 @@ def test_junk_manifest(root: Path) -> None:
     assert problems(root) == [("MANIFEST", 0)]
 
 
-NO_HEADS = heads_of([])
+NOTHING = [b""]  # a record that is gone: its heads say nothing of it
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,11 @@ NO_HEADS = heads_of([])
         (FrameKind.VECTORS, encode(["x"]) + b"more", "not valid msgpack"),
         (FrameKind.ASIDE, encode(5), "expected a list or map, found int"),
         (FrameKind.PAGES, encode({}), "not a list of pages"),
-        (FrameKind.PAGES, pack_pages(12, NO_HEADS, [record(12), b"\xc1", record(14)]), "page 13: not valid msgpack"),
+        (
+            FrameKind.PAGES,
+            pack_pages(12, heads_of(3 * NOTHING), [record(12), b"\xc1", record(14)]),
+            "page 13: not valid msgpack",
+        ),
     ],
 )
 def test_body_that_does_not_decode(root: Path, kind: FrameKind, body: bytes, reason: str) -> None:
@@ -236,5 +240,5 @@ def test_lost_page_that_was_forgotten_is_not_missing(root: Path) -> None:
 
 
 def test_tombstone_that_can_not_be_read_is_a_problem(root: Path) -> None:
-    write(root, FrameKind.PAGES, pack_pages(14, NO_HEADS, [encode(["forget", 7])]))
+    write(root, FrameKind.PAGES, pack_pages(14, heads_of(NOTHING), [encode(["forget", 7])]))
     assert "page 14: a tombstone that can't be read" in reasons(verify_store(root))
