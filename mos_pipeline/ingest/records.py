@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from mos_pipeline.config import Store
 from mos_pipeline.errors import RecordError
 from mos_pipeline.messages import encode, nested_too_deeply
 
@@ -23,7 +24,6 @@ __all__ = [
 ]
 
 BOM = b"\xef\xbb\xbf"  # some editors begin UTF-8 files with it
-MAX_PAGE_BYTES = 16 << 20
 ESCAPED = 6  # a byte of text takes so many in JSON at the most: \u0000
 
 
@@ -115,7 +115,7 @@ class Reading:
     user: str | None = None
     user_field: str = ""
     sitting_key: str = "session"
-    max_page_bytes: int = MAX_PAGE_BYTES
+    max_page_bytes: int = Store().max_page_bytes
     tally: Counter[str] = field(default_factory=Counter)
     pulse: Callable[[], None] = lambda: None
 
