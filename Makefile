@@ -1,5 +1,5 @@
 # make run    ingest the sample conversation and ask it questions
-# make test   run every test
+# make test   run every test, JOBS at a time
 # make lint   ruff and mypy
 #
 # Another package index:           make run INDEX=https://…/simple
@@ -10,6 +10,7 @@ VENV ?= .venv
 INDEX ?=
 CONSTRAINTS ?= constraints.txt
 STORE ?= memory
+JOBS ?= 3
 
 BIN := $(VENV)/bin
 PIP_INDEX := $(if $(INDEX),--index-url $(INDEX))
@@ -23,7 +24,7 @@ run: $(VENV)/.installed
 	$(BIN)/python examples/demo.py --store $(STORE)
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

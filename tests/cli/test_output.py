@@ -81,7 +81,8 @@ def test_json_takes_everything(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(shown) == {"a": "b'x'", "b": {"1": ["nan", "é\ud800"]}, "c": [1, None, True]}
 
 
-def test_the_bar_is_redrawn_five_times_a_second_at_most() -> None:
+def test_the_bar_is_redrawn_five_times_a_second_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     stream, clock = Terminal(), Clock()
     progress = Progress(stream, clock)
     for _ in range(100):

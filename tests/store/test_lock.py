@@ -112,9 +112,9 @@ def test_owner_that_was_killed_and_not_yet_waited_for_counts_as_dead(path: Path)
     owner.stdout.close()
 
 
-@pytest.mark.parametrize("text", [f"{os.getpid()} 1", "0 0", "999999999 0", "", "junk", "-1 5", "1 2 3", "²² 1"])
+@pytest.mark.parametrize("text", ["{pid} 1", "0 0", "999999999 0", "", "junk", "-1 5", "1 2 3", "²² 1"])
 def test_pid_used_again_or_unreadable_text_does_not_count_as_a_live_owner(path: Path, text: str) -> None:
-    path.write_text(text)
+    path.write_text(text.format(pid=os.getpid()))
     descriptor = os.open(path, os.O_RDWR)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     timer = threading.Timer(0.1, fcntl.flock, (descriptor, fcntl.LOCK_UN))
