@@ -11,7 +11,7 @@ A tombstone, which forgets pages, is a record of its own sequence number: ``["fo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
@@ -64,6 +64,13 @@ def encode(message: Any) -> bytes:
 def decode(data: bytes | memoryview) -> Any:
     """Return what ``encode`` was given; tuples come back as lists."""
     return msgpack.unpackb(data, raw=False, unicode_errors="surrogatepass", strict_map_key=False)
+
+
+def decode_all(data: bytes) -> Iterator[Any]:
+    """Yield what ``encode`` was given for each of the messages that ``data`` is made of, one after the other."""
+    unpacker = msgpack.Unpacker(raw=False, unicode_errors="surrogatepass", strict_map_key=False, max_buffer_size=0)
+    unpacker.feed(data)
+    yield from unpacker
 
 
 class SourceMark(NamedTuple):

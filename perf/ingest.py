@@ -154,7 +154,7 @@ def _texts(texts: int, pages: int) -> Figure:
 def _tasks(tasks: Sequence[tuple[str, Any]], cpu: float, pages: int) -> list[Figure]:
     """Return the processor time of ``tasks``: done again here, and ``cpu``, what the pool took for them."""
     first, again = (MS * task_seconds(tasks) / pages for _ in range(2))
-    note = f"{len(tasks)} tasks, every word met for the first time; {again:.3g} where all words are known"
+    note = f"{len(tasks)} units of tasks, every word met for the first time; {again:.3g} where all words are known"
     return [
         Figure("extractive tasks, processor time for a page", "ms", pages, first, aims=(at_most(0.2),), note=note),
         Figure("the LLM pool's processor time for a page", "ms", pages, MS * cpu / pages),
@@ -172,7 +172,7 @@ def task_seconds(tasks: Sequence[tuple[str, Any]]) -> float:
         stage.step(report)
     spent = time.process_time() - begun
     if report.answers < len(tasks):
-        raise RuntimeError(f"of {len(tasks)} tasks {len(tasks) - report.answers} could not be done")
+        raise RuntimeError(f"of {len(tasks)} units {len(tasks) - report.answers} could not be done")
     return spent
 
 

@@ -261,7 +261,7 @@ def test_a_promotion_is_interrupted_where_it_may_tell_of_what_is_forgotten(
             page_ids = [memory.add("tom", statement(number), "Well noted.") for number in range(7)]
             until(lambda: sum(len(one.page_ids) for one in memory.sessions("tom")) == 6, "two batches")
             memory.forget(page_id=page_ids[forgotten])
-            until(lambda: len(answers) == 2 * begun, "the answers of each promotion")
+            until(lambda: len(answers) == begun, "the answer of each promotion")
             with engine.coordinator.lock:
                 for answer in answers:
                     told(*answer)
@@ -310,16 +310,16 @@ def test_a_profile_whose_making_failed_is_made_from_the_same_pages_later(
         assert memory.profile("tom").text
         told = Promotion._told
 
-        def failed(self: Promotion, scope: Scope, work: Any, take: Any, outcome: Outcome) -> None:
+        def failed(self: Promotion, scope: Scope, work: Any, outcome: Outcome) -> None:
             failures.append(outcome._replace(fate="refused", error="no answer"))
-            told(self, scope, work, take, failures[-1])
+            told(self, scope, work, failures[-1])
 
         with monkeypatch.context() as patch:
             patch.setattr(Promotion, "_told", failed)
             memory.forget(page_id=first)
             memory.wait_idle(PATIENCE_S)
             tell(memory, range(9, 12))  # too few to try it again
-            assert len(failures) == 2
+            assert len(failures) == 1
             assert not memory.profile("tom").text
         tell(memory, range(12, 18))
         assert memory.profile("tom").text

@@ -426,9 +426,10 @@ def test_a_small_ingestion_tells_what_a_page_takes(tmp_path: Path) -> None:
 
 def test_tasks_that_can_not_be_done_are_told() -> None:
     page = ["I have a beagle named Rex.", "Lovely!", "2026-03-01 10:00:00"]
-    assert ingest.task_seconds([("knowledge", {"pages": [page]}), ("profile", {"profile": "", "pages": [page]})]) > 0
-    with pytest.raises(RuntimeError, match="of 2 tasks 1 could not be done"):
-        ingest.task_seconds([("knowledge", {"pages": [page]}), ("topics", {"pages": [page]})])
+    promotion = "promotion", {"profile": "", "pages": [page]}
+    assert ingest.task_seconds([promotion, promotion]) > 0
+    with pytest.raises(RuntimeError, match="of 2 units 1 could not be done"):
+        ingest.task_seconds([promotion, ("batch", {"pages": [page]})])
 
 
 class Way:

@@ -63,8 +63,13 @@ def provider(monkeypatch: pytest.MonkeyPatch) -> Scripted:
 def payload(vectors: Any = ((1, 0), (0, 1)), previous: Any = None) -> Any:
     rows = np.array(vectors, np.float16)
     pages = [[f"question {i}", f"answer {i}", "2024-01-01 00:00:00"] for i in range(len(rows))]
+    homeless = list(range(len(rows)))
     message = {"pages": pages, "vectors": rows.tobytes(), "dimension": rows.shape[1], "previous": previous}
-    return decode(encode(message))
+    return decode(encode({**message, "homeless": homeless}))
+
+
+def promotion(*pages: list[str], profile: str = "") -> Any:
+    return decode(encode({"profile": profile, "pages": pages}))
 
 
 def prepared() -> TaskStage:
@@ -87,26 +92,43 @@ def test_it_is_a_stage_that_tells_who_answers() -> None:
     stage.close()
 
 
-def test_a_step_answers_one_task_and_says_first_that_it_begins(provider: Scripted) -> None:
+def test_a_step_answers_one_unit_and_says_first_that_it_begins(provider: Scripted) -> None:
     stage, reports = prepared(), Reports()
-    stage.accept(7, "continuity", payload())
-    stage.accept(8, "topics", payload())
-    stage.step(reports)
-    assert reports.all == [
-        ["started", [7]],
-        ["done", 7, {"continues": [False, False], "overviews": ["overview", "overview"]}],
-    ]
-    assert stage.pending
+    stage.accept(7, "batch", payload())
+    stage.accept(8, "promotion", promotion(["one", "a", "10:00"]))
     stage.step(reports)
     topic = {"theme": "theme", "keywords": ["word"], "content": "content", "pages": [0, 1]}
-    assert reports.all[2:] == [["started", [8]], ["done", 8, {"topics": [topic]}]]
+    answer = {"continues": [False, False], "overviews": ["overview", "overview"], "topics": [topic]}
+    assert reports.all == [["started", [7]], ["done", 7, answer]]
+    assert stage.pending
+    stage.step(reports)
+    assert [report[0] for report in reports.all[2:]] == ["started", "done"]
     assert not stage.pending
+
+
+@pytest.mark.parametrize(("homeless", "asked"), [([0, 2], [(0, 2)]), ([], [])])
+def test_topics_are_asked_for_of_the_homeless_pages_alone(
+    provider: Scripted, monkeypatch: pytest.MonkeyPatch, homeless: list[int], asked: list[tuple[int, ...]]
+) -> None:
+    stage, seen, topics = prepared(), list[tuple[int, ...]](), provider.topics
+
+    def watched(batch: Batch) -> list[Topic]:
+        assert [page.user_input for page in batch.pages] == [f"question {int(row[0])}" for row in batch.vectors]
+        seen.append(tuple(int(row[0]) for row in batch.vectors))
+        return topics(batch)
+
+    monkeypatch.setattr(provider, "topics", watched)
+    stage.accept(1, "batch", payload(((0, 1), (1, 1), (2, 1))) | {"homeless": homeless})
+    _, (_, _, answer) = run(stage)
+    assert seen == asked
+    assert len(answer["continues"]) == 3
+    assert len(answer["topics"]) == len(asked)
 
 
 def test_the_provider_gets_texts_and_rows(provider: Scripted) -> None:
     stage = prepared()
     before = {"page": ["q", "a", "t"], "vector": np.array([0.5, 0.25], np.float16).tobytes(), "overview": "so far"}
-    stage.accept(1, "continuity", payload(((1, 2), (3, 4), (5, 6)), before))
+    stage.accept(1, "batch", payload(((1, 2), (3, 4), (5, 6)), before))
     run(stage)
     batch, previous = provider.asked[0]
     assert [page.user_input for page in batch.pages] == ["question 0", "question 1", "question 2"]
@@ -118,14 +140,14 @@ def test_the_provider_gets_texts_and_rows(provider: Scripted) -> None:
     assert previous.vector.tolist() == [0.5, 0.25]
 
 
-def test_a_task_that_raises_fails_alone(provider: Scripted, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_unit_that_raises_fails_alone(provider: Scripted, caplog: pytest.LogCaptureFixture) -> None:
     stage = prepared()
     provider.error = ZeroDivisionError("nothing to divide")
-    stage.accept(1, "continuity", payload())
-    stage.accept(2, "topics", payload())
+    stage.accept(1, "batch", payload())
+    stage.accept(2, "promotion", promotion(["one", "a", "10:00"]))
     with caplog.at_level(logging.ERROR):
         reports = run(stage)
-    assert reports[1] == ["failed", 1, "continuity: ZeroDivisionError: nothing to divide"]
+    assert reports[1] == ["failed", 1, "batch: ZeroDivisionError: nothing to divide"]
     assert reports[3][:2] == ["done", 2]
     record = caplog.records[0]
     assert record.name == "mos_pipeline.stages.tasks"
@@ -134,26 +156,24 @@ def test_a_task_that_raises_fails_alone(provider: Scripted, caplog: pytest.LogCa
 
 def test_profile_and_knowledge_need_no_vectors(provider: Scripted) -> None:
     stage = prepared()
-    pages = [["one", "a", "10:00"], ["two", "b", "11:00"]]
-    stage.accept(1, "profile", {"profile": "old", "pages": pages})
-    stage.accept(2, "knowledge", {"pages": pages})
-    _, profile, _, knowledge = run(stage)
-    assert profile == ["done", 1, {"profile": "old + one + two"}]
+    stage.accept(1, "promotion", promotion(["one", "a", "10:00"], ["two", "b", "11:00"], profile="old"))
     user = [{"text": "10:00", "page": 0}, {"text": "11:00", "page": 1}]
-    assert knowledge == ["done", 2, {"user": user, "assistant": [{"text": "assistant", "page": 0}]}]
+    answer = {"profile": "old + one + two", "user": user, "assistant": [{"text": "assistant", "page": 0}]}
+    assert run(stage)[1] == ["done", 1, answer]
 
 
 @pytest.mark.parametrize(
     ("kind", "broken", "reason"),
     [
-        ("profile", {"profile": "", "pages": [["only one side"]]}, "TypeError"),
-        ("profile", {}, "KeyError"),
-        ("knowledge", {"pages": None}, "TypeError"),
-        ("poem", {}, "unknown kind of task 'poem'"),
-        ("topics", {"dimension": 3}, "ValueError"),
-        ("topics", {"vectors": b"\0"}, "ValueError"),
-        ("continuity", {"pages": [["only one side"]]}, "TypeError"),
-        ("continuity", {"previous": {"page": ["q", "a", "t"], "vector": b"", "overview": ""}}, "ValueError"),
+        ("promotion", {"profile": "", "pages": [["only one side"]]}, "TypeError"),
+        ("promotion", {}, "KeyError"),
+        ("promotion", {"pages": None}, "TypeError"),
+        ("poem", {}, "unknown kind of unit 'poem'"),
+        ("batch", {"dimension": 3}, "ValueError"),
+        ("batch", {"vectors": b"\0"}, "ValueError"),
+        ("batch", {"homeless": [0, 5]}, "IndexError"),
+        ("batch", {"pages": [["only one side"]]}, "TypeError"),
+        ("batch", {"previous": {"page": ["q", "a", "t"], "vector": b"", "overview": ""}}, "ValueError"),
     ],
 )
 def test_what_cannot_be_read_is_refused(kind: str, broken: dict[str, Any], reason: str) -> None:
@@ -167,24 +187,25 @@ def test_what_cannot_be_read_is_refused(kind: str, broken: dict[str, Any], reaso
 
 def test_work_before_prepare_is_refused() -> None:
     stage = TaskStage(Llm())
-    stage.accept(1, "topics", payload())
+    stage.accept(1, "batch", payload())
     assert "prepare()" in run(stage)[1][2]
 
 
 def test_close_drops_what_waits(provider: Scripted) -> None:
     stage = prepared()
-    stage.accept(1, "topics", payload())
+    stage.accept(1, "batch", payload())
     stage.close()
     assert not stage.pending
 
 
 def test_the_default_provider_answers_all_kinds() -> None:
     stage = prepared()
-    stage.accept(1, "continuity", payload())
-    stage.accept(2, "topics", payload())
-    reports = run(stage)
-    assert reports[1][2]["continues"] == [False, False]
-    assert [topic["pages"] for topic in reports[3][2]["topics"]] == [[0], [1]]
+    stage.accept(1, "batch", payload())
+    stage.accept(2, "promotion", promotion(["I adopted a beagle named Rex.", "", "2024-05-01"]))
+    _, (_, _, batch), _, (_, _, promoted) = run(stage)
+    assert batch["continues"] == [False, False]
+    assert [topic["pages"] for topic in batch["topics"]] == [[0], [1]]
+    assert promoted["user"] == [{"text": "I adopted a beagle named Rex.", "page": 0}]
 
 
 def test_the_default_provider_keeps_to_the_settings_of_long_term_memory() -> None:
@@ -192,11 +213,9 @@ def test_the_default_provider_keeps_to_the_settings_of_long_term_memory() -> Non
     stage.prepare()
     pages = [["I adopted a beagle named Rex.", "I live here.", "2024-05-01"]] * 2
     pages.append(["I have two brothers in Lisbon.", "I work in Ghent.", "2024-05-02"])
-    stage.accept(1, "profile", {"profile": "", "pages": pages})
-    stage.accept(2, "knowledge", {"pages": pages})
-    _, profile, _, knowledge = run(stage)
-    assert profile[2] == {"profile": "Is and has\n- I have two brothers in Lisbon. (2024-05-02)"}
-    assert knowledge[2] == {
+    stage.accept(1, "promotion", promotion(*pages))
+    assert run(stage)[1][2] == {
+        "profile": "Is and has\n- I have two brothers in Lisbon. (2024-05-02)",
         "user": [{"text": "I have two brothers in Lisbon.", "page": 2}],
         "assistant": [{"text": "I work in Ghent.", "page": 2}],
     }

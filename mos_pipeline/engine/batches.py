@@ -106,18 +106,19 @@ class Batches:
         batch.step = Step.TASKS
         # A session must not tell of pages that are in another: its words would outlive theirs.
         batch.homeless = tuple(seq for seq in batch.live if scope.mid_term.session_of(seq) is None)
+        homeless = set(batch.homeless)
         batch.before = self._before(scope, batch.live[0])
-        self._submit(scope, batch, "continuity", batch.live, previous=self._previous(flow, batch.before))
-        if batch.homeless:
-            self._submit(scope, batch, "topics", batch.homeless)
-        else:
-            batch.topics = []
-
-    def _submit(self, scope: Scope, batch: Batch, kind: str, seqs: tuple[int, ...], **more: Any) -> None:
-        vectors = self._embedding.pool.read([self._state.pages.row(seq) for seq in seqs])
-        body = {"vectors": vectors.tobytes(), "dimension": vectors.shape[1], **more}
-        payload = {"pages": [self._task_page(seq) for seq in seqs], **body}
-        self._desk.submit(LLM, kind, payload, partial(self._task_done, scope, batch, kind))
+        vectors = self._embedding.pool.read([self._state.pages.row(seq) for seq in batch.live])
+        pages = [self._task_page(seq) for seq in batch.live]
+        batch.timestamp = pages[0][2]
+        payload = {
+            "pages": pages,
+            "vectors": vectors.tobytes(),
+            "dimension": vectors.shape[1],
+            "previous": self._previous(flow, batch.before),
+            "homeless": [index for index, seq in enumerate(batch.live) if seq in homeless],
+        }
+        self._desk.submit(LLM, "batch", payload, partial(self._tasks_done, scope, batch))
 
     def _task_page(self, seq: int) -> list[str]:
         return list(decode_record(self._reader.read(seq))[2:5])
@@ -144,19 +145,16 @@ class Batches:
         flow = self._flows.get(scope.number)
         return flow if flow is not None and batch in flow.batches else None
 
-    def _task_done(self, scope: Scope, batch: Batch, kind: str, outcome: Outcome) -> None:
+    def _tasks_done(self, scope: Scope, batch: Batch, outcome: Outcome) -> None:
         flow = self._current(scope, batch)
         if flow is None or outcome.fate == "down":
             return
-        if outcome.fate != "done":
-            self._task_failed(scope, flow, batch, f"{kind} failed: {outcome.error}")
-        elif kind == "continuity":
-            batch.continuity = outcome.result
-        else:
-            batch.topics = outcome.result["topics"]
-        if batch.continuity is not None and batch.topics is not None:
-            flow.overview = batch.live[-1], batch.continuity["overviews"][-1]
+        if outcome.fate == "done":
+            batch.answer = outcome.result
+            flow.overview = batch.live[-1], outcome.result["overviews"][-1]
             self._embed_summaries(scope, batch)
+        else:
+            self._task_failed(scope, flow, batch, f"{outcome.error}")
         self.advance(scope)
 
     def _task_failed(self, scope: Scope, flow: ScopeFlow, batch: Batch, reason: str) -> None:
@@ -183,7 +181,7 @@ class Batches:
             return
         if outcome.fate != "done":
             logger.warning("summaries could not be embedded (%s); their pages' centroids stand in", outcome.error)
-            for row, topic in zip(rows, batch.topics or [], strict=True):
+            for row, topic in zip(rows, batch.topics, strict=True):
                 self._write_centroid(row, [batch.homeless[index] for index in topic["pages"]])
         batch.summary_rows, batch.step = rows, Step.READY
         self.advance(scope)
@@ -195,9 +193,8 @@ class Batches:
         pool.write([row], centroid[None].astype(np.float16))
 
     def _apply(self, scope: Scope, batch: Batch) -> None:
-        first = self._task_page(batch.live[0])[2] if batch.live else ""
         pool = self._embedding.pool
-        outcome = decide(scope, batch, first, time.time(), pool)
+        outcome = decide(scope, batch, time.time(), pool)
         self._state.apply(scope, outcome)
         last = (batch.live or batch.seqs)[-1]
         chain = self._state.chains.chain_of(last)

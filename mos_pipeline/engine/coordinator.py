@@ -18,6 +18,7 @@ from queue import Empty, SimpleQueue
 
 from mos_pipeline.engine.compaction import Compaction
 from mos_pipeline.engine.derived import Derived
+from mos_pipeline.engine.desk import Desk
 from mos_pipeline.engine.forgetting import Forgetting
 from mos_pipeline.engine.indexing import Indexing
 from mos_pipeline.engine.intake import Intake, Rouse
@@ -34,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 ABSORB_AT_ONCE = 64
 INDEX_AT_ONCE = 16
+CALLS_S = 0.0003  # for answers and requests in a slice
+SLICE_S = 0.0008
 BUSY_S = 0.001
 PAUSE_S = 0.00005
 SPARE_PAUSE_S = 5.0
@@ -67,6 +70,7 @@ class Coordinator:
         forgetting: Forgetting,
         visits: Visits,
         compaction: Compaction,
+        desk: Desk,
         inbox: SimpleQueue[Call | None],
     ) -> None:
         self.lock = threading.Lock()
@@ -80,6 +84,7 @@ class Coordinator:
         self._forgetting = forgetting
         self._visits = visits
         self._compaction = compaction
+        self._desk = desk
         self._inbox = inbox
         self._waiters: list[_Waiter] = []
         self._stopping = False
@@ -144,6 +149,7 @@ class Coordinator:
     def breathe(self) -> bool:
         """Let others have ``lock`` once in a while; return False where the work at hand should be given up."""
         if time.perf_counter() - self._breathed > BUSY_S:
+            self._desk.send()
             self.lock.release()
             time.sleep(PAUSE_S)
             self.lock.acquire()
@@ -222,16 +228,15 @@ class Coordinator:
 
     def _slice(self, call: Call | None) -> bool:
         """Do one step of everything; return whether there is more to do at once."""
-        more = False
+        more, begun = False, time.perf_counter()
         self._intake.rouse = Rouse.NEVER  # until it is known again that no accepted page waits
-        with self.lock:
-            if call is not None:
-                call()
+        with self.lock, self._desk.gathered():
+            self._take_calls(call, begun + CALLS_S)
             self.absorb(ABSORB_AT_ONCE)
             self._visits.count()
             if not self._hurry:
                 more = self._indexing.step(INDEX_AT_ONCE)
-                more |= self._processing.dispatch()
+                more |= self._dispatch(begun + SLICE_S)
                 more |= self._compaction.step()
             self._hand_over()
             more |= bool(self._intake.accepted)
@@ -240,6 +245,22 @@ class Coordinator:
         if not self._hurry:
             self._provide_spare()
         return more or not self._inbox.empty()
+
+    def _take_calls(self, call: Call | None, until: float) -> None:
+        """Make ``call``, and those that wait behind it."""
+        while True:
+            if call is not None:
+                call()
+            if time.perf_counter() > until or self._inbox.empty():
+                return
+            call = self._inbox.get()
+
+    def _dispatch(self, until: float) -> bool:
+        """Give out batches, at least one if there is room for it; return whether there may be more."""
+        while self._processing.dispatch():
+            if time.perf_counter() > until:
+                return True
+        return False
 
     def _hand_over(self) -> None:
         """Give the writer its share: what is due, or everything where somebody waits for it."""

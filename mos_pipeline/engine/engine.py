@@ -171,6 +171,7 @@ class Engine:
             self.forgetting,
             self.visits,
             self.compaction,
+            self.desk,
             self.inbox,
         )
 

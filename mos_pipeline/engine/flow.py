@@ -32,8 +32,8 @@ class Batch:
         live: those of its pages that are not set aside; known when its tasks begin.
         homeless: those of them that have no session yet; all but where the batch is made again. Known likewise.
         before: the page that its first page may continue; -1 where there is none.
-        continuity: the continuity task's result, ``{"continues": [bool], "overviews": [str]}``.
-        topics: the topics task's result, ``[{"theme", "keywords", "content", "pages"}]``, about ``homeless``.
+        timestamp: that of its first page.
+        answer: the tasks' result, see ``stages.tasks``; None until it is there.
         summary_rows: vector rows of the topics' summaries, in their order.
     """
 
@@ -42,9 +42,14 @@ class Batch:
     live: tuple[int, ...] = ()
     homeless: tuple[int, ...] = ()
     before: int = -1
-    continuity: dict[str, Any] | None = None
-    topics: list[dict[str, Any]] | None = None
+    timestamp: str = ""
+    answer: dict[str, Any] | None = None
     summary_rows: list[int] = field(default_factory=list)
+
+    @property
+    def topics(self) -> list[dict[str, Any]]:
+        """The topics of ``homeless``: ``[{"theme", "keywords", "content", "pages"}]``."""
+        return [] if self.answer is None else self.answer["topics"]
 
 
 @dataclass(slots=True, eq=False)

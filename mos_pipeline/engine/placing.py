@@ -14,18 +14,17 @@ from mos_pipeline.runtime.vector_pool import VectorPool
 __all__ = ["decide"]
 
 
-def decide(scope: Scope, batch: Batch, timestamp: str, now: float, pool: VectorPool) -> BatchOutcome:
+def decide(scope: Scope, batch: Batch, now: float, pool: VectorPool) -> BatchOutcome:
     """Return the batch's outcome; founded sessions' summary rows are committed to ``pool``, the others released.
 
-    ``timestamp`` is that of the batch's first page: a session begins with it. ``now`` is the clock, in unix seconds.
+    ``now`` is the clock, in unix seconds.
     """
-    if not batch.live or batch.continuity is None:
+    if not batch.live or batch.answer is None:
         return BatchOutcome([], [], [], [], now)
     placed = [
-        _place(scope, batch, topic, row, timestamp, pool)
-        for topic, row in zip(batch.topics or [], batch.summary_rows, strict=True)
+        _place(scope, batch, topic, row, pool) for topic, row in zip(batch.topics, batch.summary_rows, strict=True)
     ]
-    links, overviews = _links(batch, batch.continuity["continues"]), _overviews(batch.live, batch.continuity)
+    links, overviews = _links(batch, batch.answer["continues"]), _overviews(batch.live, batch.answer)
     return BatchOutcome(list(batch.live), links, overviews, [entry for entry in placed if entry is not None], now)
 
 
@@ -35,18 +34,14 @@ def _links(batch: Batch, continues: list[bool]) -> list[int]:
     return [earlier if yes else -1 for earlier, yes in zip(before, continues, strict=True)]
 
 
-def _overviews(live: tuple[int, ...], continuity: dict[str, Any]) -> list[list[Any]]:
+def _overviews(live: tuple[int, ...], answer: dict[str, Any]) -> list[list[Any]]:
     """Return one overview a chain: that of the last page of each run of pages that continue each other."""
-    continued = [*continuity["continues"][1:], False]
-    return [
-        [seq, text] for seq, text, goes_on in zip(live, continuity["overviews"], continued, strict=True) if not goes_on
-    ]
+    continued = [*answer["continues"][1:], False]
+    return [[seq, text] for seq, text, goes_on in zip(live, answer["overviews"], continued, strict=True) if not goes_on]
 
 
-def _place(
-    scope: Scope, batch: Batch, topic: dict[str, Any], row: int, timestamp: str, pool: VectorPool
-) -> Placed | None:
-    """Return the topic's session; None where all its pages have theirs already (a batch that is made again)."""
+def _place(scope: Scope, batch: Batch, topic: dict[str, Any], row: int, pool: VectorPool) -> Placed | None:
+    """Return the topic's session, a new one begins with the batch; None where all its pages have theirs already."""
     seqs = [batch.homeless[index] for index in topic["pages"]]
     seqs = [seq for seq in seqs if scope.mid_term.session_of(seq) is None]
     if not seqs:
@@ -61,4 +56,4 @@ def _place(
         return Placed(best, False, "", keywords, "", seqs, -1)
     session_id = scope.mid_term.reserve_id()
     pool.commit([row], np.array([session_id], np.int64))
-    return Placed(session_id, True, topic["content"], keywords, timestamp, seqs, row)
+    return Placed(session_id, True, topic["content"], keywords, batch.timestamp, seqs, row)

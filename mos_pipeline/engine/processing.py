@@ -216,7 +216,8 @@ class Processing:
         pool.commit(rows, numbers, shown=True)
         for seq, row in zip(numbers.tolist(), rows, strict=True):
             self._state.pages.set_row(seq, row)
-        vectors, stated = pool.read(rows), np.isin(numbers, list(facts))
+        vectors = pool.read(rows)
+        stated = np.isin(numbers, list(facts)) if facts else np.zeros(len(numbers), np.bool_)
         self._derived.vectors(numbers[~stated], vectors[~stated])
         if stated.any():
             mine = numbers[stated].tolist()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -47,12 +47,12 @@ class Stated(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class _Work:
-    """A promotion under way; ``profile`` and ``facts`` are None until their tasks have answered."""
+    """A promotion under way; ``profile`` and ``facts`` are there once the tasks have answered."""
 
     seqs: list[int]
-    profile: str | None = None
-    facts: list[Found] | None = None
-    timestamps: dict[int, str] = field(default_factory=dict)
+    timestamps: dict[int, str]
+    profile: str = ""
+    facts: list[Found] = field(default_factory=list)
 
 
 class Promotion:
@@ -126,25 +126,28 @@ class Promotion:
     def _begin(self, scope: Scope, seqs: list[int]) -> None:
         records = [decode_record(record) for record in self._reader.read_many(seqs)]
         pages = [list(record[2:5]) for record in records]
-        work = _Work(seqs, timestamps={seq: record.timestamp for seq, record in zip(seqs, records, strict=True)})
+        work = _Work(seqs, {seq: record.timestamp for seq, record in zip(seqs, records, strict=True)})
         self._under_way[scope.number] = work
         scope.long_term.since_promotion = 0  # pages that come while it is under way count for the next one
-        profile = {"profile": scope.long_term.profile.text, "pages": pages}
-        self._desk.submit(LLM, "profile", profile, partial(self._told, scope, work, self._take_profile))
-        self._desk.submit(LLM, "knowledge", {"pages": pages}, partial(self._told, scope, work, self._take_facts))
+        payload = {"profile": scope.long_term.profile.text, "pages": pages}
+        self._desk.submit(LLM, "promotion", payload, partial(self._told, scope, work))
 
     def _current(self, scope: Scope, work: _Work) -> bool:
         return self._under_way.get(scope.number) is work
 
-    def _told(self, scope: Scope, work: _Work, take: Callable[[_Work, Any], None], outcome: Outcome) -> None:
+    def _told(self, scope: Scope, work: _Work, outcome: Outcome) -> None:
         if not self._current(scope, work) or outcome.fate == "down":
             return
         if outcome.fate != "done":
             self._give_up(scope, f"{outcome.error}")
             return
-        take(work, outcome.result)
-        if work.profile is not None and work.facts is not None:
-            self._embed(scope, work, work.facts)
+        work.profile = outcome.result["profile"]
+        work.facts = [
+            (kind == "user", fact["text"], work.seqs[fact["page"]])
+            for kind in ("user", "assistant")
+            for fact in outcome.result[kind]
+        ]
+        self._embed(scope, work)
 
     def _give_up(self, scope: Scope, reason: str) -> None:
         logger.warning(
@@ -157,19 +160,9 @@ class Promotion:
         self._put_off.add(scope.number)
         del self._under_way[scope.number]
 
-    def _take_profile(self, work: _Work, result: Any) -> None:
-        work.profile = str(result["profile"])
-
-    def _take_facts(self, work: _Work, result: Any) -> None:
-        work.facts = [
-            (kind == "user", fact["text"], work.seqs[fact["page"]])
-            for kind in ("user", "assistant")
-            for fact in result[kind]
-        ]
-
-    def _embed(self, scope: Scope, work: _Work, facts: list[Found]) -> None:
+    def _embed(self, scope: Scope, work: _Work) -> None:
         """Have those facts embedded that are not known word for word."""
-        unknown = [text for of_user, text, _ in facts if scope.facts(of_user=of_user).find(text) is None]
+        unknown = [text for of_user, text, _ in work.facts if scope.facts(of_user=of_user).find(text) is None]
         texts = list(dict.fromkeys(unknown))
         if texts:
             answer = partial(self._embedded, scope, work, texts)
@@ -190,10 +183,10 @@ class Promotion:
 
     def _apply(self, scope: Scope, work: _Work, vectors: dict[str, Vector]) -> None:
         told = list[Told]()
-        for of_user, text, seq in work.facts or []:
+        for of_user, text, seq in work.facts:
             fact = Told(of_user, text, work.timestamps[seq], [seq], "", False, -1)
             told.append(self._compared(scope, fact, told, vectors) if text in vectors else fact)
-        outcome = PromotionOutcome(work.seqs, work.profile or "", work.timestamps[work.seqs[-1]], told, self._clock())
+        outcome = PromotionOutcome(work.seqs, work.profile, work.timestamps[work.seqs[-1]], told, self._clock())
         self._derived.event(self._entered(scope, outcome, vectors))
         del self._under_way[scope.number]
         self.consider(scope)  # a profile that is made anew may need more pages than one promotion takes

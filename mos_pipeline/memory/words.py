@@ -19,7 +19,8 @@ import unicodedata
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import cache
+from datetime import date
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,8 @@ __all__ = ["UNIT", "analyse", "analyse_page", "analyser_id", "query_terms", "ter
 
 MAX_TERM = 64
 CACHED_WORDS = 1 << 15  # some 5 MB; a chat's vocabulary is smaller
+CACHED_DAYS = 1 << 12
+MOST = 255  # a count that is larger counts as this
 STOP = -1  # stands for a stop word where hashes stand for the others
 
 _STOP_WORDS = (
@@ -138,17 +141,17 @@ def analyse_page(page: PageRecord) -> tuple[NDArray[np.uint32], NDArray[np.uint8
     rather than in the pages of its answer. The name of each side that says something, once for each. And, once each
     where the page does not hold them anyway, the words of its date: month, day, year and day of the week.
     """
-    sides = [Counter(_content(side)) for side in (page.user_input, page.agent_response)]
+    sides = [list(_content(side)) for side in (page.user_input, page.agent_response)]
     if not any(sides):
-        sides = [_counted(f"{page.user_input} {page.agent_response}")]
-    counter = Counter[int]()
+        sides = [list(_counted(f"{page.user_input} {page.agent_response}").elements())]
+    counter = dict[int, int]()
     for side in sides:
-        weight = _weight(sum(side.values()))
-        for term, count in side.items():
-            counter[term] += weight * count
+        weight = _weight(len(side))
+        for term in side:
+            counter[term] = counter.get(term, 0) + weight
     for term in _content(" ".join(_speaking(page))):
-        counter[term] += UNIT
-    for term in _content(" ".join(_date_words(page.timestamp))):
+        counter[term] = counter.get(term, 0) + UNIT
+    for term in _date_terms(*_date(page.timestamp)):
         counter.setdefault(term, UNIT)
     return _columns(counter)
 
@@ -179,19 +182,26 @@ def _speaking(page: PageRecord) -> Iterator[str]:
                 yield name
 
 
-def _date_words(timestamp: str) -> tuple[str, ...]:
-    """Return the words of a date, not by strftime, whose names follow the locale of the process."""
+def _date(timestamp: str) -> tuple[int, int, int]:
+    """Return year, month and day; zeros where the text names no moment."""
     day = moment(timestamp)
-    if day is None:
-        return ()
-    return _MONTHS[day.month - 1], str(day.day), str(day.year), _DAYS[day.weekday()]
+    return (0, 0, 0) if day is None else (day.year, day.month, day.day)
+
+
+@lru_cache(maxsize=CACHED_DAYS)
+def _date_terms(year: int, month: int, day: int) -> list[int]:
+    """Return the terms of a date, not by strftime, whose names follow the locale of the process."""
+    if not year:
+        return []
+    words = _MONTHS[month - 1], str(day), str(year), _DAYS[date(year, month, day).weekday()]
+    return list(_content(" ".join(words)))
 
 
 def _columns(counter: Mapping[int, int]) -> tuple[NDArray[np.uint32], NDArray[np.uint8]]:
     hashes = np.fromiter(counter, np.uint32, len(counter))
-    counts = np.fromiter([min(n, 255) for n in counter.values()], np.uint8, len(counter))
+    counts = np.fromiter(counter.values(), np.int64, len(counter))
     order = hashes.argsort()
-    return hashes[order], counts[order]
+    return hashes[order], np.minimum(counts[order], MOST).astype(np.uint8)
 
 
 def terms(text: str) -> list[str]:

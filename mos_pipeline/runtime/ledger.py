@@ -19,6 +19,7 @@ class Unit:
 
     Attributes:
         message: the msgpack bytes that are sent to the worker.
+        urgent: whether it goes before others that wait.
         deaths: how many workers died while working on it.
         started: whether its worker is working on it now.
     """
@@ -26,6 +27,7 @@ class Unit:
     unit_id: int
     kind: str
     message: bytes
+    urgent: bool = False
     deaths: int = 0
     started: bool = False
 
@@ -48,9 +50,9 @@ class Ledger:
         self._waiting: deque[Unit] = deque()
         self._hands: dict[Hashable, _Hands] = {}
 
-    def add(self, unit: Unit, *, urgent: bool = False) -> None:
-        """Let ``unit`` wait for a worker; an urgent one goes before the others."""
-        if urgent:
+    def add(self, unit: Unit) -> None:
+        """Let ``unit`` wait for a worker."""
+        if unit.urgent:
             self._waiting.appendleft(unit)
         else:
             self._waiting.append(unit)

@@ -117,17 +117,21 @@ class Pool:
     error: str | None = None
 
     def hand_out(self) -> None:
-        """Give waiting work to workers that may have it, the least busy first."""
-        given = True
+        """Give waiting work to workers that may have it, the least busy first; each gets its share in one message."""
+        shares = [(worker, list[bytes]()) for worker in self.workers if worker.ready]
+        given = bool(shares)
         while given:
             given = False
-            for worker in sorted(self.workers, key=self.ledger.busy):
+            for worker, messages in sorted(shares, key=lambda share: self.ledger.busy(share[0])):
                 idle = not self.ledger.busy(worker)
-                if worker.ready and (unit := self.ledger.give(worker)):
-                    worker.channel.send(unit.message)
+                if unit := self.ledger.give(worker):
+                    messages.append(unit.message)
                     given = True
                     if idle:
                         worker.heard = time.monotonic()
+        for worker, messages in shares:
+            if messages:
+                worker.channel.send(b"".join(messages))
 
     def overdue(self, config: Runtime, now: float) -> list[Worker]:
         """Return the workers that have been silent past a time limit: over work, at their start, or for good."""

@@ -13,10 +13,10 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import copy_context
-from multiprocessing.connection import Connection, wait
-from typing import Any
+from selectors import EVENT_READ, DefaultSelector
+from typing import Any, NamedTuple
 
 from mos_pipeline.config import Runtime
 from mos_pipeline.errors import WorkerError
@@ -32,6 +32,14 @@ __all__ = ["Outcome", "PoolState", "Role", "Supervisor"]
 logger = logging.getLogger(__name__)
 
 MAX_BACKOFF_S = 5.0
+
+
+class _Watched(NamedTuple):
+    """What a worker says, or (``died``) its sentinel."""
+
+    pool: Pool
+    worker: Worker
+    died: bool = False
 
 
 class Supervisor:
@@ -53,6 +61,7 @@ class Supervisor:
         self._ids = itertools.count(1)
         self._deadline: float | None = None
         self._wake_read, self._wake_write = os.pipe()
+        self._watched = DefaultSelector()  # pipes and sentinels of all workers; the supervisor's thread alone
         self._thread = threading.Thread(
             target=copy_context().run, args=(self._run,), name="mos-supervisor", daemon=True
         )
@@ -63,22 +72,23 @@ class Supervisor:
             pool.start_at = [0.0] * pool.role.workers
         self._thread.start()
 
-    def reserve_id(self) -> int:
-        """Return a unit id, so that the caller can note it before the result can arrive."""
-        return next(self._ids)
+    def unit(self, kind: str, payload: Any, *, urgent: bool = False) -> Unit:
+        """Return ``[unit_id, kind, payload]`` to be submitted; its id is known before its result can arrive."""
+        unit_id = next(self._ids)
+        return Unit(unit_id, kind, encode([unit_id, kind, payload]), urgent)
 
-    def submit(self, role: str, unit_id: int, kind: str, payload: Any, *, urgent: bool = False) -> None:
-        """Give ``[unit_id, kind, payload]`` to a worker of ``role``, or let it wait for one.
+    def submit(self, role: str, units: Sequence[Unit]) -> None:
+        """Give units to workers of ``role``, or let them wait for one; urgent ones go before others.
 
         Raises:
             WorkerError: the pool has failed for good.
         """
         pool = self._pools[role]
-        unit = Unit(unit_id, kind, encode([unit_id, kind, payload]))
         with self._lock:
             if pool.error is not None:
                 raise WorkerError(pool.error)
-            pool.ledger.add(unit, urgent=urgent)
+            for unit in units:
+                pool.ledger.add(unit)
             pool.hand_out()
 
     def withdraw(self, role: str, unit_id: int) -> None:
@@ -109,24 +119,20 @@ class Supervisor:
         os.close(self._wake_write)
 
     def _run(self) -> None:
+        self._watched.register(self._wake_read, EVENT_READ, None)
         while self._deadline is None or any(pool.workers for pool in self._pools.values()):
             self._start_due()
-            watched: dict[Any, tuple[Pool, Worker]] = {}
-            for pool in self._pools.values():
-                for worker in pool.workers:
-                    watched[worker.process.sentinel] = pool, worker
-                    if not worker.eof:
-                        watched[worker.channel.pipe] = pool, worker
-            ready = wait([*watched, self._wake_read], self._until_next_check())
+            ready = [key.data for key, _ in self._watched.select(self._until_next_check())]
             # Pipes before sentinels: what a worker said before its death counts.
-            for item in sorted(ready, key=lambda item: not isinstance(item, Connection)):
-                if item == self._wake_read:
-                    os.read(self._wake_read, 64)
-                elif isinstance(item, Connection):
-                    self._read(*watched[item])
-                else:
-                    self._bury(*watched[item])
+            for who in sorted(filter(None, ready), key=lambda who: who.died):
+                if who.died:
+                    self._bury(who.pool, who.worker)
+                elif not who.worker.eof:
+                    self._read(who.pool, who.worker)
+            if None in ready:
+                os.read(self._wake_read, 64)
             self._check_deadlines()
+        self._watched.close()
 
     def _until_next_check(self) -> float:
         now = time.monotonic()
@@ -166,10 +172,13 @@ class Supervisor:
             return
         now = time.monotonic()
         channel.drop_worker_end()
+        worker = Worker(process, channel, now, now)
         with self._lock:
-            pool.workers.append(Worker(process, channel, now, now))
+            pool.workers.append(worker)
             if self._deadline is not None:
                 process.kill()
+        self._watched.register(worker.channel.pipe, EVENT_READ, _Watched(pool, worker))
+        self._watched.register(process.sentinel, EVENT_READ, _Watched(pool, worker, died=True))
 
     def _read(self, pool: Pool, worker: Worker) -> None:
         """Take what the worker has said; leave it to the sentinel to tell of its death."""
@@ -177,6 +186,7 @@ class Supervisor:
             reports = worker.channel.receive()
         except EOFError:
             worker.eof, worker.heard = True, time.monotonic()
+            self._watched.unregister(worker.channel.pipe)
             return
         for report in reports:
             self._take(pool, worker, report)
@@ -214,6 +224,9 @@ class Supervisor:
     def _bury(self, pool: Pool, worker: Worker) -> None:
         while not worker.eof and worker.channel.pipe.poll():
             self._read(pool, worker)
+        self._watched.unregister(worker.process.sentinel)
+        if not worker.eof:
+            self._watched.unregister(worker.channel.pipe)
         with self._lock:  # out of the pool first: nobody may look at, or give work to, what is closed
             pool.workers.remove(worker)
             killers = pool.ledger.died(worker)

@@ -291,8 +291,10 @@ class VectorPool:
                 logger.warning("%s; new vectors go to files in %s, which is slower", error, self._fallback)
         return Slab.create_file(size, self._fallback or Path())
 
-    def _by_slab(self, rows: Rows) -> list[tuple[int, Rows, Rows]]:
+    def _by_slab(self, rows: Rows) -> list[tuple[int, Rows | slice, Rows]]:
         """Split row numbers by slab: its number, which of ``rows`` lie there, and their row numbers in there."""
+        if rows.size and (first := int(rows.min()) // self._slab_rows) == int(rows.max()) // self._slab_rows:
+            return [(first, slice(None), rows - first * self._slab_rows)]  # as a batch's rows do, nearly always
         slabs = rows // self._slab_rows
         groups = [(int(slab), np.flatnonzero(slabs == slab)) for slab in np.unique(slabs)]
         return [(slab, which, rows[which] - slab * self._slab_rows) for slab, which in groups]

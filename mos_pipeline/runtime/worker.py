@@ -1,6 +1,7 @@
 """A child process: one stage, one queue in, one pipe out.
 
-The worker reads msgpack ``[unit_id, kind, payload]`` from its queue and writes msgpack reports to its pipe:
+The worker reads msgpack ``[unit_id, kind, payload]``, one or several a message, from its queue, and writes msgpack
+reports to its pipe:
 
     ["ready", info]                     prepared; info is the stage's own
     ["refused", error type, message]    could not get ready: it will not be restarted
@@ -23,7 +24,7 @@ from multiprocessing.queues import Queue
 from typing import Any, Protocol
 
 from mos_pipeline.errors import MosError
-from mos_pipeline.messages import decode, encode
+from mos_pipeline.messages import decode_all, encode
 from mos_pipeline.runtime.channel import STOP, WorkerEnd
 
 __all__ = ["Report", "Stage", "run_worker"]
@@ -154,6 +155,7 @@ def _work(stage: Stage, queue: Queue[bytes], report: _PipeReport) -> None:
             if message == STOP:
                 stopping = True
             else:
-                stage.accept(*decode(message))
+                for unit in decode_all(message):
+                    stage.accept(*unit)
         if stage.pending:
             stage.step(report)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 from heapq import nlargest
 from itertools import chain
 
@@ -34,6 +35,7 @@ NEIGHBOUR_WEIGHT = 0.2
 CLEARLY_APART = 0.15
 ROUNDS = 2  # of moving pages to the nearer centre; most batches are settled then
 TINY = 1e-12  # instead of the length of a row of zeros
+SPLIT_PAGES = 64  # whose sentences are kept: continuity and topics ask for those of the same pages
 
 Labels = npt.NDArray[np.bool_]
 
@@ -54,7 +56,7 @@ class Extractive:
         if previous is None and continues:
             continues[0] = False
         overviews = []
-        overview = split_sentences(previous.overview) if previous else []
+        overview: Sequence[Sentence] = split_sentences(previous.overview) if previous else []
         for page, goes_on in zip(batch.pages, continues, strict=True):
             overview = _chained(overview if goes_on else [], _sentences(page))
             overviews.append(_joined([sentence.text for sentence in overview]))
@@ -142,11 +144,12 @@ def _within_less_between(rows: Vectors, second: Labels) -> float:
     return within / pairs - float(sums[0] @ sums[1]) / (sizes[0] * sizes[1])
 
 
-def _sentences(page: PageText) -> list[Sentence]:
-    return split_sentences(page.user_input) + split_sentences(page.agent_response)
+@lru_cache(maxsize=SPLIT_PAGES)
+def _sentences(page: PageText) -> tuple[Sentence, ...]:
+    return *split_sentences(page.user_input), *split_sentences(page.agent_response)
 
 
-def _page_counts(pages: Sequence[list[Sentence]]) -> Counter[str]:
+def _page_counts(pages: Sequence[Sequence[Sentence]]) -> Counter[str]:
     """Return for each telling stem in how many pages it stands, in the order of first use."""
     counts: Counter[str] = Counter()
     for page in pages:
@@ -154,7 +157,7 @@ def _page_counts(pages: Sequence[list[Sentence]]) -> Counter[str]:
     return counts
 
 
-def _chained(old: list[Sentence], new: list[Sentence]) -> list[Sentence]:
+def _chained(old: Sequence[Sentence], new: Sequence[Sentence]) -> Sequence[Sentence]:
     """Return a chain's overview with a new page: the old one's sentence that is nearest to it, and the page's best.
 
     A chain's first page gives both sentences.
@@ -178,7 +181,7 @@ def _joined(sentences: list[str]) -> str:
     return f"{first} {shorten(sentences[1], room - len(first))}"
 
 
-def _topic(indices: list[int], pages: list[list[Sentence]], everywhere: Counter[str]) -> Topic:
+def _topic(indices: list[int], pages: list[tuple[Sentence, ...]], everywhere: Counter[str]) -> Topic:
     """Describe the pages of a topic; ``everywhere`` counts the batch's pages with each stem.
 
     A word weighs as many pages as it stands in, times the share of its pages that belong to the topic.

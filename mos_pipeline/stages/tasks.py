@@ -1,19 +1,20 @@
-"""The LLM pool's process: what is asked about a batch of pages, and the stage that has it answered.
+"""The LLM pool's process: what is asked about pages, and the stage that has it answered.
 
-Two tasks are given out in parallel for every batch of pages of one (user, assistant), and two others for the pages of a
-session that has become hot; pages come oldest first:
+A provider answers four tasks: continuity and topics, of every batch of pages of one (user, assistant); profile and
+knowledge, of pages of sessions that have become hot. Those of the same pages are independent of one another, and come
+as one unit, so that the pages cross over and are read once; they come oldest first:
 
-    continuity   payload {"pages": [[user_input, agent_response, timestamp], …], "vectors": bytes, "dimension": d,
-                          "previous": None or {"page": [...], "vector": bytes, "overview": str}}
-                 result  {"continues": [bool, …], "overviews": [str, …]}
-    topics       payload {"pages": …, "vectors": …, "dimension": d}
-                 result  {"topics": [{"theme": str, "keywords": [str, …], "content": str, "pages": [index, …]}, …]}
-    profile      payload {"profile": str, "pages": [[user_input, agent_response, timestamp], …]}
-                 result  {"profile": str}: the whole profile of the user, with what the pages add
-    knowledge    payload {"pages": …}
-                 result  {"user": [{"text": str, "page": index}, …], "assistant": [{"text": str, "page": index}, …]}
+    batch      payload {"pages": [[user_input, agent_response, timestamp], …], "vectors": bytes, "dimension": d,
+                        "previous": None or {"page": [...], "vector": bytes, "overview": str},
+                        "homeless": [index, …]}: the pages that topics are wanted of
+               result  {"continues": [bool, …], "overviews": [str, …],
+                        "topics": [{"theme": str, "keywords": [str, …], "content": str, "pages": [index, …]}, …]},
+                       a topic's pages being indices into ``homeless``
+    promotion  payload {"profile": str, "pages": …}
+               result  {"profile": str: the whole profile of the user, with what the pages add to it,
+                        "user": [{"text": str, "page": index}, …], "assistant": [{"text": str, "page": index}, …]}
 
-Vectors are float16 bytes, row-major, (n, d), in the order of the pages. A provider answers all tasks.
+Vectors are float16 bytes, row-major, (n, d), in the order of the pages.
 """
 
 from __future__ import annotations
@@ -147,7 +148,7 @@ class Provider(Protocol):
 
 
 class TaskStage:
-    """The stage of the LLM pool: answers tasks in the order they came, one a step."""
+    """The stage of the LLM pool: answers units in the order they came, one a step."""
 
     def __init__(self, settings: config.Llm, long_term: config.LongTerm | None = None) -> None:
         self._settings = settings
@@ -161,16 +162,16 @@ class TaskStage:
         return {"provider": self._settings.provider}
 
     def accept(self, unit_id: int, kind: str, payload: Any) -> None:
-        """Queue a task of kind ``continuity``, ``topics``, ``profile`` or ``knowledge``."""
+        """Queue a unit of kind ``batch`` or ``promotion``."""
         self._waiting.append((unit_id, kind, payload))
 
     @property
     def pending(self) -> bool:
-        """Is a task waiting?"""
+        """Is a unit waiting?"""
         return bool(self._waiting)
 
     def step(self, report: Report) -> None:
-        """Answer the oldest task and report it; a task that raises fails alone."""
+        """Answer the oldest unit and report it; one that raises fails alone."""
         unit_id, kind, payload = self._waiting.popleft()
         report.started([unit_id])
         try:
@@ -178,7 +179,7 @@ class TaskStage:
         except MemoryError:
             raise  # no fault of the task's: this process ends, and the next one begins with all the memory there is
         except Exception as error:
-            log.exception("task %d (%s) failed", unit_id, kind)
+            log.exception("unit %d (%s) failed", unit_id, kind)
             report.failed(unit_id, f"{kind}: {type(error).__name__}: {error}")
         else:
             report.done(unit_id, result)
@@ -188,19 +189,26 @@ class TaskStage:
         self._waiting.clear()
 
     def _answer(self, kind: str, payload: Any) -> dict[str, Any]:
-        if self._provider is None:
-            raise RuntimeError("a task came before prepare(); call it first")
-        match kind:
-            case "continuity":
-                return asdict(self._provider.continuity(_batch(payload), _previous(payload)))
-            case "topics":
-                return {"topics": [asdict(topic) for topic in self._provider.topics(_batch(payload))]}
-            case "profile":
-                return {"profile": self._provider.profile(payload["profile"], _pages(payload))}
-            case "knowledge":
-                known = self._provider.knowledge(_pages(payload))._asdict()
-                return {whose: [fact._asdict() for fact in facts] for whose, facts in known.items()}
-        raise ValueError(f"unknown kind of task {kind!r}; known are continuity, topics, profile and knowledge")
+        provider = self._provider
+        if provider is None:
+            raise RuntimeError("a unit came before prepare(); call it first")
+        if kind == "batch":
+            return _answer_batch(provider, payload)
+        if kind == "promotion":
+            pages = _pages(payload)
+            known = provider.knowledge(pages)._asdict()
+            facts = {whose: [fact._asdict() for fact in facts] for whose, facts in known.items()}
+            return {"profile": provider.profile(payload["profile"], pages), **facts}
+        raise ValueError(f"unknown kind of unit {kind!r}; known are batch and promotion")
+
+
+def _answer_batch(provider: Provider, payload: dict[str, Any]) -> dict[str, Any]:
+    batch, homeless = _batch(payload), payload["homeless"]
+    part = batch
+    if homeless != list(range(len(batch.pages))):
+        part = Batch([batch.pages[index] for index in homeless], batch.vectors[homeless])
+    topics = provider.topics(part) if part.pages else []
+    return {**asdict(provider.continuity(batch, _previous(payload))), "topics": [asdict(topic) for topic in topics]}
 
 
 def _make_provider(settings: config.Llm, long_term: config.LongTerm) -> Provider:

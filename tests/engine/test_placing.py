@@ -41,12 +41,12 @@ def batch(
     told = [
         {"theme": word, "keywords": [word], "content": f"about {word}", "pages": pages} for _, word, pages in topics
     ]
-    continuity = {"continues": [False] * len(live), "overviews": ["" for _ in live]}
-    return Batch(live, live=live, homeless=live, continuity=continuity, topics=told, summary_rows=rows.tolist())
+    answer = {"continues": [False] * len(live), "overviews": ["" for _ in live], "topics": told}
+    return Batch(live, live=live, homeless=live, timestamp="2024-05-01", answer=answer, summary_rows=rows.tolist())
 
 
 def done(state: MemoryState, scope: Scope, work: Batch, pool: VectorPool) -> list[Placed]:
-    outcome = decide(scope, work, "2024-05-01", NOW, pool)
+    outcome = decide(scope, work, NOW, pool)
     state.apply(scope, outcome)
     return outcome.placed
 
@@ -92,19 +92,19 @@ def test_sessions_of_another_scope_are_not_joined(state: MemoryState, pool: Vect
 
 def test_a_batch_with_no_page_left_changes_nothing(state: MemoryState, pool: VectorPool) -> None:
     scope = state.scope("user", "assistant")
-    assert decide(scope, Batch((1, 2)), "", NOW, pool) == BatchOutcome([], [], [], [], NOW)
+    assert decide(scope, Batch((1, 2)), NOW, pool) == BatchOutcome([], [], [], [], NOW)
     assert pool.usage.used == 0
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=8), st.integers(-1, 50))
 def test_links_and_overviews_follow_the_chains(continues: list[bool], before: int) -> None:
     live = tuple(range(100, 100 + len(continues)))
-    continuity: dict[str, Any] = {"continues": continues, "overviews": [f"up to {seq}" for seq in live]}
-    work = Batch(live, live=live, before=before, continuity=continuity, topics=[])
+    answer: dict[str, Any] = {"continues": continues, "overviews": [f"up to {seq}" for seq in live], "topics": []}
+    work = Batch(live, live=live, before=before, answer=answer)
     scope = MemoryState("0" * 16, Config()).scope("user", "assistant")
     pool = VectorPool(2, 65536)
     try:
-        outcome = decide(scope, work, "", NOW, pool)
+        outcome = decide(scope, work, NOW, pool)
     finally:
         pool.close()
     assert outcome.seqs == list(live)

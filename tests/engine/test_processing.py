@@ -38,7 +38,7 @@ def previous_overviews(memory: MemoryPipeline) -> list[str | None]:
     submit = desk.submit
 
     def watched(role: str, kind: str, payload: Any, answer: Answer, **how: bool) -> int:
-        if kind == "continuity":
+        if kind == "batch":
             told.append(payload["previous"] and payload["previous"]["overview"])
         return submit(role, kind, payload, answer, **how)
 

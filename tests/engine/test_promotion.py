@@ -26,7 +26,7 @@ from tests.memory import law
 NOW = 1.7e9
 EVERY = LongTerm().promotion_pages
 PROFILE = "Is and has\n- I have a beagle named Rex. (2026-03-01)"
-RESULTS: dict[str, dict[str, Any]] = {"profile": {"profile": PROFILE}, "knowledge": {"user": [], "assistant": []}}
+RESULT: dict[str, Any] = {"profile": PROFILE, "user": [], "assistant": []}
 VECTORS = {
     "I have a dog.": (1.0, 0.0),
     "I own a dog.": (0.98, 0.199),
@@ -40,7 +40,7 @@ class Office:
 
     def __init__(self, pool: VectorPool) -> None:
         self.pool, self.ready, self.dimension = pool, True, 2
-        self.asked = list[tuple[str, list[Any], Answer]]()  # not answered yet
+        self.asked = list[tuple[list[Any], Answer]]()  # not answered yet
         self.begun = list[int]()  # how many pages there were when a promotion began
         self.promoted = list[list[int]]()
         self.facts: dict[str, list[dict[str, Any]]] = {}
@@ -57,10 +57,9 @@ class Office:
         )
 
     def submit(self, role: str, kind: str, payload: Any, answer: Answer) -> int:
-        assert role == "llm"
-        if kind == "profile":
-            self.begun.append(len(self.state.pages))
-        self.asked.append((kind, payload["pages"], answer))
+        assert (role, kind) == ("llm", "promotion")
+        self.begun.append(len(self.state.pages))
+        self.asked.append((payload["pages"], answer))
         return 0
 
     def send(self, owner: int, texts: Sequence[str], answer: RowsAnswer, *, ahead: bool = False) -> None:
@@ -87,18 +86,17 @@ class Office:
         self.scope.long_term.since_promotion += count
         self.promotion.consider(self.scope)
 
-    def answer(self, place: int = 0) -> None:
-        """Answer one of the tasks that were asked for."""
+    def answer(self) -> None:
+        """Answer what was asked for."""
         if self.asked:
-            kind, _, answer = self.asked.pop(place % len(self.asked))
-            answer(Outcome(0, "done", result=RESULTS[kind] | (self.facts if kind == "knowledge" else {})))
+            _, answer = self.asked.pop()
+            answer(Outcome(0, "done", result=RESULT | self.facts))
 
     def tell(self, **facts: list[str]) -> None:
-        """Answer both tasks, with facts of the ``user`` and the ``assistant``, each on a page of its own."""
+        """Answer with facts of the ``user`` and the ``assistant``, each on a page of its own."""
         self.facts = {
             whose: [{"text": text, "page": page} for page, text in enumerate(texts)] for whose, texts in facts.items()
         }
-        self.answer()
         self.answer()
 
 
@@ -114,10 +112,9 @@ def office() -> Iterator[Office]:
 def test_profile_and_knowledge_are_asked_for_together_and_one_promotion_at_a_time() -> None:
     with office() as desk:
         desk.grow(9)
-        assert [(kind, len(pages)) for kind, pages, _ in desk.asked] == [("profile", 9), ("knowledge", 9)]
+        assert [len(pages) for pages, _ in desk.asked] == [9]
         desk.grow(EVERY + 5)
-        assert len(desk.asked) == 2  # what became hot meanwhile waits
-        desk.answer(1)
+        assert len(desk.asked) == 1  # what became hot meanwhile waits
         assert not desk.promoted
         assert not desk.scope.long_term.profile.text
         desk.answer()
@@ -125,7 +122,7 @@ def test_profile_and_knowledge_are_asked_for_together_and_one_promotion_at_a_tim
         assert desk.scope.long_term.profile.text == PROFILE
         assert not desk.asked  # its session has cooled
         desk.grow(9)
-        assert [(kind, len(pages)) for kind, pages, _ in desk.asked] == [("profile", EVERY), ("knowledge", EVERY)]
+        assert [len(pages) for pages, _ in desk.asked] == [EVERY]
 
 
 def test_facts_that_say_nearly_the_same_are_one_wherever_they_were_told() -> None:
@@ -144,14 +141,12 @@ def test_facts_that_say_nearly_the_same_are_one_wherever_they_were_told() -> Non
 
 
 @law
-@given(
-    st.lists(st.integers(1, 20).map(lambda pages: ("grow", pages)) | st.tuples(st.just("answer"), st.integers(0, 1)))
-)
-def test_there_is_one_in_so_many_pages_and_each_page_is_analysed_once(history: list[tuple[str, int]]) -> None:
+@given(st.lists(st.none() | st.integers(1, 20)))
+def test_there_is_one_in_so_many_pages_and_each_page_is_analysed_once(history: list[int | None]) -> None:
     with office() as desk:
-        for act, number in history:
-            desk.grow(number) if act == "grow" else desk.answer(number)
-            assert len(desk.asked) <= 2
+        for grown in history:
+            desk.answer() if grown is None else desk.grow(grown)
+            assert len(desk.asked) <= 1
         while desk.asked:
             desk.answer()
         assert all(after - before >= EVERY for before, after in pairwise(desk.begun))

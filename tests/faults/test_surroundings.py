@@ -183,7 +183,7 @@ def _embedder() -> Stage:
 def _task() -> Stage:
     stage = TaskStage(config.Llm(), config.LongTerm())
     stage.prepare()
-    stage.accept(1, "profile", {"profile": "", "pages": [_Hungry()]})
+    stage.accept(1, "promotion", {"profile": "", "pages": [_Hungry()]})
     return stage
 
 

@@ -16,6 +16,7 @@ from mos_pipeline import MemoryPipeline
 from mos_pipeline.config import Runtime
 from mos_pipeline.engine import engine
 from mos_pipeline.messages import decode, encode
+from mos_pipeline.runtime.ledger import Unit
 from mos_pipeline.runtime.supervisor import Outcome, PoolState, Role
 from mos_pipeline.runtime.worker import Stage
 from tests.support import open_fake
@@ -77,11 +78,13 @@ class InProcess:
     def start(self) -> None:
         self._thread.start()
 
-    def reserve_id(self) -> int:
-        return next(self._ids)
+    def unit(self, kind: str, payload: Any, *, urgent: bool = False) -> Unit:
+        unit_id = next(self._ids)
+        return Unit(unit_id, kind, encode([unit_id, kind, payload]), urgent)
 
-    def submit(self, role: str, unit_id: int, kind: str, payload: Any, *, urgent: bool = False) -> None:
-        self._work.put((role, encode([unit_id, kind, payload])))
+    def submit(self, role: str, units: Sequence[Unit]) -> None:
+        for unit in units:
+            self._work.put((role, unit.message))
 
     def withdraw(self, role: str, unit_id: int) -> None: ...
 

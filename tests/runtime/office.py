@@ -67,9 +67,9 @@ class Office:
             raise RuntimeError("the callback broke")
 
     def submit(self, kind: str, payload: Any = None, role: str = "toy", *, urgent: bool = False) -> int:
-        unit_id = self.supervisor.reserve_id()
-        self.supervisor.submit(role, unit_id, kind, payload, urgent=urgent)
-        return unit_id
+        unit = self.supervisor.unit(kind, payload, urgent=urgent)
+        self.supervisor.submit(role, [unit])
+        return unit.unit_id
 
     def outcome(self, unit_id: int) -> Outcome:
         """Wait for the unit's outcome: the only one."""

@@ -35,10 +35,10 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(size=st.integers(1, 15), urgent=st.booleans())
     def add(self, size: int, urgent: bool) -> None:
-        unit = Unit(len(self.units), "work", b"x" * size)
+        unit = Unit(len(self.units), "work", b"x" * size, urgent)
         self.units[unit.unit_id] = unit
         self.deaths[unit.unit_id] = 0
-        self.ledger.add(unit, urgent=urgent)
+        self.ledger.add(unit)
         self.waiting.insert(0 if urgent else len(self.waiting), unit.unit_id)
 
     @rule(data=st.data())
