@@ -76,6 +76,10 @@ class HeatQueue:
             self._heap = [(-bound, session_id) for session_id, bound in self._bounds.items()]
             heapq.heapify(self._heap)
 
+    def reaching(self, heat: float) -> list[int]:
+        """Return the sessions that may be as hot as that, of those that are settled."""
+        return [session_id for session_id, bound in self._bounds.items() if bound >= heat]
+
     def hottest(self, heat_of: Callable[[int], float]) -> tuple[int, float] | None:
         """Return the hottest session, of equals the oldest, and its heat by ``heat_of``; None where there is none."""
         self.settle(heat_of)

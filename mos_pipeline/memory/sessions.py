@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Iterable, Mapping, Sequence
-from heapq import nsmallest
-from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -15,11 +13,10 @@ from mos_pipeline import config
 from mos_pipeline.memory.ascending import SeqMap, column, contains, remove
 from mos_pipeline.memory.heat import HeatQueue, heat
 from mos_pipeline.memory.keywords import KeywordIndex
+from mos_pipeline.memory.rarity import Rank, RarityQueue
 from mos_pipeline.memory.session import Placement, Session
 
 __all__ = ["MidTerm", "Placement", "Session"]
-
-_rarest_first = attrgetter("accesses", "last_visit", "session_id")
 
 
 class MidTerm:
@@ -37,6 +34,7 @@ class MidTerm:
         "_looked",
         "_next_id",
         "_places",
+        "_rarity",
         "_sessions",
         "_settings",
         "_settled_ids",
@@ -53,6 +51,7 @@ class MidTerm:
         self._words = KeywordIndex()
         self._heats = HeatQueue()  # of the sessions with fresh pages
         self._looked = 0.0  # when the hottest was last asked for
+        self._rarity: RarityQueue | None = None  # of all sessions, once one had to go
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -124,6 +123,7 @@ class MidTerm:
         session = Session(placement.session_id, placement.summary, placement.timestamp, placement.row, last_visit=now)
         self._sessions[session.session_id] = session
         self._next_id = max(self._next_id, session.session_id + 1)
+        self._note_rank(session)
         return session
 
     def set_rows(self, rows: Mapping[int, int]) -> None:
@@ -148,6 +148,7 @@ class MidTerm:
         session = self._sessions.get(session_id)
         if session is not None:
             session.visits, session.last_visit, session.accesses = visits, last_visit, accesses
+            self._note_rank(session)
             self._reheat(session)
 
     def heat_of(self, session: Session, now: float) -> float:
@@ -172,6 +173,14 @@ class MidTerm:
         found = self._heats.hottest(lambda session_id: self.heat_of(self._sessions[session_id], now))
         return None if found is None else (self._sessions[found[0]], found[1])
 
+    def hot(self, now: float, threshold: float) -> list[tuple[Session, float]]:
+        """Return the sessions with fresh pages whose heat at ``now`` reaches ``threshold``, hottest first, with it."""
+        self.settle(now)
+        sessions = [self._sessions[session_id] for session_id in self._heats.reaching(threshold)]
+        heats = [(session, self.heat_of(session, now)) for session in sessions]
+        hot = [entry for entry in heats if entry[1] >= threshold]
+        return sorted(hot, key=lambda entry: (-entry[1], entry[0].session_id))
+
     def settle(self, now: float) -> None:
         """Reckon the heat of every session that changed, which is otherwise put off until the hottest is asked for."""
         self._heats.settle(lambda session_id: self.heat_of(self._sessions[session_id], now))
@@ -183,6 +192,7 @@ class MidTerm:
             if session is not None and remove(session.fresh, seq):
                 session.visits = session.interactions = 0
                 session.last_visit = now
+                self._note_rank(session)  # the clock may have been set back
                 self._reheat(session)
 
     def _reheat(self, session: Session) -> None:
@@ -203,14 +213,19 @@ class MidTerm:
         excess = len(self._sessions) - self._settings.capacity
         if excess <= 0:
             return []
-        present = self._sessions.values()
-        gone = nsmallest(excess, (each for each in present if each.session_id < new_from), key=_rarest_first)
-        if len(gone) < excess:
-            new = (each for each in present if each.session_id >= new_from)
-            gone += nsmallest(excess - len(gone), new, key=_rarest_first)
-        for session in gone:
-            self.drop(session.session_id)
-        return gone
+        if self._rarity is None or len(self._rarity) > 2 * len(self._sessions):
+            self._rarity = RarityQueue(map(_rank, self._sessions.values()))
+        gone = self._rarity.take(excess, self._rank_of, new_from)
+        gone += self._rarity.take(excess - len(gone), self._rank_of, self._next_id)
+        return [session for session_id in gone if (session := self.drop(session_id)) is not None]
+
+    def _rank_of(self, session_id: int) -> Rank | None:
+        session = self._sessions.get(session_id)
+        return None if session is None else _rank(session)
+
+    def _note_rank(self, session: Session) -> None:
+        if self._rarity is not None:
+            self._rarity.note(_rank(session))
 
     def drop(self, session_id: int) -> Session | None:
         """Take a session out for good, and return it; None where it is not there."""
@@ -262,6 +277,10 @@ class MidTerm:
         self._next_id = max(self._next_id, session.session_id + 1)
         self._words.add(session.session_id, session.keywords)
         self._reheat(session)
+
+
+def _rank(session: Session) -> Rank:
+    return session.accesses, session.last_visit, session.session_id
 
 
 def _folded(keywords: Iterable[str]) -> frozenset[str]:

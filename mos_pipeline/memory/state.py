@@ -176,10 +176,8 @@ class MemoryState:
         hottest = scope.mid_term.hottest(now) if scope.long_term.since_promotion >= limit else None
         if hottest is None or hottest[1] < self._config.mid_term.heat_threshold:
             return []
-        heats = [(scope.mid_term.heat_of(session, now), session) for session in scope.mid_term.sessions]
-        hot = [entry for entry in heats if entry[0] >= self._config.mid_term.heat_threshold]
-        hot.sort(key=lambda entry: entry[0], reverse=True)
-        return sorted([seq for _, session in hot for seq in session.fresh][:limit])
+        hot = scope.mid_term.hot(now, self._config.mid_term.heat_threshold)
+        return sorted([seq for session, _ in hot for seq in session.fresh][:limit])
 
     def promote(self, scope: Scope, outcome: PromotionOutcome) -> list[int]:
         """Enter a promotion's outcome; return the vector rows that are of no use any more."""

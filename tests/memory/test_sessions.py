@@ -285,18 +285,21 @@ def test_ids_of_sessions_that_are_gone_get_no_row() -> None:
     assert [session.row for session in memory.sessions] == [6]
 
 
+WARM = 2.0
 Act = Callable[[MidTerm, int, list[int], float], object]
 ACTS: dict[str, Act] = {
     "apply": lambda memory, session_id, seqs, now: memory.apply(Topic(session_id, seqs, ["tea"] * (seqs > [9])), now),
     "visit": lambda memory, session_id, seqs, now: memory.visit([session_id], now),
     "analysed": lambda memory, session_id, seqs, now: memory.analysed(seqs, now),
     "drop": lambda memory, session_id, seqs, now: memory.drop(session_id),
-    "evict": lambda memory, session_id, seqs, now: memory.evict(),
     "remove": lambda memory, session_id, seqs, now: [memory.remove_page(seq) for seq in seqs],
     "settle": lambda memory, session_id, seqs, now: memory.settle(now),
+    "set": lambda memory, session_id, seqs, now: memory.set_visits(session_id, len(seqs), now / 2, len(seqs)),
 }
 histories = st.lists(
-    st.tuples(st.sampled_from([*ACTS, "snapshot"]), st.integers(0, 9), st.lists(st.integers(0, 30), max_size=5)),
+    st.tuples(
+        st.sampled_from([*ACTS, "snapshot", "evict"]), st.integers(0, 9), st.lists(st.integers(0, 30), max_size=5)
+    ),
     max_size=40,
 )
 
@@ -309,10 +312,15 @@ def test_everything_agrees_after_any_history(history: list[tuple[str, int, list[
     for hour, (action, session_id, seqs) in enumerate(history):
         if action == "snapshot":
             memory = MidTerm.from_plain(decode(encode(memory.as_plain())), settings)
+        elif action == "evict":
+            least = least_retrieved(memory, settings.capacity)
+            assert memory.evict() == least
         else:
             ACTS[action](memory, session_id, seqs, hour * HOUR)
         ready = [(-memory.heat_of(s, hour * HOUR), s.session_id) for s in memory.sessions if s.fresh]
         assert hottest_id(memory, hour * HOUR) == (min(ready)[1] if ready else None)
+        hot = [(-heat, session.session_id) for session, heat in memory.hot(hour * HOUR, WARM)]
+        assert hot == sorted(entry for entry in ready if -entry[0] >= WARM)
         present = {session.session_id for session in memory.sessions}
         gone |= known - present
         known = present
@@ -326,6 +334,47 @@ def test_everything_agrees_after_any_history(history: list[tuple[str, int, list[
         assert session.fresh.tolist() == [seq for seq in session.seqs if seq in session.fresh]
         assert 0 <= session.interactions <= len(session.fresh)
         assert 0 <= session.visits <= session.accesses
+
+
+@law
+@given(st.lists(st.tuples(st.sampled_from(["visit", "set", "analysed"]), st.integers(0, 40), st.integers(0, 9))))
+def test_those_go_that_a_look_at_all_would_find_however_their_ranks_rose_and_fell(
+    history: list[tuple[str, int, int]],
+) -> None:
+    """A session is founded at every step; a rank falls where the clock was set back, or counts are restored."""
+    memory = MidTerm(config.MidTerm(capacity=6))
+    for number, (action, which, hour) in enumerate([("visit", 0, 0)] * 8 + history):
+        memory.apply(Topic(number, [number], []), hour * HOUR)
+        session_id = memory.sessions[which % len(memory.sessions)].session_id
+        ACTS[action](memory, session_id, [*session_of_id(memory, session_id).seqs], hour * HOUR)
+        if action != "set":
+            least = least_retrieved(memory, 6)
+            assert memory.evict() == least
+
+
+def test_ranks_that_were_noted_again_and_again_do_not_pile_up() -> None:
+    memory = filled([Topic(number, [number], []) for number in range(4)], capacity=3)
+    for number in range(4, 200):
+        memory.evict()
+        for session_id in (1, 2):
+            memory.set_visits(session_id, 9, float(number), 9)
+        memory.apply(Topic(number, [number], []), HOUR)
+    assert {session.session_id for session in memory.sessions} > {1, 2}
+    assert memory._rarity is not None
+    assert len(memory._rarity) < 20
+
+
+def session_of_id(memory: MidTerm, session_id: int) -> Session:
+    session = memory.get(session_id)
+    assert session is not None
+    return session
+
+
+def least_retrieved(memory: MidTerm, capacity: int) -> list[Session]:
+    """Return the sessions that have to go, by looking at all of them."""
+    new_from = memory._settled_ids
+    ranked = sorted(memory.sessions, key=lambda s: (s.session_id >= new_from, s.accesses, s.last_visit, s.session_id))
+    return ranked[: max(0, len(ranked) - capacity)]
 
 
 def session_of(memory: MidTerm, seq: int) -> Session:
