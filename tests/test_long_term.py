@@ -280,16 +280,16 @@ def test_nobody_waits_while_the_ids_of_many_pages_are_read(tmp_path: Path, monke
         for number in range(12):
             memory.add("tom", statement(number), "I am a travel guide.", page_id=f"mine {number}")
         memory.wait_idle(PATIENCE_S)
-        lock, read = memory._engine.coordinator.lock, PageReader._read
+        lock, read = memory._engine.coordinator.lock, PageReader._at_hand
 
-        def watched(reader: PageReader, *page: Any) -> bytes:
+        def watched(reader: PageReader, *page: Any) -> bytes | None:
             if threading.current_thread() is threading.main_thread():
                 reading.append(lock.acquire(timeout=1.0))
                 if reading[-1]:
                     lock.release()
             return read(reader, *page)
 
-        monkeypatch.setattr(PageReader, "_read", watched)
+        monkeypatch.setattr(PageReader, "_at_hand", watched)
         assert {page_id for one in memory.sessions("tom") for page_id in one.page_ids} == {
             f"mine {number}" for number in range(12)
         }

@@ -21,6 +21,7 @@ from mos_pipeline.store.seqs import SeqRanges
 __all__ = ["MovedFrame", "PageFrame", "PageReader"]
 
 MOVED_AT_ONCE = 64  # so that readers wait some 0.1 ms for the lock, however many frames were moved
+READ_AT_ONCE = 32  # records, likewise
 RECORD_COST = 41  # bytes of memory that a record takes beyond its own: a bytes object's head and a place in a list
 
 
@@ -137,8 +138,7 @@ class PageReader:
         Raises:
             InputError, StoreDamagedError, StoreError: as from ``read``.
         """
-        unpacked: dict[FrameAddress, list[bytes]] = {}
-        return [self._page(seq, unpacked) for seq in seqs]
+        return [_given(seq, body) for seq, body in zip(seqs, self._read(seqs), strict=True)]
 
     def read_left(self, seqs: Sequence[int]) -> list[bytes | None]:
         """Return the records of ``seqs``, in their order, as ``read_many``; None for a page that is gone by now.
@@ -146,35 +146,47 @@ class PageReader:
         Raises:
             InputError, StoreDamagedError, StoreError: as from ``read``, but for pages that are gone.
         """
+        return self._read(seqs)
+
+    def _read(self, seqs: Sequence[int]) -> list[bytes | None]:
         unpacked: dict[FrameAddress, list[bytes]] = {}
-        return [self._left(seq, unpacked) for seq in seqs]
-
-    def _left(self, seq: int, unpacked: dict[FrameAddress, list[bytes]]) -> bytes | None:
-        body = self._read(seq, unpacked)
-        return None if not body or is_tombstone(body) else body
-
-    def _page(self, seq: int, unpacked: dict[FrameAddress, list[bytes]]) -> bytes:
-        body = self._left(seq, unpacked)
-        if body is None:
-            raise _no_page(seq)
-        return body
-
-    def _read(self, seq: int, unpacked: dict[FrameAddress, list[bytes]]) -> bytes:
-        with self._lock:
-            place = self._journaled.get(seq)
-            if place is not None:
-                return _from_journal(seq, *place)
-            frame = self._find(seq)
-            records = unpacked.get(frame.address) or self._cache.get(frame.address)
-        if records is None:
-            try:
-                records = self._unpack(frame)
-            except StoreError:
-                if self.frame_of(seq) == frame.address:
-                    raise
-                return self._read(seq, unpacked)  # it was moved, and the old one removed, since we looked
+        bodies = list[bytes]()
+        for start in range(0, len(seqs), READ_AT_ONCE):
+            part = seqs[start : start + READ_AT_ONCE]
             with self._lock:
-                self._cache.put(frame.address, records)
+                at_hand = [self._at_hand(seq, unpacked) for seq in part]
+            bodies += [
+                self._from_frame(seq, unpacked) if body is None else body
+                for seq, body in zip(part, at_hand, strict=True)
+            ]
+        return [None if not body or is_tombstone(body) else body for body in bodies]
+
+    def _at_hand(self, seq: int, unpacked: dict[FrameAddress, list[bytes]]) -> bytes | None:
+        """Return a page's record if it needs no frame to be unpacked; under the lock."""
+        place = self._journaled.get(seq)
+        if place is not None:
+            return _from_journal(seq, *place)
+        frame = self._find(seq)
+        records = unpacked.get(frame.address) or self._cache.get(frame.address)
+        if records is None:
+            return None
+        unpacked[frame.address] = records
+        return records[seq - frame.first_seq]
+
+    def _from_frame(self, seq: int, unpacked: dict[FrameAddress, list[bytes]]) -> bytes:
+        with self._lock:
+            body = self._at_hand(seq, unpacked)
+            if body is not None:
+                return body
+            frame = self._find(seq)
+        try:
+            records = self._unpack(frame)
+        except StoreError:
+            if self.frame_of(seq) == frame.address:
+                raise
+            return self._from_frame(seq, unpacked)  # it was moved, and the old one removed, since we looked
+        with self._lock:
+            self._cache.put(frame.address, records)
         unpacked[frame.address] = records
         return records[seq - frame.first_seq]
 
@@ -195,6 +207,12 @@ class PageReader:
         raise StoreDamagedError(
             f"segment {segment}, offset {offset}: not the frame of page {frame.first_seq}; reopen the store"
         )
+
+
+def _given(seq: int, body: bytes | None) -> bytes:
+    if body is None:
+        raise _no_page(seq)
+    return body
 
 
 def _no_page(seq: int) -> InputError:
