@@ -42,6 +42,7 @@ __all__ = [
     "encode",
     "encode_tombstone",
     "has_compound_key",
+    "is_shallow",
     "is_tombstone",
     "nested_too_deeply",
     "pack_seqs",
@@ -52,6 +53,7 @@ __all__ = [
 STATES = "mos_pipeline.states"  # in a page's metadata: what it says is a fact as it stands, of whom this key tells
 OF_USER = "user"
 MAX_LEVELS = 512
+_SCALARS = frozenset({str, int, float, bool, bytes, type(None)})
 _TOMBSTONE = b"\x92\xa6forget"  # an array of two, the first a string: no page's record begins so
 
 
@@ -153,6 +155,15 @@ def decode_tombstone(body: bytes) -> list[int] | None:
         return None
     _, packed = decode(body)
     return unpack_seqs(packed)
+
+
+def is_shallow(metadata: Mapping[str, Any]) -> bool:
+    """Return whether all values are scalars, or lists of scalars, as they nearly always are: told in no time."""
+    kinds = set(map(type, metadata.values()))
+    if kinds <= _SCALARS:
+        return True
+    lists = [value for value in metadata.values() if type(value) is list]
+    return kinds - {list} <= _SCALARS and all(set(map(type, value)) <= _SCALARS for value in lists)
 
 
 def has_compound_key(value: Any) -> bool:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +11,10 @@ from mos_pipeline.messages import (
     decode_tombstone,
     encode,
     encode_tombstone,
+    has_compound_key,
+    is_shallow,
     is_tombstone,
+    nested_too_deeply,
     pack_seqs,
     unpack_seqs,
 )
@@ -47,3 +52,23 @@ def test_other_records_are_no_tombstones(body: bytes) -> None:
 def test_broken_tombstone_is_told(rest: object) -> None:
     with pytest.raises((ValueError, TypeError)):
         decode_tombstone(encode(["forget", rest]))
+
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary()
+values = st.recursive(
+    scalars,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text() | st.tuples(st.integers()), inner, max_size=3)
+        | st.tuples(inner)
+    ),
+)
+
+
+@given(st.dictionaries(st.text(), scalars | st.lists(scalars, max_size=3) | values, max_size=4))
+def test_shallow_is_what_holds_scalars_and_lists_of_them(metadata: dict[str, Any]) -> None:
+    inner = [item for value in metadata.values() for item in (value if type(value) is list else [value])]
+    assert is_shallow(metadata) == (not any(isinstance(item, dict | list | tuple) for item in inner))
+    if is_shallow(metadata):
+        assert not has_compound_key(metadata)
+        assert not nested_too_deeply(metadata)

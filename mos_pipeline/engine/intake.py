@@ -14,7 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgpack
 
@@ -25,7 +25,14 @@ from mos_pipeline.errors import BackpressureError, ClosedError, InputError, Stor
 from mos_pipeline.memory.pages import FORGOTTEN
 from mos_pipeline.memory.ring import ShortTermRing
 from mos_pipeline.memory.state import MemoryState, Scope
-from mos_pipeline.messages import PageRecord, check_size, encode_tombstone, has_compound_key, nested_too_deeply
+from mos_pipeline.messages import (
+    PageRecord,
+    check_size,
+    encode_tombstone,
+    has_compound_key,
+    is_shallow,
+    nested_too_deeply,
+)
 from mos_pipeline.store.journal import RECORD_OVERHEAD, Journal
 
 __all__ = ["Accepted", "Intake", "Rouse"]
@@ -294,10 +301,8 @@ class Intake:
     def _pack(self, record: PageRecord) -> bytes:
         try:
             packed: bytes = self._packer.pack(tuple(record))
-            if record.metadata and has_compound_key(record.metadata):
-                raise TypeError("a tuple is no key")
-            if record.metadata and nested_too_deeply(record.metadata):
-                raise ValueError("nested too deeply")
+            if record.metadata and not is_shallow(record.metadata):
+                _check_depths(record.metadata)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise InputError(
                 f"metadata of a page of user {record.user_id!r} can't be stored ({error}); "
@@ -353,3 +358,11 @@ def _sync(journal: Journal) -> None:
         if journal.size:
             raise
         # Closed meanwhile: that happens only after its pages were written to a segment and flushed there.
+
+
+def _check_depths(metadata: Mapping[str, Any]) -> None:
+    """Refuse what could be packed, and not be unpacked."""
+    if has_compound_key(metadata):
+        raise TypeError("a tuple is no key")
+    if nested_too_deeply(metadata):
+        raise ValueError("nested too deeply")

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from mos_pipeline.config import Store
 from mos_pipeline.errors import RecordError
-from mos_pipeline.messages import encode, nested_too_deeply
+from mos_pipeline.messages import encode, is_shallow, nested_too_deeply
 
 __all__ = [
     "BOM",
@@ -192,7 +192,7 @@ def checked_metadata(metadata: dict[str, Any] | None, spot: Spot) -> dict[str, A
     if metadata and not set(map(type, metadata.values())) <= _PLAIN:
         try:
             encode(metadata)
-            if nested_too_deeply(metadata):
+            if not is_shallow(metadata) and nested_too_deeply(metadata):
                 raise ValueError("nested too deeply")
         except (ValueError, OverflowError, RecursionError) as error:
             raise spot.error(f"can't be stored: {error}", "metadata") from None
