@@ -1,4 +1,4 @@
-"""The harness's command line: ``python -m perf [append|ingest|jsonl|retrieve|recover|embed|scale|large|busy|all …]``.
+"""The harness's command line: ``python -m perf BENCH …``, or ``all`` of them.
 
 ``python -m perf recall``, ``soak``, ``torture`` and ``tune`` have command lines of their own.
 """
@@ -19,7 +19,7 @@ from perf.result import BenchResult
 
 __all__ = ["main"]
 
-BENCHES = ("append", "ingest", "jsonl", "retrieve", "recover", "embed", "scale", "large", "busy")
+BENCHES = ("append", "ingest", "jsonl", "retrieve", "recover", "embed", "scale", "large", "busy", "backup", "flood")
 COMMANDS = ("recall", "soak", "torture", "tune")
 BACKENDS = ("sentence-transformers", "fake")
 
