@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mos_pipeline.cli.signals import Signals, ctrl_c_blocked
+from mos_pipeline.cli.signals import Signals, terminal_blocked
 from mos_pipeline.errors import StoreError, StoreLockedError
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def opened(args: argparse.Namespace, signals: Signals, **options: Any) -> Iterat
     """
     memory = None
     try:
-        with ctrl_c_blocked():
+        with terminal_blocked():
             memory = _memory(args, options)
         yield memory
     finally:

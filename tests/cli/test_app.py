@@ -12,7 +12,7 @@ import pytest
 from mos_pipeline import errors
 from mos_pipeline.cli import stats
 from mos_pipeline.cli.exits import ExitCode, exit_code
-from mos_pipeline.cli.signals import Interrupted, Signals, ctrl_c_blocked
+from mos_pipeline.cli.signals import Interrupted, Signals, terminal_blocked
 from tests.cli.common import REPO, Here, start
 
 COMMANDS = ("ingest", "query", "sessions", "profile", "knowledge", "forget", "stats", "verify", "export")
@@ -195,7 +195,7 @@ def test_ctrl_c_waits_while_children_are_started() -> None:
     try:
         with Signals() as signals:
             got_through = False
-            with pytest.raises(Interrupted), ctrl_c_blocked():
+            with pytest.raises(Interrupted), terminal_blocked():
                 signal.raise_signal(signal.SIGINT)
                 signals.check()
                 got_through = True
