@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mos_pipeline.cli.ingestion import refused
+from mos_pipeline.cli.left_out import refused
 from mos_pipeline.cli.output import clean, print_json, table
 from mos_pipeline.errors import InputError, RecordError
 

@@ -70,8 +70,7 @@ def run(args: argparse.Namespace, signals: Signals) -> ExitCode:
         if args.dry_run:
             return dry_run(inputs.sources, reading, left_out, signals, as_json=args.json)
         try:
-            # Waiting inside add could not be interrupted, so this command does the waiting.
-            with opened(args, signals, backlog__policy="raise") as pipeline, signals.held():
+            with opened(args, signals) as pipeline, signals.held():
                 Ingestion(pipeline, inputs.sources, reading, args, signals, left_out).run()
         except (Interrupted, MosError) as end:
             _say_how_to_go_on(summary, end)

@@ -104,9 +104,9 @@ class Signals:
 
 @contextmanager
 def terminal_blocked() -> Iterator[None]:
-    """Let Ctrl-C and SIGHUP wait until the end of the ``with``; threads started inside, and their children, never see it.
+    """Let Ctrl-C and SIGHUP wait until the end of the ``with``.
 
-    A terminal sends them to children, too, and one that is just starting Python would die of them.
+    Threads started inside never get them, nor do their children. A terminal sends them to children, too, and one that is just starting Python would die of them.
     """
     from multiprocessing import resource_tracker
 
