@@ -74,14 +74,20 @@ def run(args: argparse.Namespace, signals: Signals) -> ExitCode:
                 Ingestion(pipeline, inputs.sources, reading, args, signals, left_out).run()
         except (Interrupted, MosError) as end:
             _say_how_to_go_on(summary, end)
+            if isinstance(end, Interrupted):  # of a stream it is the only end
+                _show(args, summary, reading, began)
             raise
+    _show(args, summary, reading, began)
+    return summary.code
+
+
+def _show(args: argparse.Namespace, summary: Summary, reading: Reading, began: float) -> None:
     summary.left_on_purpose = dict(sorted((+reading.tally).items()))
     summary.finish(time.monotonic() - began)
     if args.json:
         print_json(summary.as_dict())
     else:
         print(table(summary.rows()))
-    return summary.code
 
 
 def _reading(args: argparse.Namespace) -> Reading:

@@ -106,7 +106,8 @@ class Signals:
 def terminal_blocked() -> Iterator[None]:
     """Let Ctrl-C and SIGHUP wait until the end of the ``with``.
 
-    Threads started inside never get them, nor do their children. A terminal sends them to children, too, and one that is just starting Python would die of them.
+    Threads started inside never get them, nor do their children: a terminal sends them to those, too, and one that is
+    just starting Python would die of them.
     """
     from multiprocessing import resource_tracker
 

@@ -229,6 +229,12 @@ class RemoteMemory:
         try:
             connection = connected(self._folder.socket, CONNECT_S)
         except OSError as error:
+            if self.owner is None or live_owner(self._folder.lock) != self.owner:
+                gone = "" if self.owner is None else f"process {self.owner} went away: "
+                raise StoreError(
+                    f"{self._folder.root}: {gone}nobody who lives has this store open, and so answers on no socket; "
+                    "open it"
+                ) from error
             raise StoreError(
                 f"{self._told} has this store open and answers on no socket ({error.strerror or error}): is the "
                 "setting runtime.socket off there, or is it hung? Ask in that process, or close the store there first"

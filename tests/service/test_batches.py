@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mos_pipeline import (
@@ -147,6 +147,7 @@ def test_a_full_disk_ends_a_batch_behind_what_it_took(
     assert said(memory) == ["said 0", "said 1"]
 
 
+@settings(max_examples=60, deadline=None)
 @given(
     runs=st.lists(st.tuples(st.integers(0, 20), st.lists(st.integers(1, 7), min_size=20, max_size=20)), max_size=5),
     resume=st.booleans(),
