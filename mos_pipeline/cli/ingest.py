@@ -6,7 +6,7 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mos_pipeline.ingest import Reading
     from mos_pipeline.ingest.inputs import Inputs
     from mos_pipeline.ingest.quarantine import Quarantine
+    from mos_pipeline.ingest.streams import Stream
 
 __all__ = ["FORMATS", "add_parser"]
 
@@ -65,18 +66,19 @@ def run(args: argparse.Namespace, signals: Signals) -> ExitCode:
     began = time.monotonic()
     reading = _reading(args)
     summary = Summary(str(args.store))
-    with _inputs(args) as inputs, _quarantine(args, inputs) as quarantine:
-        left_out = LeftOut(args.on_error, quarantine, summary)
-        if args.dry_run:
-            return dry_run(inputs.sources, reading, left_out, signals, as_json=args.json)
-        try:
+    try:
+        with _inputs(args, signals) as inputs, _quarantine(args, inputs) as quarantine:
+            left_out = LeftOut(args.on_error, quarantine, summary)
+            if args.dry_run:
+                return dry_run(inputs.sources, reading, left_out, signals, as_json=args.json)
             with opened(args, signals) as pipeline, signals.held():
                 Ingestion(pipeline, inputs.sources, reading, args, signals, left_out).run()
-        except (Interrupted, MosError) as end:
+    except (Interrupted, MosError) as end:
+        if not args.dry_run:
             _say_how_to_go_on(summary, end)
-            if isinstance(end, Interrupted):  # of a stream it is the only end
+            if isinstance(end, Interrupted):  # of a stream that has no end it is the usual one
                 _show(args, summary, reading, began)
-            raise
+        raise
     _show(args, summary, reading, began)
     return summary.code
 
@@ -103,18 +105,30 @@ def _reading(args: argparse.Namespace) -> Reading:
 
 
 @contextmanager
-def _inputs(args: argparse.Namespace) -> Iterator[Inputs]:
+def _inputs(args: argparse.Namespace, signals: Signals) -> Iterator[Inputs]:
     """Find out before the store is opened what is wrong with a file at first sight."""
     from mos_pipeline.ingest.inputs import inputs_of
-    from mos_pipeline.ingest.streams import STDIN, spooled
 
-    with spooled(sys.stdin.buffer, args.store) if STDIN in args.paths else nullcontext() as stdin:
+    with _stdin(args, signals) as stdin:
         inputs = inputs_of(args.paths, args.format, stdin, (args.store, _quarantine_path(args)))
         if inputs.unknown:
             shown = ", ".join(map(str, inputs.unknown[:UNKNOWN_SHOWN]))
             more = ", …" if len(inputs.unknown) > UNKNOWN_SHOWN else ""
             say(f"note: {counted(len(inputs.unknown), 'file')} of no known format left out: {shown}{more}")
         yield inputs
+
+
+def _stdin(args: argparse.Namespace, signals: Signals) -> AbstractContextManager[Stream | None]:
+    from mos_pipeline.ingest.piped import from_stdin
+    from mos_pipeline.ingest.streams import STDIN
+
+    if STDIN not in args.paths:
+        return nullcontext()
+    if args.paths.count(STDIN) > 1:
+        raise InputError("- is named twice, and stdin can be read once; name it once")
+    if sys.stdin is None:
+        raise InputError("-: there is no stdin, it was closed; pipe something into it")
+    return from_stdin(sys.stdin.buffer, args.store, lambda descriptor: signals.wait(descriptor=descriptor))
 
 
 def _quarantine_path(args: argparse.Namespace) -> Path:

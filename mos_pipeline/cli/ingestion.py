@@ -68,6 +68,8 @@ class Ingestion:
     def _read(self, source: SourceFile) -> None:
         for taken in self._readable(source):
             self._take(taken)
+            if source.lines and not source.stream.at_hand():
+                self._sender.flush()
         self._sender.flush()  # the store has to know of all of it before it is asked how far the next source was read
 
     def _pulse(self) -> None:

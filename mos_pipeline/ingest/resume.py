@@ -69,6 +69,12 @@ def resumed(source: SourceFile, reading: Reading, known: Mapping[bytes, int]) ->
     Raises:
         InputError: the source can't be read.
     """
+    found = _resumed(source, reading, known)
+    source.stream.decided()
+    return found
+
+
+def _resumed(source: SourceFile, reading: Reading, known: Mapping[bytes, int]) -> Resumed:
     first = _first(source, reading)
     if first is None:
         return Resumed(0, False, (Taken(item, None) for item in source.items(reading)))
@@ -79,7 +85,8 @@ def resumed(source: SourceFile, reading: Reading, known: Mapping[bytes, int]) ->
     for name in names:
         if name in known and (taken := _unchanged(source, reading, name, known[name] - 1)) is not None:
             return Resumed(known[name] - 1 >> CHECK_BITS, False, taken)
-    old = known_by_content(source.stream, known)
+    # A pipe would have to be waited for until it is as long as the longest file, before any of it could be taken.
+    old = None if source.stream.once else known_by_content(source.stream, known)
     if old is not None:
         return Resumed(0, False, _of_old_file(source, reading, old, known[old]))
     unused = [name for name in names if name not in known]

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import gzip
-import io
 import os
 import random
 import tracemalloc
@@ -12,7 +11,7 @@ import pytest
 import zstandard
 
 from mos_pipeline.errors import InputError
-from mos_pipeline.ingest.streams import Stream, files_below, spooled
+from mos_pipeline.ingest.streams import Stream, files_below
 from tests.ingest.common import items, page, records, said, written
 
 LINES = b"".join(
@@ -98,15 +97,6 @@ def test_a_bomb_is_unpacked_in_bounded_memory(tmp_path: Path, pack: Callable[[by
         assert tracemalloc.get_traced_memory()[1] < 48 << 20
     finally:
         tracemalloc.stop()
-
-
-def test_stdin_is_copied_to_a_file_without_a_name_and_read_again_and_again(tmp_path: Path) -> None:
-    with spooled(io.BytesIO(gzip.compress(LINES)), tmp_path / "store" / "deeper") as stream:
-        assert list(tmp_path.iterdir()) == []
-        for _ in range(2):
-            with stream.opened() as file:
-                assert file.read() == LINES
-        assert stream.name == "stdin"
 
 
 def test_a_folder_is_its_files_sorted_without_hidden_ones_and_links_to_folders(tmp_path: Path) -> None:
