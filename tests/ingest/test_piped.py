@@ -161,6 +161,8 @@ FOLLOWED: dict[str, tuple[list[bytes], Callable[[int], int]]] = {
     "lines": ([lines(page(number)) for number in range(5)], lambda count: count),
     "conversations": ([lines(TALK)] * 5, lambda count: 3 * count),
     "wrong lines": ([lines(page(0)), *[b"{torn}\n"] * 4], lambda count: count),
+    # What the source is called is told by its first record.
+    "a wrong first line": ([b'{"user_input": "he\n', *[lines(page(0))] * 4], lambda count: count * (count > 1)),
 }
 
 
@@ -169,7 +171,7 @@ def test_each_line_is_taken_as_it_comes(tmp_path: Path, kind: str) -> None:
     chunks, expected = FOLLOWED[kind]
     for count in range(1, len(chunks) + 1):
         with piped([*chunks[:count], b'{"half'], tmp_path, ends=False) as stream:
-            source, found = SourceFile.of(stream), list[Any]()
+            source, found, hand = SourceFile.of(stream), list[Any](), False
             with pytest.raises(WouldWaitError):
                 for taken in resumed(source, Reading(user="u"), {}).taken:
                     found.append(taken.item)
