@@ -6,7 +6,7 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,7 +77,8 @@ def run(args: argparse.Namespace, signals: Signals) -> ExitCode:
         if not args.dry_run:
             _say_how_to_go_on(summary, end)
             if isinstance(end, Interrupted):  # of a stream that has no end it is the usual one
-                _show(args, summary, reading, began)
+                with suppress(OSError):  # nobody may be left to read it
+                    _show(args, summary, reading, began)
         raise
     _show(args, summary, reading, began)
     return summary.code
