@@ -79,3 +79,16 @@ def test_a_terminal_that_nobody_watches_any_more_stops_no_command_that_is_not_to
     os.close(terminal)
     assert process.communicate(timeout=PATIENCE_S)[1] == ""
     assert process.returncode == ExitCode.OUTPUT_CLOSED
+
+
+def test_a_summary_that_nobody_takes_changes_no_exit_code(tmp_path: Path) -> None:
+    path, store = write(tmp_path / "pages.jsonl", records(COUNT)), tmp_path / "store"
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    process = start("ingest", path, "--store", store, stdout=write_end, settings=LARGE_BACKLOG)
+    os.close(write_end)
+    until(lambda: stored(store) == COUNT, "all is stored")
+    process.terminate()
+    err = process.communicate(timeout=PATIENCE_S)[1]
+    assert process.returncode == ExitCode.TERMINATED
+    assert err.splitlines()[-1] == "interrupted"
