@@ -85,7 +85,8 @@ def test_a_summary_that_nobody_takes_changes_no_exit_code(tmp_path: Path) -> Non
     path, store = write(tmp_path / "pages.jsonl", records(COUNT)), tmp_path / "store"
     read_end, write_end = os.pipe()
     os.close(read_end)
-    process = start("ingest", path, "--store", store, stdout=write_end, settings=LARGE_BACKLOG)
+    buffered = {**LARGE_BACKLOG, "PYTHONUNBUFFERED": ""}  # else it is told at once, and not at its exit
+    process = start("ingest", path, "--store", store, stdout=write_end, settings=buffered)
     os.close(write_end)
     until(lambda: stored(store) == COUNT, "all is stored")
     process.terminate()
