@@ -10,12 +10,13 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mos_pipeline.cli.dry_run import dry_run
+from mos_pipeline.cli.dry_run import DryRun
 from mos_pipeline.cli.exits import ExitCode
 from mos_pipeline.cli.ingestion import Ingestion
 from mos_pipeline.cli.left_out import LeftOut
-from mos_pipeline.cli.opening import opened, store_option
+from mos_pipeline.cli.opening import opened, opened_to_look, store_option
 from mos_pipeline.cli.output import counted, print_json, say, table
+from mos_pipeline.cli.scope import assistant_of
 from mos_pipeline.cli.signals import Interrupted, Signals
 from mos_pipeline.cli.summary import Summary
 from mos_pipeline.errors import InputError, MosError
@@ -54,7 +55,9 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
         help="what becomes of a record that can't be taken; quarantine writes it to a file (default: %(default)s)",
     )
     parser.add_argument("--quarantine", metavar="FILE", type=Path, help="that file (default: STORE.quarantine.jsonl)")
-    parser.add_argument("--dry-run", action="store_true", help="only count; no store is made")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="only count what is new, and what is there already; nothing is changed"
+    )
     parser.add_argument(
         "--no-wait", action="store_true", help="end when all is accepted and written; the models work another time"
     )
@@ -70,7 +73,10 @@ def run(args: argparse.Namespace, signals: Signals) -> ExitCode:
         with _inputs(args, signals) as inputs, _quarantine(args, inputs) as quarantine:
             left_out = LeftOut(args.on_error, quarantine, summary)
             if args.dry_run:
-                return dry_run(inputs.sources, reading, left_out, signals, as_json=args.json)
+                with opened_to_look(args) as memory:
+                    return DryRun(memory, assistant_of(args), reading, left_out, signals).run(
+                        inputs.sources, as_json=args.json
+                    )
             with opened(args, signals) as pipeline, signals.held():
                 Ingestion(pipeline, inputs.sources, reading, args, signals, left_out).run()
     except (Interrupted, MosError) as end:

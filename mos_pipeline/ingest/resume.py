@@ -58,23 +58,24 @@ class Resumed(NamedTuple):
     taken: Iterator[Taken]
 
 
-def resumed(source: SourceFile, reading: Reading, known: Mapping[bytes, int]) -> Resumed:
+def resumed(source: SourceFile, reading: Reading, known: Mapping[bytes, int], *, whole: bool = False) -> Resumed:
     """Return the source from where it is to be read on.
 
     Args:
         source: the source.
         reading: how it is read.
         known: for every source of the store, its name and the ordinal after its highest, as ``sources()`` tells them.
+        whole: whether all of it is read, and records before that place are told, too.
 
     Raises:
         InputError: the source can't be read.
     """
-    found = _resumed(source, reading, known)
+    found = _resumed(source, reading, known, whole)
     source.stream.decided()
     return found
 
 
-def _resumed(source: SourceFile, reading: Reading, known: Mapping[bytes, int]) -> Resumed:
+def _resumed(source: SourceFile, reading: Reading, known: Mapping[bytes, int], whole: bool) -> Resumed:
     first = _first(source, reading)
     if first is None:
         return Resumed(0, False, (Taken(item, None) for item in source.items(reading)))
@@ -84,6 +85,8 @@ def _resumed(source: SourceFile, reading: Reading, known: Mapping[bytes, int]) -
     names = [head + bytes([number]) for number in range(OF_THREAD[0])]
     for name in names:
         if name in known and (taken := _unchanged(source, reading, name, known[name] - 1)) is not None:
+            if whole:
+                return Resumed(0, False, _of_whole_file(source.items(reading), name, known[name] - 1))
             return Resumed(known[name] - 1 >> CHECK_BITS, False, taken)
     # A pipe would have to be waited for until it is as long as the longest file, before any of it could be taken.
     old = None if source.stream.once else known_by_content(source.stream, known)
@@ -132,6 +135,15 @@ def _counted(taken: Iterator[Taken], aside: Reading, reading: Reading) -> Iterat
 def _of_file(items: Iterator[Item], name: bytes) -> Iterator[Taken]:
     for item in items:
         yield Taken(item, SourceMark(name, _ordinal(item)) if isinstance(item, SourceRecord) else None)
+
+
+def _of_whole_file(items: Iterator[Item], name: bytes, last: int) -> Iterator[Taken]:
+    for item in items:
+        if isinstance(item, SourceRecord):  # what was left out before the last one is not looked at again
+            yield Taken(item, None)
+            if _ordinal(item) == last:
+                break
+    yield from _of_file(items, name)
 
 
 def _of_threads(source: SourceFile, reading: Reading, known: Mapping[bytes, int]) -> Iterator[Taken]:

@@ -237,7 +237,8 @@ class RemoteMemory:
                 ) from error
             raise StoreError(
                 f"{self._told} has this store open and answers on no socket ({error.strerror or error}): is the "
-                "setting runtime.socket off there, or is it hung? Ask in that process, or close the store there first"
+                "setting runtime.socket off there, or does it hang? To change the store, do so in that process, close "
+                "it there first, or switch runtime.socket on there"
             ) from error
         connection.setblocking(False)
         return connection

@@ -159,6 +159,7 @@ def test_a_dry_run_counts_and_makes_nothing(here: Here, tmp_path: Path) -> None:
     assert code == ExitCode.LEFT_OUT
     assert result == {
         "accepted": 41,
+        "already_there": 1,
         "left_out": 8,
         "left_on_purpose": {},
         "users": {"user 0": 15, "user 1": 14, "user 2": 12},
