@@ -149,8 +149,7 @@ def opened_to_look(args: argparse.Namespace) -> Iterator[MemoryPipeline | None]:
     if not StoreFolder(args.store).manifest.exists():
         yield None
         return
-    options = own_model(args)
-    with MemoryPipeline.open(args.store, config=args.config, read_only=True, workers=False, **options) as memory:
+    with MemoryPipeline.open(args.store, config=args.config, read_only=True, workers=False) as memory:
         yield memory
 
 

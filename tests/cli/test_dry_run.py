@@ -27,6 +27,11 @@ def not_new(folder: Path) -> tuple[Paths, Paths, int]:
     return [path], [path, path], 14
 
 
+def twice(folder: Path) -> tuple[Paths, Paths, int]:
+    path = write(folder / "f", records(7))
+    return [], [path, path], 7
+
+
 def other(folder: Path) -> tuple[Paths, Paths, int]:
     return [write(folder / "before", records(7))], [write(folder / "after", [*records(3), *records(9)[4:]])], 0
 
@@ -55,7 +60,7 @@ def nothing_before(folder: Path) -> tuple[Paths, Paths, int]:
     return [], [write(folder / "f", [*records(5), "{torn", {**records(1)[0], "user_input": "x" * 3000}])], 0
 
 
-CASES = (grown, not_new, other, wrong_before, named, exported, nothing_before)
+CASES = (grown, not_new, twice, other, wrong_before, named, exported, nothing_before)
 
 
 def content(store: Path) -> dict[str, bytes]:
@@ -97,6 +102,13 @@ def test_beside_an_owner(here: Here, tmp_path: Path) -> None:
             told = here.json("ingest", path, "--store", store, "--dry-run")
             assert (told["accepted"], told["already_there"]) == (5, 4)
             assert here.err == ""
+
+
+def test_for_a_store_of_another_model(here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "f", records(4))
+    here.json("ingest", path, "--store", tmp_path / "store")
+    monkeypatch.setenv("MOS_PIPELINE_EMBEDDING__BACKEND", "sentence-transformers")
+    assert here.json("ingest", path, "--store", tmp_path / "store", "--dry-run")["already_there"] == 4
 
 
 def test_for_people_and_from_a_pipe(here: Here, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 import random
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from mos_pipeline.errors import InputError
+from mos_pipeline.errors import DeadlineError, InputError
 from mos_pipeline.ingest.streams import Stream, files_below
 from tests.ingest.common import items, page, records, said, written
 
@@ -97,6 +98,16 @@ def test_a_bomb_is_unpacked_in_bounded_memory(tmp_path: Path, pack: Callable[[by
         assert tracemalloc.get_traced_memory()[1] < 48 << 20
     finally:
         tracemalloc.stop()
+
+
+def test_only_what_goes_wrong_with_the_file_is_told_as_that(tmp_path: Path) -> None:
+    stream = Stream(written(tmp_path, LINES))
+    for error in (DeadlineError("of whoever reads"), InputError("too")):
+        with pytest.raises(type(error)) as caught, stream.opened():
+            raise error
+        assert caught.value is error
+    with pytest.raises(InputError, match="can't be read .Input/output error."), stream.opened():
+        raise OSError(errno.EIO, "Input/output error")
 
 
 def test_a_folder_is_its_files_sorted_without_hidden_ones_and_links_to_folders(tmp_path: Path) -> None:
