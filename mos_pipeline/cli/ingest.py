@@ -34,15 +34,21 @@ FORMATS = ("auto", "jsonl", "messages", "chatgpt", "claude", "locomo", "mem0", "
 UNKNOWN_SHOWN = 5
 DESCRIPTION = """Read files into a store, which is made if need be. Interrupted at any moment, even by SIGKILL, the
 same command goes on where it was, and reading a file again takes only what was added to its end: a file is known by
-its content, whatever its name and whatever options it was read with. Files may be compressed (gzip, zstd). Where the
-backlog is at its high-water mark the command waits for as long as it takes. Ends with 7 where something was left
+its content, whatever its name and whatever options it was read with. Files may be compressed (gzip, zstd); a pipe need
+not end: tail -n +1 -f FILE | mos-pipeline ingest - --store DIR. Where the backlog is at its high-water mark the command waits for as long as it takes. Ends with 7 where something was left
 out."""
 
 
 def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     """Add the command's parser."""
     parser = commands.add_parser("ingest", parents=[common], help="read files into a store", description=DESCRIPTION)
-    parser.add_argument("paths", metavar="PATH", nargs="+", type=Path, help="a file, a folder, or - for stdin")
+    parser.add_argument(
+        "paths",
+        metavar="PATH",
+        nargs="+",
+        type=Path,
+        help="a file, a folder, or - for stdin: line by line, as it comes",
+    )
     store_option(parser, "the store's folder; made if need be")
     parser.add_argument("--format", choices=FORMATS, default="auto", help="the files' format (default: %(default)s)")
     parser.add_argument("--user", metavar="ID", help="the user of records that name none")

@@ -106,7 +106,7 @@ def test_only_what_goes_wrong_with_the_file_is_told_as_that(tmp_path: Path) -> N
         with pytest.raises(type(error)) as caught, stream.opened():
             raise error
         assert caught.value is error
-    with pytest.raises(InputError, match="can't be read .Input/output error."), stream.opened():
+    with pytest.raises(InputError, match=r"can't be read \(Input/output error\)"), stream.opened():
         raise OSError(errno.EIO, "Input/output error")
 
 
