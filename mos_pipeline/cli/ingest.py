@@ -35,8 +35,8 @@ UNKNOWN_SHOWN = 5
 DESCRIPTION = """Read files into a store, which is made if need be. Interrupted at any moment, even by SIGKILL, the
 same command goes on where it was, and reading a file again takes only what was added to its end: a file is known by
 its content, whatever its name and whatever options it was read with. Files may be compressed (gzip, zstd); a pipe need
-not end: tail -n +1 -f FILE | mos-pipeline ingest - --store DIR. Where the backlog is at its high-water mark the command waits for as long as it takes. Ends with 7 where something was left
-out."""
+not end: tail -n +1 -f FILE | mos-pipeline ingest - --store DIR. Where the backlog is at its high-water mark the
+command waits for as long as it takes. Ends with 7 where something was left out."""
 
 
 def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:

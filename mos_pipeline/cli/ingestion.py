@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from mos_pipeline.cli.output import say
@@ -78,16 +79,21 @@ class Ingestion:
 
     def _readable(self, source: SourceFile) -> Iterator[Taken]:
         """Yield what is to be taken of a source, as far as it can be read."""
-        from mos_pipeline.ingest import resumed
+        from mos_pipeline.ingest import resumed, wrong_at_first
+        from mos_pipeline.ingest.resume import Taken
 
-        name = source.stream.name
+        name, told = source.stream.name, 0
         try:
+            if source.stream.once:
+                for error in wrong_at_first(source, self._reading):
+                    yield Taken(error, None)
+                    told += 1
             found = resumed(source, self._reading, self._pipeline.sources())
             if found.changed:
                 say(f"note: {name} begins like a file that was read before, but differs: it is read as a new one")
             if source.lines:
                 self._summary.passed_bytes += found.start
-            yield from found.taken
+            yield from islice(found.taken, 0 if found.start else told, None)
         except InputError as error:
             self._left_out.rest_of(error)
 

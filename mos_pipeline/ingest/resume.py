@@ -19,10 +19,11 @@ import hashlib
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple
 
-from mos_pipeline.errors import InputError
+from mos_pipeline.errors import InputError, RecordError
 from mos_pipeline.ingest.elements import ELEMENT_BITS
 from mos_pipeline.ingest.formats import SourceFile
 from mos_pipeline.ingest.lines import Item
@@ -30,7 +31,7 @@ from mos_pipeline.ingest.records import Reading, SourceRecord
 from mos_pipeline.ingest.sources import known_by_content
 from mos_pipeline.messages import SourceMark
 
-__all__ = ["Resumed", "Taken", "resumed"]
+__all__ = ["Resumed", "Taken", "resumed", "wrong_at_first"]
 
 CHECK_BITS = 16
 OF_THREAD = b"\xff"
@@ -96,6 +97,16 @@ def _resumed(source: SourceFile, reading: Reading, known: Mapping[bytes, int], w
     if not unused:
         raise InputError(f"{source.stream.name}: {len(names)} other files begin like it; begin it with another record")
     return Resumed(0, unused[0] != names[0], _of_file(source.items(reading), unused[0]))
+
+
+def wrong_at_first(source: SourceFile, reading: Reading) -> Iterator[RecordError]:
+    """Yield what can't be taken before a source's first record, by which it is known and which may come late."""
+    aside = replace(reading, tally=Counter())
+    with suppress(InputError):  # told when it is read
+        for item in source.items(aside):
+            if isinstance(item, SourceRecord):
+                return
+            yield item
 
 
 def _first(source: SourceFile, reading: Reading) -> SourceRecord | None:

@@ -145,6 +145,25 @@ def test_a_wrong_line_ends_it_at_once_or_is_left_out(tmp_path: Path) -> None:
         assert (summary["accepted"], summary["left_out"]) == (2, 2)
 
 
+def test_a_wrong_line_before_all_others_is_told_at_once_and_once(tmp_path: Path) -> None:
+    with ingesting(tmp_path / "one") as talk:
+        talk.write("{torn}\n")
+        assert talk.process.wait(PATIENCE_S) == ExitCode.INPUT
+        assert "stdin, line 1: not valid JSON" in talk.said()
+    store, kept = tmp_path / "store", tmp_path / "kept"
+    for count, fresh in ((2, 2), (3, 1)):
+        with ingesting(store, "--on-error", "quarantine", "--quarantine", kept) as talk:
+            talk.write("{torn}\n", "[]\n")
+            until(lambda: kept.exists() and kept.read_text().count("\n") >= 2, "both are kept")
+            talk.write(*records(count), "{torn, too}\n")
+            until(lambda count=count: stored(store) == count, "the records are accepted")  # type: ignore[misc]
+            told = count + 1
+            until(lambda told=told: kept.read_text().count("\n") == told, "another one is kept")  # type: ignore[misc]
+            assert talk.end(signal.SIGTERM)["accepted"] == fresh
+    assert without_ids(exported(store)) == records(3)
+    assert kept.read_text().count("\n") == 4, "each is kept once: the last stands in another place"
+
+
 def test_a_file_that_is_followed(tmp_path: Path) -> None:
     store, path = tmp_path / "store", write(tmp_path / "chat.jsonl", records(5))
     with subprocess.Popen(["tail", "-n", "+1", "-f", path], stdout=subprocess.PIPE) as tail:
