@@ -59,8 +59,12 @@ class Stream:
         """
         try:
             if self._file is not None:
+                before = self._file.tell()
                 self._file.seek(0)
-                yield self._file
+                try:
+                    yield self._file
+                finally:
+                    self._file.seek(before)  # where somebody else reads it, who wants to know what was before
                 return
             if not stat.S_ISREG(self.path.stat().st_mode):
                 raise InputError(f"{self.name}: not a regular file; write its content to one first, or pipe it into -")

@@ -187,12 +187,17 @@ def test_lines_that_are_there_are_at_hand(tmp_path: Path) -> None:
 
 
 def test_what_was_passed_over_counts_as_lines(tmp_path: Path) -> None:
-    data = lines(*map(page, range(9)), b"{torn\n")
-    marks = read(Stream(written(tmp_path, data)))[-1]
+    data = lines(*map(page, range(9)), b"{torn\n", page(9), b"{torn\n", *map(page, range(10, 3000)))
+    path = written(tmp_path, data)
+    marks = read(Stream(path))[-1]
+    known = {marks[5].digest: marks[5].ordinal + 1}
+    expected = read(Stream(path), known)
+    assert expected[1] > 0
+    assert [one[0] for one in expected[3] if len(one) == 4] == ["line 10", "line 12"]
     with piped(cut(data, [100]), tmp_path) as stream:
-        found = read(stream, {marks[5].digest: marks[5].ordinal + 1})
-    assert found[1] > 0
-    assert found[3][-1][0] == "line 10"
+        assert read(stream, known) == expected
+    with path.open("rb") as stdin, from_stdin(stdin, tmp_path, no_wait) as stream:
+        assert read(stream, known) == expected
 
 
 def test_nothing_is_kept_of_a_stream_that_never_ends(tmp_path: Path) -> None:
