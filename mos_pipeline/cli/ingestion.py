@@ -95,6 +95,7 @@ class Ingestion:
                 self._summary.passed_bytes += found.start
             yield from islice(found.taken, 0 if found.start else told, None)
         except InputError as error:
+            self._sender.flush()  # what comes before was read
             self._left_out.rest_of(error)
 
     def _take(self, taken: Taken) -> None:
