@@ -123,19 +123,26 @@ class _Piped(Stream):
         return os.pread(self._spool.fileno(), size, position)
 
     def _receive(self, size: int) -> bytes | None:
-        if not self._patient and not select.select([self._pipe], [], [], 0)[0]:
-            return None
-        try:
+        data = None
+        while data is None:
+            if not self._patient and not self._ready():
+                return None
             self._wait(self._pipe)
-            data = os.read(self._pipe, size)
-        except BlockingIOError:  # somebody else took it
-            return None if not self._patient else self._receive(size)
-        except OSError as error:
-            raise InputError(f"{NAME}: can't be read ({error.strerror}); pipe something into it") from error
+            try:
+                data = os.read(self._pipe, size)
+            except BlockingIOError:  # somebody else who reads it was quicker
+                pass
+            except OSError as error:
+                raise InputError(f"{NAME}: can't be read ({error.strerror}); pipe something into it") from error
         self._ended = not data
         self._keep(data)
         self._came += len(data)
         return data
+
+    def _ready(self) -> bool:
+        poll = select.poll()
+        poll.register(self._pipe, select.POLLIN)
+        return bool(poll.poll(0))
 
     def _keep(self, data: bytes) -> None:
         if self._decided:
