@@ -63,9 +63,10 @@ class OwnerServer:
         self._thread.join()
         self._path.unlink(missing_ok=True)  # before the listener goes: nobody connects to what is not answered
         self._listener.close()
-        with self._lock, contextlib.suppress(OSError):
+        with self._lock:
             for connection in self._clients.values():
-                connection.shutdown(socket.SHUT_RD)  # what has come is still read
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RD)  # what has come is still read
         os.close(self._wake_read)
         os.close(self._wake_write)
 
