@@ -47,11 +47,23 @@ if TYPE_CHECKING:
         StoreVersionError,
         WorkerError,
     )
-    from mos_pipeline.messages import Compacted, Hit, Knowledge, KnowledgeHit, Page, Parts, Profile, Retrieved, Session
+    from mos_pipeline.messages import (
+        Added,
+        Compacted,
+        Hit,
+        Knowledge,
+        KnowledgeHit,
+        Page,
+        Parts,
+        Profile,
+        Retrieved,
+        Session,
+    )
     from mos_pipeline.metrics import Stats
     from mos_pipeline.pipeline import MemoryPipeline
 
 __all__ = [
+    "Added",
     "BackpressureError",
     "ClosedError",
     "Compacted",
@@ -104,6 +116,7 @@ _HOMES = {
     "StoreLockedError": "errors",
     "StoreVersionError": "errors",
     "WorkerError": "errors",
+    "Added": "messages",
     "Compacted": "messages",
     "Hit": "messages",
     "Knowledge": "messages",

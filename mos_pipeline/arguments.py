@@ -10,7 +10,7 @@ from typing import Any
 
 from mos_pipeline.errors import InputError
 from mos_pipeline.memory.moments import moment
-from mos_pipeline.messages import Page, SourceMark, decode, encode
+from mos_pipeline.messages import Page, PageRecord, SourceMark, decode, encode
 
 __all__ = [
     "checked_arguments",
@@ -18,6 +18,7 @@ __all__ = [
     "checked_id",
     "checked_metadata",
     "checked_moment",
+    "checked_record",
     "checked_seconds",
     "checked_source",
     "checked_text",
@@ -26,6 +27,7 @@ __all__ = [
 ]
 
 PAGE_FIELDS = frozenset(f.name for f in dataclass_fields(Page))
+ADD_FIELDS = PAGE_FIELDS | {"source"}
 
 
 def checked_id(name: str, value: object) -> str:
@@ -80,13 +82,36 @@ def checked_source(value: object) -> SourceMark | None:
     raise InputError(f"source must be a SourceMark of bytes and a whole number of at least 0, found {value!r}")
 
 
+def checked_record(
+    user_id: object,
+    user_input: object,
+    agent_response: object,
+    assistant_id: object,
+    timestamp: object = None,
+    metadata: object = None,
+    page_id: object = None,
+    source: object = None,
+) -> PageRecord:
+    """Return the arguments of ``add`` as the record of a page."""
+    return PageRecord(
+        checked_id("user_id", user_id),
+        checked_id("assistant_id", assistant_id),
+        checked_text("user_input", user_input),
+        checked_text("agent_response", agent_response),
+        checked_timestamp(timestamp),
+        checked_metadata(metadata),
+        None if page_id is None else checked_id("page_id", page_id),
+        checked_source(source),
+    )
+
+
 def checked_arguments(item: Mapping[str, Any] | Page) -> dict[str, Any]:
     """Return a page, or a mapping with the names of ``add``'s arguments, as those arguments."""
     if isinstance(item, Page):
         return {name: getattr(item, name) for name in PAGE_FIELDS}
     if not isinstance(item, Mapping):
         raise InputError(f"expected a Page or a mapping with add's arguments, found {type(item).__name__}")
-    unknown = item.keys() - PAGE_FIELDS
+    unknown = item.keys() - ADD_FIELDS
     missing = {"user_id", "user_input", "agent_response"} - item.keys()
     if unknown or missing:
         raise InputError(f"unknown fields {sorted(unknown)}, missing fields {sorted(missing)}")

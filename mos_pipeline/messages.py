@@ -23,6 +23,7 @@ from mos_pipeline.errors import InputError
 __all__ = [
     "OF_USER",
     "STATES",
+    "Added",
     "Compacted",
     "Hit",
     "Knowledge",
@@ -337,6 +338,21 @@ class Retrieved:
     assistant_knowledge: list[KnowledgeHit] = field(default_factory=list)
     profile: str = ""
     overviews: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """What became of a page of a batch.
+
+    Attributes:
+        page_id: its id; None where it was refused, or where the record that its ``source`` names was accepted before.
+        new: whether it was accepted now; False for a page that was there already.
+        refused: why it was not taken; None where it was, or was there.
+    """
+
+    page_id: str | None
+    new: bool
+    refused: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,24 +6,19 @@ import logging
 import os
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mos_pipeline.arguments import (
-    checked_arguments,
-    checked_id,
-    checked_metadata,
-    checked_source,
-    checked_text,
-    checked_timestamp,
-)
+from mos_pipeline.arguments import checked_arguments, checked_id, checked_record, checked_seconds
 from mos_pipeline.config import Config, load_config
+from mos_pipeline.engine.batch import add_batch
 from mos_pipeline.engine.engine import Engine
 from mos_pipeline.engine.reader import ReaderEngine
 from mos_pipeline.engine.snapshot import snapshot
 from mos_pipeline.errors import DeadlineError, InputError
 from mos_pipeline.logs import about
-from mos_pipeline.messages import Compacted, Page, PageRecord, SourceMark
+from mos_pipeline.messages import Added, Compacted, Page, PageRecord, SourceMark
 from mos_pipeline.reading import DEFAULT_ASSISTANT, Reading
 from mos_pipeline.service.server import OwnerServer
 
@@ -117,17 +112,35 @@ class MemoryPipeline(Reading):
             ClosedError: the pipeline is closed.
         """
         engine = self._owner("add")
-        record = PageRecord(
-            checked_id("user_id", user_id),
-            checked_id("assistant_id", assistant_id),
-            checked_text("user_input", user_input),
-            checked_text("agent_response", agent_response),
-            checked_timestamp(timestamp),
-            checked_metadata(metadata),
-            None if page_id is None else checked_id("page_id", page_id),
-            checked_source(source),
-        )
+        record = checked_record(user_id, user_input, agent_response, assistant_id, timestamp, metadata, page_id, source)
         return engine.intake.add(record)[0]
+
+    def add_batch(
+        self, pages: Iterable[Mapping[str, Any] | Page], *, timeout: float | None = None, stop: bool = False
+    ) -> list[Added]:
+        """Accept pages one after the other and return what became of each, in their order.
+
+        One that can't be taken hinders none of the others. The answer is shorter than ``pages`` where the backlog or
+        the disk was in the way, but never empty: what it tells of is kept, and nothing behind that was looked at; add
+        the rest again. So it may be done with a batch whose answer was lost: unlike in ``add``, a ``source`` that was
+        accepted before is known, and so is a ``page_id``.
+
+        Args:
+            pages: each a Page, or a mapping with the names of ``add``'s arguments.
+            timeout: seconds to wait for room in the backlog; where None, as long as ``add`` does.
+            stop: whether to end with the first page that can't be taken.
+
+        Raises:
+            BackpressureError: the backlog is at its high-water mark; no page was accepted.
+            StoreFullError: the disk is full; no page was accepted.
+            StoreError: pages were accepted, but flushing them failed (only with ``store.durability: power``).
+            InputError: ``timeout`` is no number of seconds, or the store was opened read-only.
+            ClosedError: the pipeline is closed.
+        """
+        engine = self._owner("add_batch")
+        wait_s = None if timeout is None else checked_seconds("timeout", timeout)
+        records = (partial(_record, page) for page in pages)
+        return add_batch(engine.intake, records, wait_s, stop=stop)
 
     def add_many(self, pages: Iterable[Mapping[str, Any] | Page]) -> int:
         """Accept pages from any iterable, read lazily; return how many were taken from it.
@@ -325,3 +338,7 @@ class MemoryPipeline(Reading):
             f"{message}: {stats.backlog_pages} pages wait to be embedded, {stats.unwritten} pieces to be written; "
             "wait longer, or look at stats() for what holds them up"
         )
+
+
+def _record(page: Mapping[str, Any] | Page) -> PageRecord:
+    return checked_record(**{"assistant_id": DEFAULT_ASSISTANT, **checked_arguments(page)})

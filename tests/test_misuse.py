@@ -18,6 +18,7 @@ from tests.support import all_pages, open_fake, page_text
 IDLE_S = 60.0
 CALLS: dict[str, Callable[[MemoryPipeline], Any]] = {
     "add": lambda memory: memory.add("tom", "a", "b"),
+    "add_batch": lambda memory: memory.add_batch([{"user_id": "tom", "user_input": "a", "agent_response": "b"}]),
     "add_many": lambda memory: memory.add_many([{"user_id": "tom", "user_input": "a", "agent_response": "b"}]),
     "backup": lambda memory: memory.backup("nowhere"),
     "compact": lambda memory: memory.compact(1.0),

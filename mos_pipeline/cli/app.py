@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import os
+import errno
 import sys
 import traceback
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ from mos_pipeline.cli import (
 )
 from mos_pipeline.cli.exits import ExitCode, exit_code
 from mos_pipeline.cli.opening import common_options
-from mos_pipeline.cli.output import logs_on_stderr, say
+from mos_pipeline.cli.output import drop_stdout, logs_on_stderr, say
 from mos_pipeline.cli.signals import Interrupted, Signals
 from mos_pipeline.errors import MosError
 
@@ -36,10 +36,11 @@ __all__ = ["main"]
 READING = (query, sessions, profile, knowledge)
 KEEPING = (stats, verify, doctor, compact, retry, backup, restore, export)
 COMMANDS = (ingest, add, *READING, forget, *KEEPING)
+GONE = {errno.EPIPE, errno.EIO}  # of a pipe that nobody reads, as `head` leaves it, and of a terminal that was closed
 EXITS = """exit codes:
   0 done   1 unexpected error   2 wrong usage   3 bad input or setting   4 no store, or it can't be used
   5 a worker can't work (model missing)   6 not done in time   7 done, but records were left out
-  130 Ctrl-C   143 SIGTERM"""
+  129 SIGHUP   130 Ctrl-C   141 nobody takes the output   143 SIGTERM"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -86,12 +87,12 @@ def _run(args: argparse.Namespace, signals: Signals) -> int:
         sys.stdout.flush()
     except Interrupted as stop:
         say("interrupted")
+        drop_stdout()
         return 128 + stop.number
-    except BrokenPipeError:
-        # Whoever read the output has gone, as `head` does. Python would complain once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.OUTPUT_CLOSED
     except Exception as error:  # noqa: BLE001  the process's edge
+        if isinstance(error, OSError) and error.errno in GONE:
+            drop_stdout()
+            return ExitCode.OUTPUT_CLOSED
         return _failed(error, verbose=args.verbose)
     return code
 

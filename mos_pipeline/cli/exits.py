@@ -28,6 +28,7 @@ class ExitCode(IntEnum):
     WORKER = 5  # a child process can't do its work: the model is missing
     DEADLINE = 6
     LEFT_OUT = 7  # all else is done; records that can't be taken were left out, as was asked for
+    HANGUP = 129
     INTERRUPTED = 130
     OUTPUT_CLOSED = 141
     TERMINATED = 143

@@ -46,7 +46,7 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, signals: Signals) -> ExitCode:
     """Write the pages."""
     own_model = stored(args)
-    with opened(args, signals, workers=False, **own_model) as pipeline:
+    with opened(args, signals, looks=True, workers=False, **own_model) as pipeline:
         lines = (_line(page) for page in all_pages(pipeline) if args.user in {None, page.user_id})
         if args.out == "-":
             count = _write(lines, sys.stdout.buffer)

@@ -6,16 +6,17 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mos_pipeline.cli.dry_run import dry_run
+from mos_pipeline.cli.dry_run import DryRun
 from mos_pipeline.cli.exits import ExitCode
 from mos_pipeline.cli.ingestion import Ingestion
 from mos_pipeline.cli.left_out import LeftOut
-from mos_pipeline.cli.opening import opened, store_option
+from mos_pipeline.cli.opening import opened, opened_to_look, store_option
 from mos_pipeline.cli.output import counted, print_json, say, table
+from mos_pipeline.cli.scope import assistant_of
 from mos_pipeline.cli.signals import Interrupted, Signals
 from mos_pipeline.cli.summary import Summary
 from mos_pipeline.errors import InputError, MosError
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from mos_pipeline.ingest import Reading
     from mos_pipeline.ingest.inputs import Inputs
     from mos_pipeline.ingest.quarantine import Quarantine
+    from mos_pipeline.ingest.streams import Stream
 
 __all__ = ["FORMATS", "add_parser"]
 
@@ -32,15 +34,21 @@ FORMATS = ("auto", "jsonl", "messages", "chatgpt", "claude", "locomo", "mem0", "
 UNKNOWN_SHOWN = 5
 DESCRIPTION = """Read files into a store, which is made if need be. Interrupted at any moment, even by SIGKILL, the
 same command goes on where it was, and reading a file again takes only what was added to its end: a file is known by
-its content, whatever its name and whatever options it was read with. Files may be compressed (gzip, zstd). Where the
-backlog is at its high-water mark the command waits for as long as it takes. Ends with 7 where something was left
-out."""
+its content, whatever its name and whatever options it was read with. Files may be compressed (gzip, zstd); a pipe need
+not end: tail -n +1 -f FILE | mos-pipeline ingest - --store DIR. Where the backlog is at its high-water mark the
+command waits for as long as it takes. Ends with 7 where something was left out."""
 
 
 def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     """Add the command's parser."""
     parser = commands.add_parser("ingest", parents=[common], help="read files into a store", description=DESCRIPTION)
-    parser.add_argument("paths", metavar="PATH", nargs="+", type=Path, help="a file, a folder, or - for stdin")
+    parser.add_argument(
+        "paths",
+        metavar="PATH",
+        nargs="+",
+        type=Path,
+        help="a file, a folder, or - for stdin: line by line, as it comes",
+    )
     store_option(parser, "the store's folder; made if need be")
     parser.add_argument("--format", choices=FORMATS, default="auto", help="the files' format (default: %(default)s)")
     parser.add_argument("--user", metavar="ID", help="the user of records that name none")
@@ -53,7 +61,9 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
         help="what becomes of a record that can't be taken; quarantine writes it to a file (default: %(default)s)",
     )
     parser.add_argument("--quarantine", metavar="FILE", type=Path, help="that file (default: STORE.quarantine.jsonl)")
-    parser.add_argument("--dry-run", action="store_true", help="only count; no store is made")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="only count what is new, and what is there already; nothing is changed"
+    )
     parser.add_argument(
         "--no-wait", action="store_true", help="end when all is accepted and written; the models work another time"
     )
@@ -65,24 +75,34 @@ def run(args: argparse.Namespace, signals: Signals) -> ExitCode:
     began = time.monotonic()
     reading = _reading(args)
     summary = Summary(str(args.store))
-    with _inputs(args) as inputs, _quarantine(args, inputs) as quarantine:
-        left_out = LeftOut(args.on_error, quarantine, summary)
-        if args.dry_run:
-            return dry_run(inputs.sources, reading, left_out, signals, as_json=args.json)
-        try:
-            # Waiting inside add could not be interrupted, so this command does the waiting.
-            with opened(args, signals, backlog__policy="raise") as pipeline, signals.held():
+    try:
+        with _inputs(args, signals) as inputs, _quarantine(args, inputs) as quarantine:
+            left_out = LeftOut(args.on_error, quarantine, summary)
+            if args.dry_run:
+                with opened_to_look(args) as memory:
+                    return DryRun(memory, assistant_of(args), reading, left_out, signals).run(
+                        inputs.sources, as_json=args.json
+                    )
+            with opened(args, signals) as pipeline, signals.held():
                 Ingestion(pipeline, inputs.sources, reading, args, signals, left_out).run()
-        except (Interrupted, MosError) as end:
+    except (Interrupted, MosError) as end:
+        if not args.dry_run:
             _say_how_to_go_on(summary, end)
-            raise
+            if isinstance(end, Interrupted):  # of a stream that has no end it is the usual one
+                with suppress(OSError):  # nobody may be left to read it
+                    _show(args, summary, reading, began)
+        raise
+    _show(args, summary, reading, began)
+    return summary.code
+
+
+def _show(args: argparse.Namespace, summary: Summary, reading: Reading, began: float) -> None:
     summary.left_on_purpose = dict(sorted((+reading.tally).items()))
     summary.finish(time.monotonic() - began)
     if args.json:
         print_json(summary.as_dict())
     else:
         print(table(summary.rows()))
-    return summary.code
 
 
 def _reading(args: argparse.Namespace) -> Reading:
@@ -98,18 +118,30 @@ def _reading(args: argparse.Namespace) -> Reading:
 
 
 @contextmanager
-def _inputs(args: argparse.Namespace) -> Iterator[Inputs]:
+def _inputs(args: argparse.Namespace, signals: Signals) -> Iterator[Inputs]:
     """Find out before the store is opened what is wrong with a file at first sight."""
     from mos_pipeline.ingest.inputs import inputs_of
-    from mos_pipeline.ingest.streams import STDIN, spooled
 
-    with spooled(sys.stdin.buffer, args.store) if STDIN in args.paths else nullcontext() as stdin:
+    with _stdin(args, signals) as stdin:
         inputs = inputs_of(args.paths, args.format, stdin, (args.store, _quarantine_path(args)))
         if inputs.unknown:
             shown = ", ".join(map(str, inputs.unknown[:UNKNOWN_SHOWN]))
             more = ", …" if len(inputs.unknown) > UNKNOWN_SHOWN else ""
             say(f"note: {counted(len(inputs.unknown), 'file')} of no known format left out: {shown}{more}")
         yield inputs
+
+
+def _stdin(args: argparse.Namespace, signals: Signals) -> AbstractContextManager[Stream | None]:
+    from mos_pipeline.ingest.piped import from_stdin
+    from mos_pipeline.ingest.streams import STDIN
+
+    if STDIN not in args.paths:
+        return nullcontext()
+    if args.paths.count(STDIN) > 1:
+        raise InputError("- is named twice, and stdin can be read once; name it once")
+    if sys.stdin is None:
+        raise InputError("-: there is no stdin, it was closed; pipe something into it")
+    return from_stdin(sys.stdin.buffer, args.store, lambda descriptor: signals.wait(descriptor=descriptor))
 
 
 def _quarantine_path(args: argparse.Namespace) -> Path:

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from mos_pipeline.cli.output import say
 from mos_pipeline.cli.progress import Moment, Progress, Rate
+from mos_pipeline.cli.scope import assistant_of
+from mos_pipeline.cli.sending import Sender
 from mos_pipeline.cli.signals import Signals
-from mos_pipeline.errors import BackpressureError, DeadlineError, InputError, RecordError
+from mos_pipeline.errors import DeadlineError, InputError, MosError, RecordError
 
 if TYPE_CHECKING:
     from mos_pipeline.cli.left_out import LeftOut
     from mos_pipeline.cli.opening import Memory
-    from mos_pipeline.ingest import Reading, SourceFile, SourceRecord
+    from mos_pipeline.ingest import Reading, SourceFile
     from mos_pipeline.ingest.resume import Taken
-    from mos_pipeline.messages import SourceMark
 
-__all__ = ["Ingestion", "refused"]
+__all__ = ["Ingestion"]
 
 POLL_S = 0.2
 ROOM_S = 0.05
@@ -44,9 +44,10 @@ class Ingestion:
         self._pipeline = pipeline
         self._sources = sources
         self._reading = replace(reading, pulse=self._pulse)
-        self._args = args
+        self._no_wait = bool(args.no_wait)
         self._signals = signals
         self._left_out = left_out
+        self._sender = Sender(pipeline, assistant_of(args), left_out, self._wait_for_room)
         self._summary = left_out.summary
         self._progress = Progress(sys.stderr)
         self._rate = Rate()
@@ -55,23 +56,22 @@ class Ingestion:
 
     def run(self) -> None:
         """Read everything and have it worked off."""
-        before = self._pipeline.stats().pages
         try:
             for source in self._sources:
                 self._read(source)
             self._work_off()
         finally:
             self._progress.end()
-            stats = self._pipeline.stats()
-            summary = self._summary
-            # An id that was known makes no new page; only the store can tell.
-            summary.accepted = stats.pages - before
-            summary.already_there = summary.read - summary.accepted
-            summary.backlog_pages, summary.set_aside = stats.backlog_pages, len(stats.set_aside)
+            with suppress(MosError):  # what ended this run, if anything has, says more than an owner that is gone
+                stats = self._pipeline.stats()
+                self._summary.backlog_pages, self._summary.set_aside = stats.backlog_pages, len(stats.set_aside)
 
     def _read(self, source: SourceFile) -> None:
         for taken in self._readable(source):
             self._take(taken)
+            if source.lines and not source.stream.at_hand():
+                self._sender.flush()
+        self._sender.flush()  # the store has to know of all of it before it is asked how far the next source was read
 
     def _pulse(self) -> None:
         self._signals.check()
@@ -79,66 +79,46 @@ class Ingestion:
 
     def _readable(self, source: SourceFile) -> Iterator[Taken]:
         """Yield what is to be taken of a source, as far as it can be read."""
-        from mos_pipeline.ingest import resumed
+        from mos_pipeline.ingest import resumed, wrong_at_first
+        from mos_pipeline.ingest.resume import Taken
 
-        name = source.stream.name
+        name, told = source.stream.name, 0
         try:
+            if source.stream.once:
+                for error in wrong_at_first(source, self._reading):
+                    yield Taken(error, None)
+                    told += 1
             found = resumed(source, self._reading, self._pipeline.sources())
             if found.changed:
                 say(f"note: {name} begins like a file that was read before, but differs: it is read as a new one")
             if source.lines:
                 self._summary.passed_bytes += found.start
-            yield from found.taken
+            yield from islice(found.taken, 0 if found.start else told, None)
         except InputError as error:
+            self._sender.flush()  # what comes before was read
             self._left_out.rest_of(error)
 
     def _take(self, taken: Taken) -> None:
         record = taken.item
         if isinstance(record, RecordError):
+            self._sender.flush()  # in their order: one before it may be the end
             self._left_out.record(record)
-            return
-        if taken.mark is None:
+        elif taken.mark is None:
             self._summary.already_there += 1
+            self._summary.read += 1
         else:
-            try:
-                self._add(record, taken.mark)
-            except InputError as error:
-                self._left_out.record(refused(record, error))
-                return
-            self._summary.accepted += 1
-        self._summary.read += 1
-
-    def _add(self, record: SourceRecord, mark: SourceMark) -> None:
-        from mos_pipeline.pipeline import DEFAULT_ASSISTANT
-
-        assistant = self._args.assistant or DEFAULT_ASSISTANT
-        while True:
-            try:
-                self._pipeline.add(
-                    record.user_id,
-                    record.user_input,
-                    record.agent_response,
-                    assistant_id=assistant if record.assistant_id is None else record.assistant_id,
-                    timestamp=record.timestamp,
-                    metadata=record.metadata,
-                    page_id=record.page_id,
-                    source=mark,
-                )
-            except BackpressureError:
-                self._wait_for_room()
-            else:
-                return
+            self._sender.put(record, taken.mark)
 
     def _wait_for_room(self) -> None:
         self._pulse()
         if any(worker.state == "failed" for worker in self._pipeline.stats().workers.values()):
             self._pipeline.wait_idle(0.0)  # raises the reason
-        time.sleep(ROOM_S)
+        self._signals.wait(ROOM_S)
 
     def _work_off(self) -> None:
         """Wait until everything is processed and written; with ``--no-wait`` until it is written."""
-        self._phase, self._rate = "writing" if self._args.no_wait else "processing", Rate()
-        wait = self._pipeline.flush if self._args.no_wait else self._pipeline.wait_idle
+        self._phase, self._rate = "writing" if self._no_wait else "processing", Rate()
+        wait = self._pipeline.flush if self._no_wait else self._pipeline.wait_idle
         while True:
             self._pulse()
             with suppress(DeadlineError):
@@ -159,17 +139,3 @@ class Ingestion:
         left = backlog / rate if backlog is not None and rate and self._phase == "processing" else None
         phase = "loading" if loading else self._phase
         return Moment(phase, accepted, self._summary.already_there, rate, backlog, share, left)
-
-
-def refused(record: SourceRecord, error: InputError) -> RecordError:
-    """Return the error of a record that was read, and that the store refuses."""
-    found = record.spot.error(str(error))
-    found.raw, found.format = record.raw, record.format
-    if record.format != "jsonl":  # the other pages of its conversation were taken: it is left out alone
-        found.raw, found.format = _as_line(record), "jsonl"
-    return found
-
-
-def _as_line(record: SourceRecord) -> bytes:
-    fields = ("user_id", "assistant_id", "user_input", "agent_response", "timestamp", "metadata", "page_id")
-    return json.dumps({name: getattr(record, name) for name in fields}).encode()

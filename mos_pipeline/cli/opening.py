@@ -1,7 +1,7 @@
 """Opening stores for the commands, and the options they share.
 
-A store that nobody has open is opened here; one that another process owns is asked by way of its owner's socket. The
-commands don't know which it is.
+A store that nobody has open is opened here; one that another process owns is asked by way of its owner's socket; and
+where that one can't be asked, commands that change nothing read what is on the disk. They don't know which it is.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mos_pipeline.cli.signals import Signals, ctrl_c_blocked
+from mos_pipeline.cli.output import say
+from mos_pipeline.cli.signals import Signals, terminal_blocked
 from mos_pipeline.errors import StoreError, StoreLockedError
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ __all__ = [
     "common_options",
     "natural_int",
     "opened",
+    "opened_to_look",
     "own_model",
     "positive_int",
     "positive_seconds",
@@ -84,18 +86,24 @@ positive_seconds.__name__ = "number of seconds"
 
 
 @contextmanager
-def opened(args: argparse.Namespace, signals: Signals, **options: Any) -> Iterator[Memory]:
+def opened(args: argparse.Namespace, signals: Signals, *, looks: bool = False, **options: Any) -> Iterator[Memory]:
     """Open the store that ``args`` names, and close it however the block ends; or ask its owner, where it has one.
 
     What is asked of an owner is done with the owner's settings, its model among them; ``options`` are not for it.
+
+    Args:
+        args: the command's.
+        signals: what to hold while it is closed.
+        looks: whether the command changes nothing, so that a reader will do where the owner can't be asked.
+        options: for ``MemoryPipeline.open``.
 
     Raises:
         MosError: as from ``MemoryPipeline.open``; or from ``RemoteMemory``, where the owner can't be asked.
     """
     memory = None
     try:
-        with ctrl_c_blocked():
-            memory = _memory(args, options)
+        with terminal_blocked():
+            memory = _memory(args, options, looks=looks)
         yield memory
     finally:
         if memory is not None:
@@ -103,18 +111,46 @@ def opened(args: argparse.Namespace, signals: Signals, **options: Any) -> Iterat
                 memory.close()
 
 
-def _memory(args: argparse.Namespace, options: dict[str, Any]) -> Memory:
+def _memory(args: argparse.Namespace, options: dict[str, Any], *, looks: bool) -> Memory:
     from mos_pipeline.pipeline import MemoryPipeline
 
     try:
         return MemoryPipeline.open(args.store, config=args.config, **options)
     except StoreLockedError as locked:
-        from mos_pipeline.service.client import RemoteMemory
+        try:
+            return _owner_of(args, locked)
+        except StoreError:
+            if not looks:
+                raise
+            owner = "another process" if locked.pid is None else f"process {locked.pid}"
+            say(f"note: {owner} has this store open and can't be asked; this is what is on the disk")
+        return MemoryPipeline.open(args.store, config=args.config, read_only=True, **options)
 
-        remote = RemoteMemory(args.store) if locked.pid is not None else None
-        if remote is None or remote.owner is None:  # an orphaned writer, which answers nobody
-            raise
-        return remote
+
+def _owner_of(args: argparse.Namespace, locked: StoreLockedError) -> RemoteMemory:
+    from mos_pipeline.service.client import RemoteMemory
+
+    remote = RemoteMemory(args.store) if locked.pid is not None else None
+    if remote is None or remote.owner is None:  # an orphaned writer, which answers nobody
+        raise locked
+    return remote
+
+
+@contextmanager
+def opened_to_look(args: argparse.Namespace) -> Iterator[MemoryPipeline | None]:
+    """Open the store that ``args`` names for reading alone, whoever owns it; None where there is none.
+
+    Raises:
+        MosError: as from ``MemoryPipeline.open``.
+    """
+    from mos_pipeline.pipeline import MemoryPipeline
+    from mos_pipeline.store.folder import StoreFolder
+
+    if not StoreFolder(args.store).manifest.exists():
+        yield None
+        return
+    with MemoryPipeline.open(args.store, config=args.config, read_only=True, workers=False) as memory:
+        yield memory
 
 
 def restored(pipeline: Memory) -> Stats:

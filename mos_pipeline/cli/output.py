@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import shutil
 import sys
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
+from typing import Any, TextIO
 
 __all__ = [
     "as_bytes",
@@ -18,6 +19,7 @@ __all__ = [
     "clean",
     "counted",
     "cut",
+    "drop_stdout",
     "indented",
     "json_ready",
     "labelled",
@@ -25,6 +27,7 @@ __all__ = [
     "print_json",
     "say",
     "table",
+    "to_stderr",
     "width",
 ]
 
@@ -36,12 +39,31 @@ LABEL = 10  # cells of "assistant" and a space
 
 def say(text: str) -> None:
     """Write one line to stderr, over the progress bar if there is one."""
-    _to_stderr(f"{' '.join(text.split())}\n")
+    _line_to_stderr(f"{' '.join(text.split())}\n")
 
 
-def _to_stderr(text: str) -> None:
-    sys.stderr.write(f"{CLEAR_LINE}{text}" if sys.stderr.isatty() else text)
-    sys.stderr.flush()
+def _line_to_stderr(text: str) -> None:
+    to_stderr(sys.stderr, f"{CLEAR_LINE}{text}" if sys.stderr.isatty() else text)
+
+
+def to_stderr(stream: TextIO, text: str) -> None:
+    """Write to stderr; where nobody takes it any more, as of a closed terminal, the command goes on without."""
+    with suppress(OSError):
+        stream.write(text)
+        stream.flush()
+
+
+def drop_stdout() -> None:
+    """Give out what is left to be written to stdout, or have it go nowhere where nobody takes it.
+
+    Python would else complain, and end with a code of its own, when it flushes at exit.
+    """
+    try:
+        sys.stdout.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def width() -> int:
@@ -147,4 +169,4 @@ def logs_on_stderr(*, verbose: bool) -> Iterator[None]:
 
 class _StderrHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        _to_stderr(f"{record.levelname.lower()}: {self.format(record)}\n")
+        _line_to_stderr(f"{record.levelname.lower()}: {self.format(record)}\n")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TextIO
 
-from mos_pipeline.cli.output import CLEAR_LINE, as_duration, cut, width
+from mos_pipeline.cli.output import CLEAR_LINE, as_duration, cut, to_stderr, width
 
 __all__ = ["Moment", "Progress", "Rate"]
 
@@ -72,16 +72,14 @@ class Progress:
         self._next = now + self._every
         shown = moment()
         if self._terminal:
-            self._stream.write(CLEAR_LINE + cut(_with_bar(shown), width() - 1))
+            to_stderr(self._stream, CLEAR_LINE + cut(_with_bar(shown), width() - 1))
         else:
-            self._stream.write(f"{shown.phase}: {shown.text()}\n")
-        self._stream.flush()
+            to_stderr(self._stream, f"{shown.phase}: {shown.text()}\n")
 
     def end(self) -> None:
         """Take the bar away."""
         if self._terminal:
-            self._stream.write(CLEAR_LINE)
-            self._stream.flush()
+            to_stderr(self._stream, CLEAR_LINE)
 
 
 def _with_bar(moment: Moment) -> str:

@@ -98,7 +98,7 @@ def run(args: argparse.Namespace, signals: Signals) -> ExitCode:
     """Print the best pages, and what else is known."""
     where = _where(args.where)
     stored(args)
-    with opened(args, signals) as pipeline:
+    with opened(args, signals, looks=True) as pipeline:
         found = pipeline.retrieve(
             args.user,
             args.question,

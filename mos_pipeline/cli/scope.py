@@ -79,7 +79,7 @@ def has_pages(pipeline: Memory, args: argparse.Namespace) -> bool:
 
 def with_stored(args: argparse.Namespace, signals: Signals, look: Callable[[Memory], T]) -> T:
     """Return what ``look`` finds in the store, which is opened without workers and read to its end before."""
-    with opened(args, signals, workers=False, **stored(args)) as pipeline:
+    with opened(args, signals, looks=True, workers=False, **stored(args)) as pipeline:
         restored(pipeline)
         return look(pipeline)
 

@@ -32,7 +32,7 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, signals: Signals) -> ExitCode:
     """Print the store's figures."""
-    with opened(args, signals, workers=False, **stored(args)) as pipeline:
+    with opened(args, signals, looks=True, workers=False, **stored(args)) as pipeline:
         stats = restored(pipeline)
     if args.prometheus:
         print(prometheus(stats), end="")

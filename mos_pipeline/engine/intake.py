@@ -130,22 +130,55 @@ class Intake:
             StoreError: the page was accepted, but flushing it failed (only where it is flushed).
             ClosedError: nothing is accepted any more.
         """
-        said = len(record.user_input) + len(record.agent_response)  # at least so many bytes; told without packing them
-        check_size(record.user_id, said, self._max_page_bytes)
-        if self._backlog_bytes >= self._config.max_bytes:
-            self._wait_for_room()
+        self._check(record, self._config.timeout_s)
         with self.lock:
-            if self._closed:
-                raise ClosedError("the page was not accepted: the pipeline is closed; open the store again")
-            seq = None if record.page_id is None else self._known(record.page_id, record)
-            new, rouse = seq is None, False
-            if seq is None:
-                seq, rouse = self._accept(record)
+            seq, new, rouse = self._enter(record)
         if rouse:
             self._wake()
         if self._power:
             self._synced.wait_for(seq)
         return record.page_id or self._state.ids.id_of(seq, None), new
+
+    def add_once(self, record: PageRecord, wait_s: float | None) -> tuple[str | None, bool]:
+        """As ``add``, but a record of a source that was accepted before is known, with no id; and nothing is flushed.
+
+        Args:
+            record: the page.
+            wait_s: seconds to wait for room in the backlog; None for ``backlog.timeout_s``.
+        """
+        self._check(record, self._config.timeout_s if wait_s is None else wait_s)
+        with self.lock:
+            if record.source is not None and self.register.passed(record.source):
+                return None, False
+            seq, new, rouse = self._enter(record)
+        if rouse:
+            self._wake()
+        return record.page_id or self._state.ids.id_of(seq, None), new
+
+    def confirm(self) -> None:
+        """Return when what was accepted so far is as safe as ``store.durability`` says.
+
+        Raises:
+            StoreError: flushing failed.
+        """
+        if self._power:
+            self.sync()
+
+    def _check(self, record: PageRecord, wait_s: float) -> None:
+        said = len(record.user_input) + len(record.agent_response)  # at least so many bytes; told without packing them
+        check_size(record.user_id, said, self._max_page_bytes)
+        if self._backlog_bytes >= self._config.max_bytes:
+            self._wait_for_room(wait_s)
+
+    def _enter(self, record: PageRecord) -> tuple[int, bool, bool]:
+        """Return a page's number, whether it is new, and whether the coordinator has to be woken."""
+        if self._closed:
+            raise ClosedError("the page was not accepted: the pipeline is closed; open the store again")
+        seq = None if record.page_id is None else self._known(record.page_id, record)
+        if seq is not None:
+            return seq, False, False
+        seq, rouse = self._accept(record)
+        return seq, True, rouse
 
     def _known(self, page_id: str, record: PageRecord) -> int | None:
         """Return the page that is accepted under ``page_id`` and ``record`` would be again; None where there is none.
@@ -335,7 +368,7 @@ class Intake:
         self._journal, self._spare_mark = journal, journal.size // 2
         return journal
 
-    def _wait_for_room(self) -> None:
+    def _wait_for_room(self, wait_s: float) -> None:
         mark = self._config.max_bytes
         if self._config.policy == "raise":
             raise BackpressureError(
@@ -343,10 +376,10 @@ class Intake:
                 "(backlog.max_bytes); add again when the models have caught up, or use policy block"
             )
         with self._room:
-            if not self._room.wait_for(lambda: self._closed or self._backlog_bytes < mark, self._config.timeout_s):
+            if not self._room.wait_for(lambda: self._closed or self._backlog_bytes < mark, wait_s):
                 raise BackpressureError(
                     f"the page was not accepted: the backlog stayed at its high-water mark of {mark} bytes for "
-                    f"{self._config.timeout_s} s (backlog.max_bytes, backlog.timeout_s); look at stats() for what "
+                    f"{wait_s} s (backlog.max_bytes, backlog.timeout_s); look at stats() for what "
                     "holds the models up"
                 )
 

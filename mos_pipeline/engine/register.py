@@ -37,6 +37,10 @@ class Register:
         if source is not None:
             self._sources[source.digest] = source.ordinal + 1
 
+    def passed(self, source: SourceMark) -> bool:
+        """Return whether the record that a page came from, or one behind it in its source, was accepted already."""
+        return source.ordinal < self._sources.get(source.digest, 0)
+
     def restore(self, heads: PageHeads, pages: int, is_gone: Callable[[int], bool]) -> None:
         """Enter the next ``pages`` pages, as they are stored.
 

@@ -15,10 +15,10 @@ from pathlib import Path
 from mos_pipeline.errors import InputError, RecordError
 from mos_pipeline.ingest.formats import FORMATS, SourceFile
 from mos_pipeline.ingest.records import Reading, SourceRecord
-from mos_pipeline.ingest.resume import resumed
+from mos_pipeline.ingest.resume import resumed, wrong_at_first
 from mos_pipeline.ingest.streams import Stream
 
-__all__ = ["FORMATS", "Reading", "SourceFile", "SourceRecord", "Stream", "read_source", "resumed"]
+__all__ = ["FORMATS", "Reading", "SourceFile", "SourceRecord", "Stream", "read_source", "resumed", "wrong_at_first"]
 
 
 def read_source(

@@ -29,9 +29,9 @@ def detect(stream: Stream) -> str:
     head = first_bytes(stream)
     found = None
     if not head or head.startswith(b"{"):
-        found = _of_object(_keys(head, ""))
+        found = _of_object(_keys(head, "")[0])
     elif head.startswith(b"["):
-        found = _of_element(_keys(head, "item"))
+        found = _of_element(_keys(head, "item")[0])
     if found is None:
         raise InputError(
             f"{stream.name}: its format can't be told from its beginning; known are jsonl (an object on every line), "
@@ -41,16 +41,31 @@ def detect(stream: Stream) -> str:
 
 
 def first_bytes(stream: Stream) -> bytes:
-    """Return the source's beginning, without what doesn't count."""
+    """Return the source's beginning, as far as it counts: of a stream that goes on, what tells its format."""
     head = b""
     try:
         with stream.opened() as file:
             while len(head) < HEAD_BYTES and (more := available(file, HEAD_BYTES - len(head))):
                 head += more
+                if _tells(_text(head)):
+                    break
     except InputError:
         if not head:
             raise
+    return _text(head)
+
+
+def _text(head: bytes) -> bytes:
     return head.removeprefix(BOM).lstrip()
+
+
+def _tells(head: bytes) -> bool:
+    """Return whether more of a source than this can't change what its format is."""
+    if head.startswith(b"["):
+        return _keys(head, "item")[1]
+    if head.startswith(b"{"):
+        return (b"\n" in head and is_lines(head)) or _keys(head, "")[1]
+    return bool(head) and not BOM.startswith(head)
 
 
 def is_lines(head: bytes) -> bool:
@@ -90,15 +105,15 @@ def _of_element(keys: set[str]) -> str | None:
     return None if found in {"jsonl", "quarantine"} else found
 
 
-def _keys(head: bytes, prefix: str) -> set[str]:
-    """Return the keys of the object at ``prefix``, as far as ``head`` reaches."""
-    keys = set()
+def _keys(head: bytes, prefix: str) -> tuple[set[str], bool]:
+    """Return the keys of the object at ``prefix``, as far as ``head`` reaches, and whether these are all."""
+    keys = set[str]()
     try:
         for at, event, value in shallow_events(io.BytesIO(head), ""):
             if (at, event) == (prefix, "map_key"):
                 keys.add(value)
             elif (at, event) == (prefix, "end_map"):
-                break
+                return keys, True
     except (ijson.JSONError, UnicodeDecodeError, InputError):  # it ends somewhere, or is wrong: the reader tells which
-        return keys
-    return keys
+        pass
+    return keys, False

@@ -37,6 +37,8 @@ def read_lines(stream: Stream, format: str, pages: Pages, reading: Reading, star
     with stream.opened() as file:
         begin = offset = _go_to(file, start) if start and plain else 0
         number, before = 0, cache(partial(_lines_before, stream, begin))
+        if stream.once:
+            before()  # while it can be read again
         while line := file.readline(reading.max_record_bytes + 1):
             at, spot = offset, Spot(stream.name, "", partial(_line_number, before, number))
             too_long = len(line) > reading.max_record_bytes

@@ -19,10 +19,11 @@ import hashlib
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple
 
-from mos_pipeline.errors import InputError
+from mos_pipeline.errors import InputError, RecordError
 from mos_pipeline.ingest.elements import ELEMENT_BITS
 from mos_pipeline.ingest.formats import SourceFile
 from mos_pipeline.ingest.lines import Item
@@ -30,7 +31,7 @@ from mos_pipeline.ingest.records import Reading, SourceRecord
 from mos_pipeline.ingest.sources import known_by_content
 from mos_pipeline.messages import SourceMark
 
-__all__ = ["Resumed", "Taken", "resumed"]
+__all__ = ["Resumed", "Taken", "resumed", "wrong_at_first"]
 
 CHECK_BITS = 16
 OF_THREAD = b"\xff"
@@ -58,17 +59,24 @@ class Resumed(NamedTuple):
     taken: Iterator[Taken]
 
 
-def resumed(source: SourceFile, reading: Reading, known: Mapping[bytes, int]) -> Resumed:
+def resumed(source: SourceFile, reading: Reading, known: Mapping[bytes, int], *, whole: bool = False) -> Resumed:
     """Return the source from where it is to be read on.
 
     Args:
         source: the source.
         reading: how it is read.
         known: for every source of the store, its name and the ordinal after its highest, as ``sources()`` tells them.
+        whole: whether all of it is read, and records before that place are told, too.
 
     Raises:
         InputError: the source can't be read.
     """
+    found = _resumed(source, reading, known, whole)
+    source.stream.decided()
+    return found
+
+
+def _resumed(source: SourceFile, reading: Reading, known: Mapping[bytes, int], whole: bool) -> Resumed:
     first = _first(source, reading)
     if first is None:
         return Resumed(0, False, (Taken(item, None) for item in source.items(reading)))
@@ -78,14 +86,27 @@ def resumed(source: SourceFile, reading: Reading, known: Mapping[bytes, int]) ->
     names = [head + bytes([number]) for number in range(OF_THREAD[0])]
     for name in names:
         if name in known and (taken := _unchanged(source, reading, name, known[name] - 1)) is not None:
+            if whole:
+                return Resumed(0, False, _of_whole_file(source.items(reading), name, known[name] - 1))
             return Resumed(known[name] - 1 >> CHECK_BITS, False, taken)
-    old = known_by_content(source.stream, known)
+    # A pipe would have to be waited for until it is as long as the longest file, before any of it could be taken.
+    old = None if source.stream.once else known_by_content(source.stream, known)
     if old is not None:
         return Resumed(0, False, _of_old_file(source, reading, old, known[old]))
     unused = [name for name in names if name not in known]
     if not unused:
         raise InputError(f"{source.stream.name}: {len(names)} other files begin like it; begin it with another record")
     return Resumed(0, unused[0] != names[0], _of_file(source.items(reading), unused[0]))
+
+
+def wrong_at_first(source: SourceFile, reading: Reading) -> Iterator[RecordError]:
+    """Yield what can't be taken before a source's first record, by which it is known and which may come late."""
+    aside = replace(reading, tally=Counter())
+    with suppress(InputError):  # told when it is read
+        for item in source.items(aside):
+            if isinstance(item, SourceRecord):
+                return
+            yield item
 
 
 def _first(source: SourceFile, reading: Reading) -> SourceRecord | None:
@@ -125,6 +146,15 @@ def _counted(taken: Iterator[Taken], aside: Reading, reading: Reading) -> Iterat
 def _of_file(items: Iterator[Item], name: bytes) -> Iterator[Taken]:
     for item in items:
         yield Taken(item, SourceMark(name, _ordinal(item)) if isinstance(item, SourceRecord) else None)
+
+
+def _of_whole_file(items: Iterator[Item], name: bytes, last: int) -> Iterator[Taken]:
+    for item in items:
+        if isinstance(item, SourceRecord):  # what was left out before the last one is not looked at again
+            yield Taken(item, None)
+            if _ordinal(item) == last:
+                break
+    yield from _of_file(items, name)
 
 
 def _of_threads(source: SourceFile, reading: Reading, known: Mapping[bytes, int]) -> Iterator[Taken]:

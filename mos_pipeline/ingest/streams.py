@@ -1,23 +1,21 @@
-"""Where bytes come from: files, plain or compressed (told by their first bytes), stdin, and folders of files."""
+"""Where bytes come from: files, plain or compressed (told by their first bytes), and folders of files."""
 
 from __future__ import annotations
 
 import io
-import shutil
 import stat
-import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
-from mos_pipeline.errors import InputError
+from mos_pipeline.errors import InputError, MosError
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-__all__ = ["STDIN", "Stream", "available", "files_below", "spooled"]
+__all__ = ["STDIN", "Stream", "available", "files_below"]
 
 STDIN = Path("-")
 # Each read gives up the interpreter lock, and beside a busy thread it takes milliseconds to get it back.
@@ -34,13 +32,16 @@ class Stream:
 
     Attributes:
         name: how it is called in messages.
+        once: whether it comes from a pipe, and may never end; see ``piped``.
     """
 
-    def __init__(self, path: Path, name: str = "", spool: BinaryIO | None = None) -> None:
-        """Read the file ``path``; or ``spool``, the copy of something that can be read only once."""
+    once = False
+
+    def __init__(self, path: Path, name: str = "", open_file: BinaryIO | None = None) -> None:
+        """Read the file ``path``; or ``open_file``, which stays open."""
         self.path = path
         self.name = name or str(path)
-        self._spool = spool
+        self._file = open_file
 
     @property
     def plain(self) -> bool:
@@ -57,16 +58,29 @@ class Stream:
                 do); or reading fails inside the ``with``.
         """
         try:
-            if self._spool is not None:
-                self._spool.seek(0)
-                yield self._spool
+            if self._file is not None:
+                before = self._file.tell()
+                self._file.seek(0)
+                try:
+                    yield self._file
+                finally:
+                    self._file.seek(before)  # where somebody else reads it, who wants to know what was before
                 return
             if not stat.S_ISREG(self.path.stat().st_mode):
                 raise InputError(f"{self.name}: not a regular file; write its content to one first, or pipe it into -")
             with self.path.open("rb", BUFFER) as file:
                 yield file
+        except MosError:  # of whoever reads; one of them is an OSError, too
+            raise
         except OSError as error:
             raise InputError(f"{self.name}: can't be read ({error.strerror}); name a readable file") from error
+
+    def decided(self) -> None:
+        """Note that from now on it is read once, from one place on."""
+
+    def at_hand(self) -> bool:
+        """Return whether the next line can be read without waiting for whoever writes it."""
+        return True
 
     @contextmanager
     def opened(self) -> Iterator[BinaryIO]:
@@ -207,22 +221,6 @@ def _is_damage(error: Exception) -> bool:
     import zstandard
 
     return isinstance(error, zlib.error | zstandard.ZstdError)
-
-
-@contextmanager
-def spooled(stdin: BinaryIO, beside: Path) -> Iterator[Stream]:
-    """Copy all of ``stdin`` to a file without a name, on the disk of ``beside``, for the length of the ``with``.
-
-    Raises:
-        InputError: there is no room for it.
-    """
-    folder = next(folder for folder in (beside, *beside.absolute().parents) if folder.is_dir())
-    try:
-        with tempfile.TemporaryFile(dir=folder) as spool:
-            shutil.copyfileobj(stdin, spool, 1 << 20)
-            yield Stream(STDIN, "stdin", spool)
-    except OSError as error:
-        raise InputError(f"stdin could not be copied to {folder} ({error.strerror}); make room there") from error
 
 
 def files_below(folder: Path) -> list[Path]:

@@ -109,7 +109,8 @@ class _PipeHandler(logging.Handler):
 
 def run_worker(build: Callable[..., Stage], args: tuple[Any, ...], end: WorkerEnd) -> None:
     """Run a worker's life, the target of a child process: get ready, work, stop when told or when the parent dies."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent decides what it means
+    for number in (signal.SIGINT, signal.SIGHUP):  # a terminal's, to the whole group; the parent decides what they mean
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # one that the parent ignores is inherited, and its exit sends it
     threading.Thread(target=_die_with_parent, name="mos-lifeline", daemon=True).start()
     report = _PipeReport(end.pipe)

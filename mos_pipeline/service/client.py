@@ -1,6 +1,7 @@
 """The other side of the owner's socket: MemoryPipeline's methods, carried out by the store's owner.
 
-Each call is one connection. Arguments are checked by the owner, and what it raises is raised here as the same class.
+Each call is one connection, but for batches, which follow one another on theirs. Arguments are checked by the owner,
+and what it raises is raised here as the same class.
 """
 
 from __future__ import annotations
@@ -8,14 +9,17 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import socket
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from mos_pipeline.errors import DeadlineError, InputError, StoreError
-from mos_pipeline.messages import Compacted, Knowledge, Page, Profile, Retrieved, Session
+from mos_pipeline.messages import Added, Compacted, Knowledge, Page, Profile, Retrieved, Session, encode
 from mos_pipeline.metrics import Stats
 from mos_pipeline.service.address import connected
 from mos_pipeline.service.protocol import PROTOCOL, error_from, receive, send
@@ -29,10 +33,11 @@ CONNECT_S = 5.0
 CALL_S = 120.0  # an owner that lives and says nothing for so long, beyond the time that was asked for, hangs
 LONG_S = 24 * 3600.0
 SLICE_S = 30.0
+KEEP_S = 5.0  # how long a connection that is not used is good for another batch; the owner gives it up later (NEXT_S)
 
 
 class RemoteMemory:
-    """A store that another process owns, asked by way of its socket. From any thread; there is nothing to close.
+    """A store that another process owns, asked by way of its socket; from any thread. Close it, or use ``with``.
 
     The methods are those of ``MemoryPipeline``, and raise besides:
 
@@ -48,12 +53,43 @@ class RemoteMemory:
         """
         self._folder = StoreFolder(Path(path).absolute())
         self.owner = live_owner(self._folder.lock)
+        self._lock = threading.Lock()
+        self._kept: tuple[socket.socket, float, int] | None = None  # for the next batch; since when, whose
         with self._connect():
             pass
 
     def add(self, user_id: str, user_input: str, agent_response: str, **options: Any) -> str:
         """Have a page accepted; as ``MemoryPipeline.add``."""
         return str(self._ask(str, "add", user_id, user_input, agent_response, **options))
+
+    def add_batch(
+        self, pages: Iterable[Mapping[str, Any] | Page], *, timeout: float | None = None, stop: bool = False
+    ) -> list[Added]:
+        """Have pages accepted; as ``MemoryPipeline.add_batch``. They go in one message, which has 256 MiB at most.
+
+        Raises besides:
+            StoreError: the owner went away. What it had not answered for may be there or not: add it again, with the
+                same ``page_id`` or ``source``.
+        """
+        packed, unsendable = list[Any](), dict[int, str]()
+        for page in pages:
+            plain = as_plain(page)
+            try:
+                encode(plain)
+            except (TypeError, ValueError, OverflowError, RecursionError) as error:
+                unsendable[len(packed)] = f"the page can't be sent to the owner ({error}); use what msgpack can hold"
+                plain = None  # no page, which the owner refuses in its turn
+            packed.append(plain)
+        message = [PROTOCOL, "add_batch", [packed], {"timeout": timeout, "stop": stop}]
+        connection = self._kept_connection()
+        try:
+            answer = self._exchange(connection, message, _beyond(timeout))
+        except BaseException:
+            connection.close()
+            raise
+        self._keep(connection, answer)
+        found: list[Added] = self._taken(list[Added], "add_batch", answer)
+        return [replace(one, refused=unsendable.get(place, one.refused)) for place, one in enumerate(found)]
 
     def forget(self, user_id: str | None = None, **options: Any) -> int:
         """Have pages forgotten; as ``MemoryPipeline.forget``."""
@@ -124,7 +160,11 @@ class RemoteMemory:
         _in_slices(timeout, lambda wait: self._ask(None, "wait_idle", wait, _patience=wait))
 
     def close(self) -> None:
-        """Do nothing: the owner goes on."""
+        """Let go of the connection to the owner, which goes on."""
+        with self._lock:
+            kept, self._kept = self._kept, None
+        if kept is not None:
+            kept[0].close()
 
     def __enter__(self) -> Self:
         return self
@@ -139,19 +179,40 @@ class RemoteMemory:
 
     def _ask(self, kind: Any, method: str, *args: Any, _patience: float = 0.0, **kwargs: Any) -> Any:
         """Return the owner's answer as a ``kind``; ``_patience`` are the seconds that the call itself may wait."""
-        deadline = time.monotonic() + CALL_S + _patience
         with contextlib.closing(self._connect()) as connection:
-            connection.setblocking(False)
-            try:
-                # An owner that refuses may have answered, and gone, before it has read everything.
-                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                    send(connection, [PROTOCOL, method, as_plain(args), as_plain(kwargs)], deadline)
-                answer = receive(connection, deadline)
-            except (OSError, EOFError) as error:
-                if isinstance(error, DeadlineError):
-                    raise DeadlineError(f"{self._told} has not answered {method} in time; does it hang?") from None
-                raise StoreError(f"{self._told} went away before it had answered {method} ({error})") from error
+            answer = self._exchange(connection, [PROTOCOL, method, as_plain(args), as_plain(kwargs)], _patience)
         return self._taken(kind, method, answer)
+
+    def _exchange(self, connection: socket.socket, message: list[Any], patience: float) -> Any:
+        deadline, method = time.monotonic() + CALL_S + patience, message[1]
+        try:
+            # An owner that refuses may have answered, and gone, before it has read everything.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                send(connection, message, deadline)
+            return receive(connection, deadline)
+        except (OSError, EOFError) as error:
+            if isinstance(error, DeadlineError):
+                raise DeadlineError(f"{self._told} has not answered {method} in time; does it hang?") from None
+            raise StoreError(f"{self._told} went away before it had answered {method} ({error})") from error
+
+    def _kept_connection(self) -> socket.socket:
+        """Return the connection of the batch before, if the owner still listens there, or a new one."""
+        with self._lock:
+            kept, self._kept = self._kept, None
+        if kept is not None:
+            connection, since, process = kept
+            if time.monotonic() - since < KEEP_S and process == os.getpid():  # not with a forked child's parent
+                return connection
+            connection.close()
+        return self._connect()
+
+    def _keep(self, connection: socket.socket, answer: Any) -> None:
+        """Keep a connection for the next batch; the owner has closed it after an error."""
+        with self._lock:
+            if self._kept is None and isinstance(answer, list) and answer[:1] == ["ok"]:
+                self._kept = connection, time.monotonic(), os.getpid()
+                return
+        connection.close()
 
     def _taken(self, kind: Any, method: str, answer: Any) -> Any:
         match answer:
@@ -164,14 +225,23 @@ class RemoteMemory:
                 raise error_from(name, message, pid)
         raise StoreError(f"{self._told} speaks another version: {method} gave {answer!r:.100}")
 
-    def _connect(self) -> Any:
+    def _connect(self) -> socket.socket:
         try:
-            return connected(self._folder.socket, CONNECT_S)
+            connection = connected(self._folder.socket, CONNECT_S)
         except OSError as error:
+            if self.owner is None or live_owner(self._folder.lock) != self.owner:
+                gone = "" if self.owner is None else f"process {self.owner} went away: "
+                raise StoreError(
+                    f"{self._folder.root}: {gone}nobody who lives has this store open, and so answers on no socket; "
+                    "open it"
+                ) from error
             raise StoreError(
                 f"{self._told} has this store open and answers on no socket ({error.strerror or error}): is the "
-                "setting runtime.socket off there, or is it hung? Ask in that process, or close the store there first"
+                "setting runtime.socket off there, or does it hang? To change the store, do so in that process, close "
+                "it there first, or switch runtime.socket on there"
             ) from error
+        connection.setblocking(False)
+        return connection
 
     @property
     def _told(self) -> str:

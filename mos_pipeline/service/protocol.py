@@ -1,4 +1,4 @@
-"""What crosses the owner's socket: one question and one answer for each connection.
+"""What crosses the owner's socket: a question and its answer, and more of them where the client goes on.
 
     length u32, big endian | msgpack [version, method, args, kwargs]
     length u32, big endian | msgpack ["ok", result] or ["error", class, message, pid]
@@ -24,6 +24,7 @@ __all__ = [
     "METHODS",
     "PROTOCOL",
     "Request",
+    "comes",
     "error_from",
     "pack_error",
     "parse_request",
@@ -36,6 +37,7 @@ MAX_BYTES = 256 << 20
 METHODS = frozenset(
     {
         "add",
+        "add_batch",
         "compact",
         "flush",
         "forget",
@@ -134,10 +136,19 @@ def _exactly(connection: socket.socket, size: int, deadline: float) -> bytes:
     return bytes(data)
 
 
-def _wait(connection: socket.socket, event: int, deadline: float) -> None:
+def comes(connection: socket.socket, deadline: float) -> bool:
+    """Return whether something comes from the other side, its end included, by ``deadline`` (monotonic seconds)."""
+    return _ready(connection, select.POLLIN, deadline)
+
+
+def _ready(connection: socket.socket, event: int, deadline: float) -> bool:
     poll = select.poll()
     poll.register(connection, event)
-    if not poll.poll(min(max(0.0, deadline - time.monotonic()), LONGEST_S) * 1000):
+    return bool(poll.poll(min(max(0.0, deadline - time.monotonic()), LONGEST_S) * 1000))
+
+
+def _wait(connection: socket.socket, event: int, deadline: float) -> None:
+    if not _ready(connection, event, deadline):
         raise DeadlineError("the other side of the owner's socket did not come on in time")
 
 

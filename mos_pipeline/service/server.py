@@ -1,7 +1,8 @@
 """The owner's side of the socket: a thread that waits for connections, and one for each question that is under way.
 
-Nobody can hold the owner up: a question has to be whole, and its answer taken, within a time limit; so many are under
-way at the most, and whoever comes beyond that is told so.
+Nobody can hold the owner up: a question has to be whole, and its answer taken, within a time limit, and the next one of
+the same client has to come within one, too; so many clients are answered at the most, and whoever comes beyond that is
+told so.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 from mos_pipeline.errors import BackpressureError, InputError, MosError
 from mos_pipeline.messages import SourceMark
 from mos_pipeline.service.address import bound
-from mos_pipeline.service.protocol import Request, pack_error, parse_request, receive, send
+from mos_pipeline.service.protocol import Request, comes, pack_error, parse_request, receive, send
 from mos_pipeline.service.wire import as_plain
 
 __all__ = ["OwnerServer"]
@@ -30,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 MAX_CLIENTS = 16
 REQUEST_S = 10.0  # until a question is whole
+NEXT_S = 10.0  # until the next one comes
 ANSWER_S = 30.0  # until its answer is taken
 REST_MS = 100  # after a connection that could not be accepted
 _CREDENTIALS = struct.Struct("3i")
@@ -61,6 +63,10 @@ class OwnerServer:
         self._thread.join()
         self._path.unlink(missing_ok=True)  # before the listener goes: nobody connects to what is not answered
         self._listener.close()
+        with self._lock:
+            for connection in self._clients.values():
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RD)  # what has come is still read
         os.close(self._wake_read)
         os.close(self._wake_write)
 
@@ -121,8 +127,9 @@ class OwnerServer:
 
     def _serve(self, connection: socket.socket) -> None:
         try:
-            self._answer(connection)
-        except EOFError:  # it only looked whether there is somebody
+            while self._answer(connection) and comes(connection, time.monotonic() + NEXT_S):
+                pass
+        except EOFError:  # it asks no more; or it only looked whether there is somebody
             pass
         except (OSError, MosError) as error:  # the client's own affair: it has gone, or does not read
             logger.info("%s: a client was left without an answer: %s", self._path, error)
@@ -136,7 +143,8 @@ class OwnerServer:
         with self._lock:
             self._clients.pop(thread, None)
 
-    def _answer(self, connection: socket.socket) -> None:
+    def _answer(self, connection: socket.socket) -> bool:
+        """Answer one question; return whether the connection is good for another one."""
         try:
             _check_peer(connection)
             request = parse_request(receive(connection, time.monotonic() + REQUEST_S))
@@ -146,12 +154,12 @@ class OwnerServer:
         try:
             send(connection, answer, time.monotonic() + ANSWER_S)
         except InputError as error:  # longer than may be sent; nothing of it was
-            send(connection, pack_error(error), time.monotonic() + ANSWER_S)
+            answer = pack_error(error)
+            send(connection, answer, time.monotonic() + ANSWER_S)
+        return bool(answer[0] == "ok")
 
     def _call(self, request: Request) -> Any:
-        source = request.kwargs.get("source")
-        if request.method == "add" and source is not None:
-            request.kwargs["source"] = _mark(source)
+        _make_marks(request)
         try:
             return getattr(self._memory, request.method)(*request.args, **request.kwargs)
         except MosError:
@@ -163,10 +171,13 @@ class OwnerServer:
             raise MosError(f"the owner failed unexpectedly: {error!r:.500}") from error
 
 
-def _mark(source: Any) -> SourceMark:
-    if not isinstance(source, list) or len(source) != 2:
-        raise InputError(f"source must be a digest and an ordinal, found {source!r:.100}")
-    return SourceMark._make(source)
+def _make_marks(request: Request) -> None:
+    """Make pages' sources what they were before they crossed; what is none is refused as any other wrong argument."""
+    pages: Any = request.args[0] if request.method == "add_batch" and request.args else [request.kwargs]
+    for page in pages if isinstance(pages, list) else ():
+        source = page.get("source") if isinstance(page, dict) else None
+        if isinstance(source, list) and len(source) == 2:
+            page["source"] = SourceMark._make(source)
 
 
 def _check_peer(connection: socket.socket) -> None:

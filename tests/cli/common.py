@@ -32,8 +32,11 @@ def environment(settings: Mapping[str, str] | None = None) -> dict[str, str]:
 
 def start(*arguments: object, settings: Mapping[str, str] | None = None, **options: Any) -> subprocess.Popen[str]:
     """Start the command line in a process and a group of its own."""
-    # A test run in the background ignores Ctrl-C, and its children would do so, too.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    # A test run in the background ignores Ctrl-C, one under nohup SIGHUP, and their children would do so, too.
+    before = {
+        number: signal.signal(number, handler)
+        for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL))
+    }
     try:
         return subprocess.Popen(
             [sys.executable, "-m", "mos_pipeline", *map(str, arguments)],
@@ -43,7 +46,8 @@ def start(*arguments: object, settings: Mapping[str, str] | None = None, **optio
             start_new_session=True,
         )
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def run(*arguments: object, settings: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:

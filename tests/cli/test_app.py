@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from mos_pipeline import errors
 from mos_pipeline.cli import stats
 from mos_pipeline.cli.exits import ExitCode, exit_code
-from mos_pipeline.cli.signals import Interrupted, Signals, ctrl_c_blocked
+from mos_pipeline.cli.signals import Interrupted, Signals, terminal_blocked
 from tests.cli.common import REPO, Here, start
 
 COMMANDS = ("ingest", "query", "sessions", "profile", "knowledge", "forget", "stats", "verify", "export")
@@ -195,7 +196,7 @@ def test_ctrl_c_waits_while_children_are_started() -> None:
     try:
         with Signals() as signals:
             got_through = False
-            with pytest.raises(Interrupted), ctrl_c_blocked():
+            with pytest.raises(Interrupted), terminal_blocked():
                 signal.raise_signal(signal.SIGINT)
                 signals.check()
                 got_through = True
@@ -203,3 +204,30 @@ def test_ctrl_c_waits_while_children_are_started() -> None:
             assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_whoever_waits_is_woken_by_what_can_be_read_by_a_signal_or_by_the_time() -> None:
+    read_end, write_end = os.pipe()
+    before = signal.set_wakeup_fd(-1)
+    signal.set_wakeup_fd(before)
+    with Signals() as signals, signals.held():
+        signals.wait(0.0)
+        signals.wait(0.0, read_end)
+        os.write(write_end, b"x")
+        signals.wait(descriptor=read_end)
+        signal.raise_signal(signal.SIGHUP)
+        for _ in range(2):
+            with pytest.raises(Interrupted):
+                signals.wait(descriptor=read_end)
+    assert signal.set_wakeup_fd(before) == before
+    os.close(read_end)
+    os.close(write_end)
+
+
+def test_a_signal_ends_a_wait_that_has_no_end() -> None:
+    sender = threading.Timer(0.05, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with Signals() as signals, signals.held():
+        sender.start()
+        with pytest.raises(Interrupted):
+            signals.wait()
+    sender.join()

@@ -121,10 +121,50 @@ def test_errors_are_those_of_a_store_of_ones_own(here: Here, owned: tuple[Path, 
     assert "since must be" in here.err
 
 
-def test_an_owner_that_can_not_be_asked_is_named(here: Here, tmp_path: Path) -> None:
-    with owner_of(tmp_path / "store", MOS_PIPELINE_RUNTIME__SOCKET="false") as process:
-        assert here("stats", "--store", tmp_path / "store") == ExitCode.STORE
-        assert f"process {process.pid} has this store open and answers on no socket" in here.err
+@pytest.fixture(params=["switched off", "none to be had"])
+def mute(telling_store: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[Path, int]]:
+    """A store whose owner answers nobody, and that one's pid."""
+    store, settings = shutil.copytree(telling_store, tmp_path / "store"), dict[str, str]()
+    if request.param == "switched off":
+        settings["MOS_PIPELINE_RUNTIME__SOCKET"] = "false"
+    else:
+        (store / "SOCKET" / "in the way").mkdir(parents=True)
+    with owner_of(store, **settings) as process:
+        yield store, process.pid
+
+
+def test_beside_an_owner_that_can_not_be_asked_the_disk_is_read(
+    here: Here, mute: tuple[Path, int], telling_store: Path
+) -> None:
+    store, pid = mute
+    without = shutil.copytree(telling_store, store.parent / "without")
+    for look in (*LOOKS, ("export", "-"), ("stats", "--json"), ("stats", "--prometheus")):
+        assert here(*look, "--store", store) == ExitCode.OK, here.err
+        assert f"note: process {pid} has this store open and can't be asked" in here.err
+        shown = here.out
+        assert here(*look, "--store", without) == ExitCode.OK
+        if look[0] not in {"stats", "query", "sessions"}:  # in these are paths, workers, visits and the time
+            assert shown == here.out
+    assert here.json("query", "which beagle?", "--store", store, "--user", "tom", "-k", "1")["pages"]
+    assert here.json("stats", "--store", store)["pages"] == here.json("stats", "--store", without)["pages"]
+
+
+def test_beside_an_owner_that_can_not_be_asked_nothing_is_changed(
+    here: Here, mute: tuple[Path, int], tmp_path: Path
+) -> None:
+    store, pid = mute
+    path = write(tmp_path / "pages.jsonl", records(3))
+    for change in (
+        ("add", "--user", "tom", "--said", "a", "--answered", "b"),
+        ("ingest", path),
+        ("forget", "--user", "tom", "--yes"),
+        ("compact",),
+        ("retry",),
+    ):
+        assert here(*change, "--store", store) == ExitCode.STORE
+        assert f"process {pid} has this store open and answers on no socket" in here.err
+        assert "do so in that process, close it there first, or switch runtime.socket on there" in here.err
+    assert "can't be asked" in str(here.json("doctor", "--store", store)["findings"])
 
 
 def test_an_owner_that_dies_amid_an_answer_is_told(here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -130,6 +130,8 @@ def test_a_file_that_breaks_off_costs_its_rest_alone(here: Here, tmp_path: Path)
     assert result["accepted"] > 3
     assert f"{cut}: the compressed data ends too early" in here.err
     assert here("ingest", cut, "--store", tmp_path / "other") == ExitCode.INPUT
+    assert f"note: {result['accepted'] - 3} pages were accepted and are kept" in here.err
+    assert len(exported(tmp_path / "other")) == result["accepted"] - 3
 
 
 def test_a_quarantine_that_is_read_is_not_written_to(here: Here, tmp_path: Path) -> None:
@@ -159,6 +161,7 @@ def test_a_dry_run_counts_and_makes_nothing(here: Here, tmp_path: Path) -> None:
     assert code == ExitCode.LEFT_OUT
     assert result == {
         "accepted": 41,
+        "already_there": 1,
         "left_out": 8,
         "left_on_purpose": {},
         "users": {"user 0": 15, "user 1": 14, "user 2": 12},

@@ -36,9 +36,9 @@ def stored(store: Path) -> int:
 
 
 def end(process: subprocess.Popen[str], *numbers: int) -> str:
-    """Send signals, Ctrl-C to the whole group as a terminal does; return what the command said."""
+    """Send signals, Ctrl-C and SIGHUP to the whole group as a terminal does; return what the command said."""
     for number in numbers:
-        if number == signal.SIGINT:
+        if number in {signal.SIGINT, signal.SIGHUP}:
             os.killpg(process.pid, number)
         else:
             process.send_signal(number)
@@ -52,6 +52,8 @@ def end(process: subprocess.Popen[str], *numbers: int) -> str:
         ((signal.SIGINT, signal.SIGINT, signal.SIGTERM), ExitCode.INTERRUPTED),
         ((signal.SIGTERM,), ExitCode.TERMINATED),
         ((signal.SIGTERM, signal.SIGTERM), ExitCode.TERMINATED),
+        ((signal.SIGHUP,), ExitCode.HANGUP),
+        ((signal.SIGHUP, signal.SIGHUP, signal.SIGTERM), ExitCode.HANGUP),
     ],
 )
 def test_a_signal_while_reading(tmp_path: Path, numbers: tuple[int, ...], code: int) -> None:
@@ -86,14 +88,13 @@ def kill_when_stored(path: Path, store: Path, count: int) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGHUP])
 def test_an_end_while_the_model_works(tmp_path: Path, number: int) -> None:
-    """SIGHUP, of a terminal that is closed, ends the command at once: there is nobody to tell anything to."""
     count = 600
     path, store = write(tmp_path / "pages.jsonl", records(count)), tmp_path / "store"
     process = start("ingest", path, "--store", store, settings=LARGE_BACKLOG)
     until(lambda: stored(store) == count, "all is stored")
     (os.killpg if number == signal.SIGHUP else os.kill)(process.pid, number)
     process.communicate(timeout=90)
-    assert process.returncode == (ExitCode.INTERRUPTED if number == signal.SIGINT else -number)
+    assert process.returncode == (-number if number == signal.SIGKILL else 128 + number)
     check_goes_on(path, store, count, count)
 
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
+import errno
 import gzip
-import io
 import os
 import random
 import tracemalloc
@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from mos_pipeline.errors import InputError
-from mos_pipeline.ingest.streams import Stream, files_below, spooled
+from mos_pipeline.errors import DeadlineError, InputError
+from mos_pipeline.ingest.streams import Stream, files_below
 from tests.ingest.common import items, page, records, said, written
 
 LINES = b"".join(
@@ -100,13 +100,14 @@ def test_a_bomb_is_unpacked_in_bounded_memory(tmp_path: Path, pack: Callable[[by
         tracemalloc.stop()
 
 
-def test_stdin_is_copied_to_a_file_without_a_name_and_read_again_and_again(tmp_path: Path) -> None:
-    with spooled(io.BytesIO(gzip.compress(LINES)), tmp_path / "store" / "deeper") as stream:
-        assert list(tmp_path.iterdir()) == []
-        for _ in range(2):
-            with stream.opened() as file:
-                assert file.read() == LINES
-        assert stream.name == "stdin"
+def test_only_what_goes_wrong_with_the_file_is_told_as_that(tmp_path: Path) -> None:
+    stream = Stream(written(tmp_path, LINES))
+    for error in (DeadlineError("of whoever reads"), InputError("too")):
+        with pytest.raises(type(error)) as caught, stream.opened():
+            raise error
+        assert caught.value is error
+    with pytest.raises(InputError, match=r"can't be read \(Input/output error\)"), stream.opened():
+        raise OSError(errno.EIO, "Input/output error")
 
 
 def test_a_folder_is_its_files_sorted_without_hidden_ones_and_links_to_folders(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from tests.support import all_pages, children, open_fake, own_blocks
 WRITING: list[Callable[[MemoryPipeline], object]] = [
     lambda memory: memory.add("tom", "no", ""),
     lambda memory: memory.add_many([{"user_id": "tom", "user_input": "no", "agent_response": ""}]),
+    lambda memory: memory.add_batch([{"user_id": "tom", "user_input": "no", "agent_response": ""}]),
     lambda memory: memory.forget("tom"),
     lambda memory: memory.compact(),
     lambda memory: memory.flush(),

@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 import mos_pipeline
 from tests.runtime.office import PATIENCE_S, Office, gone, toy
 from tests.support import children
@@ -124,9 +126,10 @@ def test_a_parent_that_ignores_sigterm_hands_that_on_to_nobody() -> None:
         signal.signal(signal.SIGTERM, before)
 
 
-def test_sigint_is_the_parents_business() -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_what_a_terminal_sends_is_the_parents_business(number: signal.Signals) -> None:
     with Office() as office:
         office.wait("ready")
-        office.signal(signal.SIGINT)
+        office.signal(number)
         assert office.ask("echo").fate == "done"
         assert office.supervisor.state("toy").restarts == 0
