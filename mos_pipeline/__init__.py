@@ -56,11 +56,13 @@ if TYPE_CHECKING:
         Page,
         Parts,
         Profile,
+        Response,
         Retrieved,
         Session,
     )
     from mos_pipeline.metrics import Stats
     from mos_pipeline.pipeline import MemoryPipeline
+    from mos_pipeline.responding import ResponseStream
 
 __all__ = [
     "Added",
@@ -82,6 +84,8 @@ __all__ = [
     "Parts",
     "Profile",
     "RecordError",
+    "Response",
+    "ResponseStream",
     "Retrieved",
     "Session",
     "Stats",
@@ -124,10 +128,12 @@ _HOMES = {
     "Page": "messages",
     "Parts": "messages",
     "Profile": "messages",
+    "Response": "messages",
     "Retrieved": "messages",
     "Session": "messages",
     "Stats": "metrics",
     "MemoryPipeline": "pipeline",
+    "ResponseStream": "responding",
 }
 
 

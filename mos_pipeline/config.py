@@ -218,6 +218,20 @@ class Retrieval:
 
 
 @dataclass(frozen=True, slots=True)
+class Response:
+    """Answers that a model writes from what memory tells."""
+
+    prompt_tokens: int = setting(
+        6000,
+        "about how long the whole prompt may be, four characters for a token; beyond, the least important is left out",
+        unit="tokens",
+        low=1,
+    )
+    answer_tokens: int = setting(1500, "length of an answer, thoughts included, at most", unit="tokens", low=1)
+    temperature: float = setting(0.7, "0 for the likeliest answer (both MemoryOS's own)", low=0.0, high=2.0)
+
+
+@dataclass(frozen=True, slots=True)
 class Runtime:
     """Processes and deadlines."""
 
@@ -252,6 +266,7 @@ class Config:
     store: Store = field(default_factory=Store)
     backlog: Backlog = field(default_factory=Backlog)
     retrieval: Retrieval = field(default_factory=Retrieval)
+    response: Response = field(default_factory=Response)
     runtime: Runtime = field(default_factory=Runtime)
 
     def as_dict(self) -> dict[str, dict[str, Any]]:

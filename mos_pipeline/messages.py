@@ -22,6 +22,7 @@ from mos_pipeline.errors import InputError
 
 __all__ = [
     "OF_USER",
+    "QUOTES",
     "STATES",
     "Added",
     "Compacted",
@@ -32,6 +33,7 @@ __all__ = [
     "PageRecord",
     "Parts",
     "Profile",
+    "Response",
     "Retrieved",
     "Session",
     "SourceMark",
@@ -46,6 +48,7 @@ __all__ = [
     "is_shallow",
     "is_tombstone",
     "nested_too_deeply",
+    "own_words",
     "pack_seqs",
     "stated_fact",
     "unpack_seqs",
@@ -53,6 +56,7 @@ __all__ = [
 
 STATES = "mos_pipeline.states"  # in a page's metadata: what it says is a fact as it stands, of whom this key tells
 OF_USER = "user"
+QUOTES = "mos_pipeline.quotes"  # in a page's metadata: the answer quotes other pages, and nobody said it
 MAX_LEVELS = 512
 _SCALARS = frozenset({str, int, float, bool, bytes, type(None)})
 _TOMBSTONE = b"\x92\xa6forget"  # an array of two, the first a string: no page's record begins so
@@ -201,6 +205,14 @@ def stated_fact(record: PageRecord) -> str:
     return record.user_input if record.metadata and record.metadata.get(STATES) == OF_USER else ""
 
 
+def own_words(record: PageRecord) -> PageRecord:
+    """Return the record as memory is made from it: an answer that only quotes other pages (``QUOTES``) left out.
+
+    What it quotes is on those pages already, and was said by the user more often than by the assistant.
+    """
+    return record._replace(agent_response="") if record.metadata and record.metadata.get(QUOTES) else record
+
+
 def embedded_text(user_input: str, agent_response: str) -> str:
     """Return the text whose embedding stands for a page (MemoryOS: ``User: … Assistant: …``)."""
     return f"User: {user_input} Assistant: {agent_response}"
@@ -338,6 +350,32 @@ class Retrieved:
     assistant_knowledge: list[KnowledgeHit] = field(default_factory=list)
     profile: str = ""
     overviews: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """An answer that was made from memory.
+
+    Attributes:
+        text: the answer, without what a model thought aloud.
+        page_id: the page that the exchange became; None where it was not to be added.
+        complete: False where a stream was closed before its end; ``text`` is what had been handed out by then.
+        provider: who answered: "extractive" where no model did and pages are quoted, "caller" for a model that was
+            handed in, else the setting ``llm.provider``.
+        prompt_version: that of the prompt's wording; 0 where no model was asked.
+        prompt_tokens: about how many tokens the prompt took, four characters for one; 0 where no model was asked.
+        left_out: how many pages, facts and other pieces of memory the budget had no room for.
+        retrieved: what memory told, as ``retrieve`` returns it.
+    """
+
+    text: str
+    page_id: str | None
+    complete: bool
+    provider: str
+    prompt_version: int
+    prompt_tokens: int
+    left_out: int
+    retrieved: Retrieved
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,8 @@ from mos_pipeline.engine.snapshot import snapshot
 from mos_pipeline.errors import DeadlineError, InputError
 from mos_pipeline.logs import about
 from mos_pipeline.messages import Added, Compacted, Page, PageRecord, SourceMark
-from mos_pipeline.reading import DEFAULT_ASSISTANT, Reading
+from mos_pipeline.reading import DEFAULT_ASSISTANT
+from mos_pipeline.responding import Responding
 from mos_pipeline.service.server import OwnerServer
 
 __all__ = ["DEFAULT_ASSISTANT", "MemoryPipeline"]
@@ -29,7 +30,7 @@ logger = logging.getLogger(__name__)
 SOCKET_ENDS_S = 1.0  # for answers that are under way when everything else has ended
 
 
-class MemoryPipeline(Reading):
+class MemoryPipeline(Responding):
     """Long-term memory for AI agents, in one folder.
 
     Every method may be called from any thread. Use it as a context manager, or call ``close()``.
@@ -317,20 +318,6 @@ class MemoryPipeline(Reading):
         super()._shut()
         if self._server is not None:
             self._server.end(SOCKET_ENDS_S)
-
-    @property
-    def _engine(self) -> Engine:
-        return self._owner("this")
-
-    def _owner(self, what: str) -> Engine:
-        """Return the engine of a store that this process owns."""
-        engine = self._open_engine()
-        if isinstance(engine, ReaderEngine):
-            raise InputError(
-                f"{what}: {self!r} was opened read-only; do it in the process that owns the store, or open it without "
-                "read_only where none does"
-            )
-        return engine
 
     def _raise_unfinished(self, engine: Engine, message: str) -> None:
         stats = snapshot(engine)

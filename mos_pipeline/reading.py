@@ -253,6 +253,20 @@ class Reading:
             raise ClosedError(f"{self!r} belongs to process {self._pid}; a forked child must not use it")
         return self._opened
 
+    @property
+    def _engine(self) -> Engine:
+        return self._owner("this")
+
+    def _owner(self, what: str) -> Engine:
+        """Return the engine of a store that this process owns."""
+        engine = self._open_engine()
+        if isinstance(engine, ReaderEngine):
+            raise InputError(
+                f"{what}: {self!r} was opened read-only; do it in the process that owns the store, or open it without "
+                "read_only where none does"
+            )
+        return engine
+
     @contextmanager
     def _reading(self) -> Iterator[Engine | View]:
         """Hold what is read for one call: all of it belongs together."""

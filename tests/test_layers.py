@@ -30,11 +30,15 @@ MAY_IMPORT = {
     "stages": GROUND | BELOW_STAGES,
     "engine": GROUND | BELOW_STAGES | {"stages", "metrics"},
     "arguments": GROUND | {"memory"},
+    "answering": GROUND | {"memory"},
     "reading": GROUND | BELOW_STAGES | {"metrics", "engine", "arguments"},
+    "responding": GROUND | {"engine", "arguments", "reading", "answering"},
     "service": GROUND | {"store", "metrics"},
-    "pipeline": GROUND | BELOW_STAGES | {"stages", "metrics", "engine", "ingest", "arguments", "reading", "service"},
+    "pipeline": GROUND
+    | BELOW_STAGES
+    | {"stages", "metrics", "engine", "ingest", "arguments", "reading", "responding", "service"},
     "doctor": GROUND | BELOW_STAGES | {"stages", "service"},
-    "door": GROUND | {"metrics", "pipeline"},
+    "door": GROUND | {"metrics", "pipeline", "responding"},
     "cli": GROUND | BELOW_STAGES | {"stages", "metrics", "engine", "ingest", "service", "pipeline", "doctor", "door"},
     "__main__": {"cli"},
 }

@@ -13,7 +13,7 @@ from mos_pipeline.cli.output import print_json
 from mos_pipeline.cli.signals import Signals
 from mos_pipeline.errors import InputError
 
-__all__ = ["add_parser"]
+__all__ = ["add_parser", "json_object"]
 
 DESCRIPTION = """Add one page, from the options or, with -, from stdin as a JSON object with the names of the library's
 arguments: user_id, user_input, agent_response, and where wanted assistant_id, timestamp, metadata, page_id. The store
@@ -34,7 +34,7 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument("--said", metavar="TEXT", dest="user_input", help="what the user said")
     parser.add_argument("--answered", metavar="TEXT", dest="agent_response", help="what the assistant answered")
     parser.add_argument("--timestamp", metavar="TIME", help="when it was said (default: now)")
-    parser.add_argument("--metadata", metavar="JSON", type=_object, help="a JSON object that is kept with the page")
+    parser.add_argument("--metadata", metavar="JSON", type=json_object, help="a JSON object that is kept with the page")
     parser.add_argument("--id", metavar="ID", dest="page_id", help="an id of your own; the same id twice is one page")
     parser.set_defaults(run=run)
 
@@ -77,11 +77,12 @@ def _from_stdin() -> dict[str, Any]:
     return {name: value for name, value in page.items() if value is not None}
 
 
-def _object(text: str) -> dict[str, Any]:
+def json_object(text: str) -> dict[str, Any]:
+    """Read an option's value as a JSON object."""
     value = json.loads(text)
     if not isinstance(value, dict):
         raise ValueError(text)
     return value
 
 
-_object.__name__ = "JSON object"  # argparse names the type so in its message
+json_object.__name__ = "JSON object"  # argparse names the type so in its message

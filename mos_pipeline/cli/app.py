@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from mos_pipeline.cli import (
     add,
     backup,
+    chat,
     compact,
     doctor,
     export,
@@ -19,6 +20,7 @@ from mos_pipeline.cli import (
     knowledge,
     profile,
     query,
+    respond,
     restore,
     retry,
     sessions,
@@ -35,7 +37,8 @@ __all__ = ["main"]
 
 READING = (query, sessions, profile, knowledge)
 KEEPING = (stats, verify, doctor, compact, retry, backup, restore, export)
-COMMANDS = (ingest, add, *READING, forget, *KEEPING)
+ANSWERING = (respond, chat)
+COMMANDS = (ingest, add, *READING, *ANSWERING, forget, *KEEPING)
 GONE = {errno.EPIPE, errno.EIO}  # of a pipe that nobody reads, as `head` leaves it, and of a terminal that was closed
 EXITS = """exit codes:
   0 done   1 unexpected error   2 wrong usage   3 bad input or setting   4 no store, or it can't be used

@@ -17,6 +17,7 @@ __all__ = [
     "as_bytes",
     "as_duration",
     "clean",
+    "clean_lines",
     "counted",
     "cut",
     "drop_stdout",
@@ -74,6 +75,11 @@ def width() -> int:
 def clean(text: str) -> str:
     """Return ``text`` as one line without what a terminal would obey: escape sequences, reordering marks."""
     return "".join(char for char in " ".join(text.split()) if char.isprintable())
+
+
+def clean_lines(text: str) -> str:
+    """Return ``text`` with its lines as they are, without what a terminal would obey; piece by piece if need be."""
+    return "".join(char if char.isprintable() or char == "\n" else " " * (char == "\t") for char in text)
 
 
 def cut(text: str, cells: int) -> str:

@@ -18,7 +18,7 @@ from mos_pipeline.engine.events import BatchDone, Event
 from mos_pipeline.engine.flow import Batch, ScopeFlow, Step
 from mos_pipeline.engine.placing import decide
 from mos_pipeline.memory.state import MemoryState, Scope
-from mos_pipeline.messages import decode_record
+from mos_pipeline.messages import decode_record, own_words
 from mos_pipeline.runtime.supervisor import Outcome
 from mos_pipeline.store.reading import PageReader
 
@@ -121,7 +121,7 @@ class Batches:
         self._desk.submit(LLM, "batch", payload, partial(self._tasks_done, scope, batch))
 
     def _task_page(self, seq: int) -> list[str]:
-        return list(decode_record(self._reader.read(seq))[2:5])
+        return list(own_words(decode_record(self._reader.read(seq)))[2:5])
 
     def _before(self, scope: Scope, seq: int) -> int:
         """Return the page of ``scope`` before ``seq``, or -1 where there is none with a vector."""

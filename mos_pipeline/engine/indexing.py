@@ -15,7 +15,7 @@ from mos_pipeline.memory.pages import FORGOTTEN
 from mos_pipeline.memory.sittings import Sitting, next_sitting
 from mos_pipeline.memory.state import MemoryState, Scope
 from mos_pipeline.memory.words import analyse_page
-from mos_pipeline.messages import PageRecord, decode_record
+from mos_pipeline.messages import PageRecord, decode_record, own_words
 from mos_pipeline.store.derived import WordFrame
 from mos_pipeline.store.reading import PageReader
 
@@ -62,7 +62,7 @@ class Indexing:
         stop = len(seqs) if pages is None else min(len(seqs), scope.indexed + pages)
         due = seqs[scope.indexed : stop].tolist()
         for seq, stored in zip(due, self._reader.read_many(due), strict=True):
-            page = decode_record(stored)
+            page = own_words(decode_record(stored))
             hashes, counts = analyse_page(page)
             sitting = self._sitting(scope, page)
             scope.words.add(seq, hashes, counts, sitting)

@@ -155,6 +155,16 @@ class Intake:
             self._wake()
         return record.page_id or self._state.ids.id_of(seq, None), new
 
+    def check(self, record: PageRecord) -> None:
+        """Accept nothing, and tell whether ``record`` could be stored.
+
+        Raises:
+            InputError: its metadata can't, or it is too large.
+        """
+        check_size(record.user_id, len(record.user_input) + len(record.agent_response), self._max_page_bytes)
+        with self.lock:
+            self._pack(record)
+
     def confirm(self) -> None:
         """Return when what was accepted so far is as safe as ``store.durability`` says.
 

@@ -16,7 +16,7 @@ from mos_pipeline.engine.persistence import Persistence
 from mos_pipeline.engine.promotion import Promotion, Stated
 from mos_pipeline.memory.scheduling import FairQueue
 from mos_pipeline.memory.state import MemoryState, Scope
-from mos_pipeline.messages import decode_record, embedded_text, stated_fact
+from mos_pipeline.messages import decode_record, embedded_text, own_words, stated_fact
 from mos_pipeline.runtime.supervisor import Outcome
 from mos_pipeline.store.reading import PageReader
 
@@ -171,7 +171,7 @@ class Processing:
 
     def _embed(self, scope: Scope, seqs: list[int]) -> None:
         records = self._reader.read_many(seqs)
-        pages = list(map(decode_record, records))
+        pages = [own_words(decode_record(record)) for record in records]
         facts = {
             seq: Stated(fact, page.timestamp)
             for seq, page in zip(seqs, pages, strict=True)

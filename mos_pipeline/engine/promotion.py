@@ -25,7 +25,7 @@ from mos_pipeline.engine.embedding import Embedding
 from mos_pipeline.engine.events import Event, Promoted
 from mos_pipeline.memory.outcomes import PromotionOutcome, Told
 from mos_pipeline.memory.state import MemoryState, Scope
-from mos_pipeline.messages import decode_record
+from mos_pipeline.messages import decode_record, own_words
 from mos_pipeline.runtime.supervisor import Outcome
 from mos_pipeline.runtime.vector_pool import VectorPool
 from mos_pipeline.store.reading import PageReader
@@ -125,7 +125,7 @@ class Promotion:
 
     def _begin(self, scope: Scope, seqs: list[int]) -> None:
         records = [decode_record(record) for record in self._reader.read_many(seqs)]
-        pages = [list(record[2:5]) for record in records]
+        pages = [list(own_words(record)[2:5]) for record in records]
         work = _Work(seqs, {seq: record.timestamp for seq, record in zip(seqs, records, strict=True)})
         self._under_way[scope.number] = work
         scope.long_term.since_promotion = 0  # pages that come while it is under way count for the next one

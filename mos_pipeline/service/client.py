@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from mos_pipeline.errors import DeadlineError, InputError, StoreError
-from mos_pipeline.messages import Added, Compacted, Knowledge, Page, Profile, Retrieved, Session, encode
+from mos_pipeline.messages import Added, Compacted, Knowledge, Page, Profile, Response, Retrieved, Session, encode
 from mos_pipeline.metrics import Stats
 from mos_pipeline.service.address import connected
 from mos_pipeline.service.protocol import PROTOCOL, error_from, receive, send
@@ -100,6 +100,12 @@ class RemoteMemory:
         wait = options.get("timeout")
         found: Retrieved = self._ask(Retrieved, "retrieve", user_id, query, _patience=_beyond(wait), **options)
         return found
+
+    def respond(self, user_id: str, query: str, **options: Any) -> Response:
+        """Have a question answered; as ``MemoryPipeline.respond``, but for ``model``: the owner's answers."""
+        wait = options.get("timeout")
+        answer: Response = self._ask(Response, "respond", user_id, query, _patience=_beyond(wait), **options)
+        return answer
 
     def get(self, page_id: str) -> Page | None:
         """Return a page; as ``MemoryPipeline.get``."""

@@ -45,6 +45,7 @@ METHODS = frozenset(
         "knowledge",
         "pages",
         "profile",
+        "respond",
         "retrieve",
         "retry",
         "sessions",

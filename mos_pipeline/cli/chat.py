@@ -1,0 +1,78 @@
+"""``mos-pipeline chat``: talk with a memory, question by question."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from mos_pipeline.cli.answering import answered, answering_options
+from mos_pipeline.cli.exits import ExitCode
+from mos_pipeline.cli.opening import opened
+from mos_pipeline.cli.output import clean_lines, json_ready, say
+from mos_pipeline.cli.signals import Signals
+from mos_pipeline.errors import BackpressureError, DeadlineError, InputError, WorkerError
+
+__all__ = ["add_parser"]
+
+DESCRIPTION = """Read lines from the terminal, or from a pipe, and answer each as respond does. Ctrl-D ends the talk, and
+so does Ctrl-C, at any time; what was said is kept. With --json, each answer is one line of JSON."""
+PROMPT = "> "
+CHUNK = 1 << 16
+PASSING = (InputError, BackpressureError, DeadlineError, WorkerError)  # of one question; the next one may go well
+
+
+def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
+    """Add the command's parser."""
+    parser = commands.add_parser(
+        "chat", parents=[common], help="talk with a user's memory in the terminal", description=DESCRIPTION
+    )
+    answering_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace, signals: Signals) -> ExitCode:
+    """Answer line by line until the input ends."""
+    shown = sys.stdin.isatty() and not args.json
+    with opened(args, signals) as memory:
+        for line in _lines(signals, PROMPT if shown else ""):
+            try:
+                _answer(memory, args, signals, line)
+            except PASSING as error:
+                say(f"error: {error}")
+    if shown:
+        print()
+    return ExitCode.OK
+
+
+def _answer(memory: Any, args: argparse.Namespace, signals: Signals, question: str) -> None:
+    def write(piece: str) -> None:
+        if not args.json:
+            print(clean_lines(piece), end="", flush=True)
+
+    response = answered(memory, args, signals, question, write)
+    print(json.dumps(json_ready(dataclasses.asdict(response))) if args.json else "\n", flush=True)
+
+
+def _lines(signals: Signals, prompt: str) -> Iterator[str]:
+    """Yield the lines of stdin that hold something, as they come.
+
+    Read from the descriptor: what Python's own buffer holds already, no wait would tell of.
+    """
+    descriptor, held, ended = sys.stdin.fileno(), b"", False
+    while True:
+        print(prompt, end="", flush=True)
+        while b"\n" not in held and not ended:
+            signals.wait(descriptor=descriptor)
+            data = os.read(descriptor, CHUNK)
+            held, ended = held + data, not data
+        line, _, held = held.partition(b"\n")
+        text = line.decode("utf-8", "replace").strip()
+        if text:
+            yield text
+        elif ended and not held:
+            return
