@@ -15,6 +15,7 @@
 What is where:
 
     pipeline.py, reading.py   MemoryPipeline, its face     memory/    pure: ring, words, ranking, sessions, heat, facts
+    responding.py, answering/ from memory to an answer     memoryos/  Memoryos, the class of the original
     engine/       accepting, giving out, applying          store/     journal, segments, compaction, MANIFEST, verify
     stages/       what the child processes do              runtime/   processes, channels, shared memory
     ingest/       reading files                            cli/       the command line
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
         StoreVersionError,
         WorkerError,
     )
+    from mos_pipeline.memoryos.facade import Memoryos
     from mos_pipeline.messages import (
         Added,
         Compacted,
@@ -77,6 +79,7 @@ __all__ = [
     "Knowledge",
     "KnowledgeHit",
     "MemoryPipeline",
+    "Memoryos",
     "ModelMismatchError",
     "ModelNotFoundError",
     "MosError",
@@ -133,6 +136,7 @@ _HOMES = {
     "Session": "messages",
     "Stats": "metrics",
     "MemoryPipeline": "pipeline",
+    "Memoryos": "memoryos.facade",
     "ResponseStream": "responding",
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from functools import partial
@@ -239,6 +240,33 @@ class MemoryPipeline(Responding):
             raise InputError("retry: the pipeline was opened with workers=False, so nobody works; open it without")
         self._wait_restored(engine, engine.config.retrieval.timeout_s)
         return engine.retrying.everything()
+
+    def analyse(self, user_id: str, *, assistant_id: str = DEFAULT_ASSISTANT, timeout: float | None = None) -> None:
+        """Have profile and knowledge made now from every page of mid-term memory that was not read for it yet.
+
+        By itself that happens when a session is hot, and at most once in ``long_term.promotion_pages`` pages. What was
+        accepted before comes into mid-term memory first; ``wait_idle`` tells how long that may take. Pages that have
+        not filled a batch yet stay in short-term memory alone. What fails is tried again by and by, as always.
+
+        Args:
+            user_id: whose.
+            assistant_id: with which assistant.
+            timeout: seconds to wait at the most; it goes on in the background then.
+
+        Raises:
+            DeadlineError, WorkerError, ModelMismatchError: as from ``wait_idle``.
+            InputError: an argument can't be taken, or the pipeline was opened with ``workers=False``, or read-only.
+            ClosedError: the pipeline is closed.
+        """
+        engine = self._owner("analyse")
+        checked_id("user_id", user_id)
+        checked_id("assistant_id", assistant_id)
+        deadline = None if timeout is None else time.monotonic() + checked_seconds("timeout", timeout)
+        self.wait_idle(timeout)
+        scope = engine.state.find(user_id, assistant_id)
+        if scope is not None:
+            engine.inbox.put(partial(engine.promotion.analyse, scope))
+            self.wait_idle(None if deadline is None else max(0.0, deadline - time.monotonic()))
 
     def refresh(self) -> None:
         """Take in what the owner has written since the store was opened read-only, or refreshed last.

@@ -231,6 +231,11 @@ class Reading:
                 with about(self._opened.store.folder.root):
                     self._shut()
 
+    @property
+    def closed(self) -> bool:
+        """Whether ``close`` was called."""
+        return self._closed
+
     def _shut(self) -> None:
         self._opened.close()
 

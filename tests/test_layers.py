@@ -37,8 +37,9 @@ MAY_IMPORT = {
     "pipeline": GROUND
     | BELOW_STAGES
     | {"stages", "metrics", "engine", "ingest", "arguments", "reading", "responding", "service"},
+    "memoryos": GROUND | {"memory", "store", "engine", "arguments", "answering", "pipeline"},
     "doctor": GROUND | BELOW_STAGES | {"stages", "service"},
-    "door": GROUND | {"metrics", "pipeline", "responding"},
+    "door": GROUND | {"metrics", "pipeline", "responding", "memoryos"},
     "cli": GROUND | BELOW_STAGES | {"stages", "metrics", "engine", "ingest", "service", "pipeline", "doctor", "door"},
     "__main__": {"cli"},
 }

@@ -20,6 +20,7 @@ CALLS: dict[str, Callable[[MemoryPipeline], Any]] = {
     "add": lambda memory: memory.add("tom", "a", "b"),
     "add_batch": lambda memory: memory.add_batch([{"user_id": "tom", "user_input": "a", "agent_response": "b"}]),
     "add_many": lambda memory: memory.add_many([{"user_id": "tom", "user_input": "a", "agent_response": "b"}]),
+    "analyse": lambda memory: memory.analyse("tom"),
     "backup": lambda memory: memory.backup("nowhere"),
     "compact": lambda memory: memory.compact(1.0),
     "flush": lambda memory: memory.flush(),
@@ -29,6 +30,8 @@ CALLS: dict[str, Callable[[MemoryPipeline], Any]] = {
     "pages": lambda memory: memory.pages(),
     "profile": lambda memory: memory.profile("tom"),
     "refresh": lambda memory: memory.refresh(),
+    "respond": lambda memory: memory.respond("tom", "a"),
+    "respond_stream": lambda memory: memory.respond_stream("tom", "a"),
     "retrieve": lambda memory: memory.retrieve("tom", "a"),
     "retry": lambda memory: memory.retry(),
     "sessions": lambda memory: memory.sessions("tom"),
@@ -42,7 +45,7 @@ CALLS: dict[str, Callable[[MemoryPipeline], Any]] = {
 
 def test_every_method_is_tried_here() -> None:
     methods = {name for name in dir(MemoryPipeline) if not name.startswith("_")}
-    assert methods - {"open", "close"} == CALLS.keys()
+    assert methods - {"open", "close", "closed"} == CALLS.keys()
 
 
 def test_every_method_refuses_after_close(tmp_path: Path) -> None:

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 from mos_pipeline.cli.opening import positive_int, positive_seconds
 from mos_pipeline.cli.scope import assistant_of, scope_options
 from mos_pipeline.cli.signals import Signals
-from mos_pipeline.service.client import RemoteMemory
 
 if TYPE_CHECKING:
     from mos_pipeline.cli.opening import Memory
     from mos_pipeline.messages import Response
 
-__all__ = ["answering_options", "answered"]
+__all__ = ["answered", "answering_options"]
 
 MODEL_LOADS_S = 60.0
 
@@ -54,7 +53,9 @@ def answered(
 
     A signal that comes amid an answer ends it: what has been written by then is what is added.
     """
-    options = {
+    from mos_pipeline.service.client import RemoteMemory
+
+    options: dict[str, Any] = {
         "assistant_id": assistant_of(args),
         "metadata": metadata,
         "style_hint": args.style,

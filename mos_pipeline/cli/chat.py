@@ -19,10 +19,11 @@ from mos_pipeline.errors import BackpressureError, DeadlineError, InputError, Wo
 
 __all__ = ["add_parser"]
 
-DESCRIPTION = """Read lines from the terminal, or from a pipe, and answer each as respond does. Ctrl-D ends the talk, and
-so does Ctrl-C, at any time; what was said is kept. With --json, each answer is one line of JSON."""
+DESCRIPTION = """Read lines from the terminal, or from a pipe, and answer each as respond does. Ctrl-D ends the talk,
+and so does Ctrl-C, at any time; what was said is kept. With --json, each answer is one line of JSON."""
 PROMPT = "> "
 CHUNK = 1 << 16
+LONGEST = 1 << 24  # bytes of a line
 PASSING = (InputError, BackpressureError, DeadlineError, WorkerError)  # of one question; the next one may go well
 
 
@@ -70,6 +71,8 @@ def _lines(signals: Signals, prompt: str) -> Iterator[str]:
             signals.wait(descriptor=descriptor)
             data = os.read(descriptor, CHUNK)
             held, ended = held + data, not data
+            if len(held) > LONGEST:
+                raise InputError(f"a line of stdin is longer than {LONGEST} bytes; ask in shorter ones")
         line, _, held = held.partition(b"\n")
         text = line.decode("utf-8", "replace").strip()
         if text:

@@ -15,9 +15,9 @@ from mos_pipeline.cli.signals import Signals
 
 __all__ = ["add_parser"]
 
-DESCRIPTION = """Answer a question from what a user's memory tells, print the answer and add the exchange to memory. With
-llm.provider extractive, the default, no model writes answers: the pages nearest to the question are quoted. The store is
-made if need be."""
+DESCRIPTION = """Answer a question from what a user's memory tells, print the answer and add the exchange to memory.
+With llm.provider extractive, the default, no model writes answers: the pages nearest to the question are quoted. The
+store is made if need be."""
 
 
 def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:

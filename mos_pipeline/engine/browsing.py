@@ -93,17 +93,21 @@ class Browsing:
             for text, (score, timestamp, mine) in hits.items()
         ]
 
-    def _ids(self, seqs: Iterable[int]) -> tuple[str, ...]:
-        """Return the ids of pages; without the gate's lock, as a record is read where the caller gave the page its id.
+    def ids(self, seqs: Iterable[int]) -> dict[int, str]:
+        """Return the ids of pages, by their numbers, in their order.
 
-        Pages that were forgotten since they were looked up are left out.
+        Without the gate's lock, as a record is read where the caller gave the page its id. Pages that were forgotten
+        since they were looked up are left out.
         """
         ids, pages = self._state.ids, self._state.pages
         kept = list(filter(pages.is_kept, seqs))
         given = list(filter(ids.has_given, kept))
         records = dict(zip(given, self._reader.read_left(given), strict=True))
         named = {seq: decode_record(record).page_id for seq, record in records.items() if record is not None}
-        return tuple(ids.id_of(seq, named.get(seq)) for seq in kept if pages.is_kept(seq))
+        return {seq: ids.id_of(seq, named.get(seq)) for seq in kept if pages.is_kept(seq)}
+
+    def _ids(self, seqs: Iterable[int]) -> tuple[str, ...]:
+        return tuple(self.ids(seqs).values())
 
 
 def _shown(session: SessionState, heat: float) -> Session:

@@ -20,6 +20,7 @@ from mos_pipeline.engine.compaction import Compaction
 from mos_pipeline.engine.coordinator import Call, Coordinator
 from mos_pipeline.engine.derived import Derived
 from mos_pipeline.engine.desk import Desk
+from mos_pipeline.engine.details import Details
 from mos_pipeline.engine.embedding import EMBEDDER, IDENTITY, Embedding, embedder_role
 from mos_pipeline.engine.forgetting import Forgetting
 from mos_pipeline.engine.indexing import Indexing
@@ -188,6 +189,7 @@ class Engine:
             self.browsing,
             partial(ask, self.desk),
         )
+        self.details = Details(self.state, self.coordinator, self.browsing, self.embedding)
         self.removal = Removal(self.state, self.coordinator, self.intake, self.reader)
         self.retrying = Retrying(self.state, self.coordinator, self.processing, self.intake, self.reader, self._wake)
 

@@ -78,6 +78,7 @@ class Promotion:
         self._clock = clock
         self._under_way: dict[int, _Work] = {}
         self._put_off = set[int]()  # scopes whose last promotion failed
+        self._at_once = set[int]()  # scopes of which everything is to be analysed, hot or not
         self._waiting = list[Scope]()  # for the embedder, with profiles to be made anew
 
     @property
@@ -89,9 +90,20 @@ class Promotion:
         """Promote what is hot in ``scope``, if it is time for it."""
         if scope.number in self._under_way or not self._embedding.ready or self._is_put_off(scope):
             return
-        seqs = self._state.hot_pages(scope, self._clock())
+        seqs = self._state.hot_pages(scope, self._clock(), at_once=scope.number in self._at_once)
         if seqs:
             self._begin(scope, seqs)
+        else:
+            self._at_once.discard(scope.number)
+
+    def analyse(self, scope: Scope) -> None:
+        """Promote every page of ``scope`` that is in a session and was not analysed yet, whatever its heat.
+
+        One promotion follows the other until none is left, or one fails.
+        """
+        self._at_once.add(scope.number)
+        self._put_off.discard(scope.number)
+        self.take_up(scope)
 
     def _is_put_off(self, scope: Scope) -> bool:
         """Return whether the last promotion of ``scope`` failed, and not enough pages have come since."""
@@ -108,7 +120,7 @@ class Promotion:
         """Promote what is due in ``scope``, now or when the embedder is ready."""
         if self._embedding.ready:
             self.consider(scope)
-        elif self._state.hot_pages(scope, self._clock()):
+        elif self._state.hot_pages(scope, self._clock(), at_once=scope.number in self._at_once):
             self._waiting.append(scope)
 
     def embedder_ready(self) -> None:
@@ -158,6 +170,7 @@ class Promotion:
         )
         scope.long_term.since_promotion = 0
         self._put_off.add(scope.number)
+        self._at_once.discard(scope.number)
         del self._under_way[scope.number]
 
     def _embed(self, scope: Scope, work: _Work) -> None:

@@ -6,7 +6,7 @@ import heapq
 import math
 from collections.abc import Callable
 
-__all__ = ["HeatQueue", "heat"]
+__all__ = ["HeatQueue", "heat", "recency"]
 
 
 def heat(
@@ -33,8 +33,12 @@ def heat(
         gamma: weight of recency.
         recency_hours: after so many hours recency has fallen to 1/e; above 0.
     """
-    recency = math.exp(-max(0.0, hours_since_visit) / recency_hours)
-    return alpha * visits + beta * interactions + gamma * recency
+    return alpha * visits + beta * interactions + gamma * recency(hours_since_visit, recency_hours)
+
+
+def recency(hours_since_visit: float, recency_hours: float) -> float:
+    """Return R_recency, 0 to 1; both as in ``heat``."""
+    return math.exp(-max(0.0, hours_since_visit) / recency_hours)
 
 
 class HeatQueue:

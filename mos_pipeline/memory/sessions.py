@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mos_pipeline import config
 from mos_pipeline.memory.ascending import SeqMap, column, contains, remove
-from mos_pipeline.memory.heat import HeatQueue, heat
+from mos_pipeline.memory.heat import HeatQueue, heat, recency
 from mos_pipeline.memory.keywords import KeywordIndex
 from mos_pipeline.memory.rarity import Rank, RarityQueue
 from mos_pipeline.memory.session import Placement, Session
@@ -163,6 +163,10 @@ class MidTerm:
             gamma=settings.heat_gamma,
             recency_hours=settings.recency_hours,
         )
+
+    def recency_of(self, session: Session, now: float) -> float:
+        """Return how recent a session's last visit is at ``now``, 0 to 1."""
+        return recency((now - session.last_visit) / 3600.0, self._settings.recency_hours)
 
     def hottest(self, now: float) -> tuple[Session, float] | None:
         """Return the hottest session at ``now`` among those with fresh pages, and its heat; None where none has any."""

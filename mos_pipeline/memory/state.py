@@ -164,15 +164,17 @@ class MemoryState:
 
     # Long-term memory
 
-    def hot_pages(self, scope: Scope, now: float) -> list[int]:
+    def hot_pages(self, scope: Scope, now: float, *, at_once: bool = False) -> list[int]:
         """Return the pages that are to be made long-term memory next, ascending; none where it is not time for it.
 
         They are those of the sessions whose heat has reached the threshold, hottest first, that were not analysed yet:
-        as many as one promotion takes.
+        as many as one promotion takes. With ``at_once`` it is time, and any session is hot enough.
         """
         limit = self._config.long_term.promotion_pages
         if scope.remake:
             return scope.remake[:limit]
+        if at_once:
+            return sorted([seq for session, _ in scope.mid_term.hot(now, 0.0) for seq in session.fresh][:limit])
         hottest = scope.mid_term.hottest(now) if scope.long_term.since_promotion >= limit else None
         if hottest is None or hottest[1] < self._config.mid_term.heat_threshold:
             return []
