@@ -158,10 +158,9 @@ class Retriever:
         ``page_similarity_threshold`` leaves out those that share no word with the query and whose cosine is below it.
         ``segment_similarity_threshold`` and ``top_k_sessions`` narrow nothing: sessions are not what is searched first.
         """
-        scoped, pipeline = self._scoped, self._scoped.pipeline()
-        found = pipeline.retrieve(
-            user_id, user_query, assistant_id=scoped.assistant_id, k=self.retrieval_queue_capacity
-        )
+        assistant_id, pipeline = self._scoped.assistant_id, self._scoped.pipeline()
+        k = self.retrieval_queue_capacity
+        found = pipeline.retrieve(user_id, user_query, assistant_id=assistant_id, k=k, timeout=MODEL_LOADS_S)
         near = [hit for hit in found.pages if hit.words > 0 or (hit.dense or 0.0) >= page_similarity_threshold]
         engine, scope = inside(pipeline, user_id, assistant_id)
         seqs = [engine.state.ids.resolve(hit.page.page_id) for hit in near]
