@@ -16,7 +16,19 @@ from mos_pipeline.cli.exits import ExitCode, exit_code
 from mos_pipeline.cli.signals import Interrupted, Signals, terminal_blocked
 from tests.cli.common import REPO, Here, start
 
-COMMANDS = ("ingest", "query", "sessions", "profile", "knowledge", "forget", "stats", "verify", "export")
+COMMANDS = (
+    "ingest",
+    "query",
+    "respond",
+    "chat",
+    "sessions",
+    "profile",
+    "knowledge",
+    "forget",
+    "stats",
+    "verify",
+    "export",
+)
 
 
 @pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)], ids=lambda c: c[0] if c else "all")
