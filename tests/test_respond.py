@@ -12,7 +12,7 @@ import pytest
 from mos_pipeline import ClosedError, ConfigError, InputError, MemoryPipeline, WorkerError
 from mos_pipeline.answering.model import ChatMessage, Limits, model_of
 from mos_pipeline.config import Llm
-from mos_pipeline.messages import QUOTES
+from mos_pipeline.messages import QUOTES, embedded_text
 from mos_pipeline.service.client import RemoteMemory
 from tests.faults.common import PATIENCE_S
 from tests.support import all_pages, open_fake
@@ -80,6 +80,13 @@ def test_nothing_is_learned_from_quotes(tmp_path: Path) -> None:
         assert BEAGLE in [fact.text for fact in facts]
         quoted = {page.page_id for page in all_pages(memory, "tom")[2:]}
         assert not quoted.intersection(*[fact.page_ids for fact in facts if fact.text == BEAGLE])
+        alone = memory.retrieve("tom", embedded_text(QUESTION, ""), k=10).pages
+        assert sum(hit.dense is not None and hit.dense > 0.99 for hit in alone) == 4
+        details = memory._engine.details.sessions(memory._engine.state.scopes[0])
+        derived = " ".join([one.summary + " ".join(one.keywords) for one in details])
+        derived += " ".join(page.overview for one in details for page in one.pages)
+        assert "adopt" in derived
+        assert not {"model", "writes", "user:", "assistant"} & set(derived.lower().split())
         found = memory.retrieve("tom", "Rex", k=10).pages
         assert [hit.page.user_input for hit in found if hit.words > 0] == [BEAGLE]
 
