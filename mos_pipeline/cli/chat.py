@@ -60,16 +60,18 @@ def _answer(memory: Any, args: argparse.Namespace, signals: Signals, question: s
 
 
 def _lines(signals: Signals, prompt: str) -> Iterator[str]:
-    """Yield the lines of stdin that hold something, as they come.
+    """Yield the lines of stdin that hold something, as they come; ``prompt`` is shown before each.
 
-    Read from the descriptor: what Python's own buffer holds already, no wait would tell of.
+    Raises:
+        InputError: there is no stdin, or a line in it is too long.
     """
-    descriptor, held, ended = sys.stdin.fileno(), b"", False
-    while True:
+    if sys.stdin is None:
+        raise InputError("there is no stdin, it was closed; pipe something into it")
+    chunks, held, ended = _chunks(signals), b"", False
+    while not ended or held:
         print(prompt, end="", flush=True)
         while b"\n" not in held and not ended:
-            signals.wait(descriptor=descriptor)
-            data = os.read(descriptor, CHUNK)
+            data = next(chunks, b"")
             held, ended = held + data, not data
             if len(held) > LONGEST:
                 raise InputError(f"a line of stdin is longer than {LONGEST} bytes; ask in shorter ones")
@@ -77,5 +79,20 @@ def _lines(signals: Signals, prompt: str) -> Iterator[str]:
         text = line.decode("utf-8", "replace").strip()
         if text:
             yield text
-        elif ended and not held:
+
+
+def _chunks(signals: Signals) -> Iterator[bytes]:
+    """Yield what comes from stdin until it ends.
+
+    A pipe or a terminal is read by its descriptor: of what Python's own buffer holds, no wait would tell.
+    """
+    stdin = sys.stdin.buffer
+    while True:
+        if stdin.seekable():
+            data = stdin.read(CHUNK)
+        else:
+            signals.wait(descriptor=stdin.fileno())
+            data = os.read(stdin.fileno(), CHUNK)
+        if not data:
             return
+        yield data
