@@ -106,12 +106,7 @@ class Reading:
             order == "time",
             explain,
         )
-        timeout = settings.timeout_s if timeout is None else checked_seconds("timeout", timeout)
-        deadline = time.monotonic() + timeout
-        with self._restored_scope(user_id, assistant_id, timeout) as (memory, scope):
-            if scope is None:
-                return Retrieved([], [], degraded=False)
-            return memory.retrieval.retrieve(scope, question, max(0.0, deadline - time.monotonic()))
+        return self._found(user_id, assistant_id, question, timeout)
 
     def get(self, page_id: str) -> Page | None:
         """Return the page with this id, or None where there is none, or none any more."""
@@ -257,6 +252,15 @@ class Reading:
         if os.getpid() != self._pid:
             raise ClosedError(f"{self!r} belongs to process {self._pid}; a forked child must not use it")
         return self._opened
+
+    def _found(self, user_id: str, assistant_id: str, question: Question, timeout: float | None) -> Retrieved:
+        settings = self._open_engine().config.retrieval
+        timeout = settings.timeout_s if timeout is None else checked_seconds("timeout", timeout)
+        deadline = time.monotonic() + timeout
+        with self._restored_scope(user_id, assistant_id, timeout) as (memory, scope):
+            if scope is None:
+                return Retrieved([], [], degraded=False)
+            return memory.retrieval.retrieve(scope, question, max(0.0, deadline - time.monotonic()))
 
     @property
     def _engine(self) -> Engine:

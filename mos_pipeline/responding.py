@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from mos_pipeline.answering.model import EXTRACTIVE, ChatMessage, ChatModel, Limits, model_of
 from mos_pipeline.answering.prompt import VERSION, Asked, compose
-from mos_pipeline.answering.quoting import quotes, without_quotes
+from mos_pipeline.answering.quoting import quotes
 from mos_pipeline.answering.thoughts import ThoughtFilter, without_thoughts
 from mos_pipeline.arguments import checked_count, checked_record, checked_text, checked_timestamp
 from mos_pipeline.config import Config
+from mos_pipeline.engine.retrieval import Question
 from mos_pipeline.errors import WorkerError
+from mos_pipeline.memory.selection import Filter
 from mos_pipeline.messages import QUOTES, PageRecord, Response, Retrieved
 from mos_pipeline.reading import DEFAULT_ASSISTANT, Reading
 
 __all__ = ["Responding", "ResponseStream"]
 
 CALLER = "caller"
-MORE_PAGES = 4  # times k, where those that only hold the question are to be passed over
 
 
 class Responding(Reading):
@@ -122,11 +122,11 @@ class Responding(Reading):
             self._owner("respond").intake.check(record)
         provider = config.llm.provider if model is None else CALLER
         model = model_of(config.llm) if model is None else model
-        looked_for = pages if model is not None else MORE_PAGES * pages
-        found = self.retrieve(user_id, query, assistant_id=assistant_id, k=looked_for, timeout=timeout)
+        # Without quotes: a question that is asked twice would find itself, and nothing else after a while.
+        question = Question(query, pages, Filter(lacking=QUOTES))
+        found = self._found(user_id, assistant_id, question, timeout)
         add = self._added if remember else None
         if model is None:
-            found = replace(found, pages=without_quotes(found.pages, pages))
             return _Exchange(config, record, found, provider, None, (), add)
         asked = Asked(query, relationship, style_hint, record.metadata, checked_timestamp(None))
         prompt = compose(asked, found, budget)

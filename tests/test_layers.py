@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "arguments": GROUND | {"memory"},
     "answering": GROUND | {"memory"},
     "reading": GROUND | BELOW_STAGES | {"metrics", "engine", "arguments"},
-    "responding": GROUND | {"engine", "arguments", "reading", "answering"},
+    "responding": GROUND | {"memory", "engine", "arguments", "reading", "answering"},
     "service": GROUND | {"store", "metrics"},
     "pipeline": GROUND
     | BELOW_STAGES

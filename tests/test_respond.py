@@ -60,6 +60,14 @@ def test_without_a_model_the_best_pages_are_quoted_and_it_says_so(memory: Memory
     assert "nothing to be quoted" in memory.respond("new", QUESTION).text
 
 
+def test_where_nothing_is_near_the_latest_exchanges_are_quoted(memory: MemoryPipeline) -> None:
+    memory.add("tom", "Tea, please.", "", timestamp="2026-03-02 10:00:00")
+    for _ in range(2):
+        answer = memory.respond("tom", "zzz").text
+        assert "nothing near the question yet" in answer
+        assert answer.index("Tea, please.") < answer.index(BEAGLE)
+
+
 def test_asked_again_and_again_it_quotes_what_was_said_and_not_its_own_quotes(memory: MemoryPipeline) -> None:
     first = memory.respond("tom", QUESTION).text
     for _ in range(12):

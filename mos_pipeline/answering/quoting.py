@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from mos_pipeline.answering.budget import clipped
-from mos_pipeline.messages import QUOTES, Hit, Page, Retrieved
+from mos_pipeline.messages import QUOTES, Page, Retrieved
 
-__all__ = ["quotes", "without_quotes"]
+__all__ = ["quotes"]
 
 MOST = 3
 SIDE_TOKENS = 100
-NOTHING = "No model writes answers here (llm.provider is extractive), and memory holds nothing to be quoted yet."
-INTRODUCTION = "No model writes answers here (llm.provider is extractive). Memory has this nearest to the question:"
-
-
-def without_quotes(hits: list[Hit], k: int) -> list[Hit]:
-    """Return the best ``k`` pages of those whose answers are more than quotes: asked twice, a question finds itself."""
-    return [hit for hit in hits if not hit.page.metadata.get(QUOTES)][:k]
+NO_MODEL = "No model writes answers here (llm.provider is extractive)"
+NEAREST = f"{NO_MODEL}. Memory has this nearest to the question:"
+LATEST = f"{NO_MODEL}. Memory has nothing near the question yet. This was said last:"
+NOTHING = f"{NO_MODEL}, and memory holds nothing to be quoted yet."
 
 
 def quotes(found: Retrieved) -> str:
-    """Return an answer that quotes the best pages, at most three, and says that it does so."""
-    pages = [hit.page for hit in found.pages[:MOST]]
-    return "\n\n".join([INTRODUCTION, *map(_quoted, pages)]) if pages else NOTHING
+    """Return an answer that quotes at most three pages, and says that it does so.
+
+    They are the best ones that were found; where none was, the latest ones, newest first: those may have no vector yet.
+    """
+    best = [hit.page for hit in found.pages[:MOST]]
+    latest = [page for page in reversed(found.short_term) if not page.metadata.get(QUOTES)][:MOST]
+    if not best and not latest:
+        return NOTHING
+    return "\n\n".join([NEAREST if best else LATEST, *map(_quoted, best or latest)])
 
 
 def _quoted(page: Page) -> str:

@@ -27,19 +27,23 @@ class Filter(NamedTuple):
         since: not earlier than this moment; a page whose timestamp can't be read is left out then.
         until: not later than this moment; likewise.
         where: what the metadata must hold: every key with an equal value.
+        lacking: a key that the metadata must not hold, or with nothing true.
     """
 
     since: datetime | None = None
     until: datetime | None = None
     where: Mapping[str, Any] | None = None
+    lacking: str | None = None
 
     @property
     def empty(self) -> bool:
         """Whether every page passes."""
-        return self.since is None and self.until is None and not self.where
+        return self.since is None and self.until is None and not self.where and self.lacking is None
 
     def passes(self, timestamp: str, metadata: Mapping[str, Any]) -> bool:
         """Return whether a page with these is wanted."""
+        if self.lacking is not None and metadata.get(self.lacking):
+            return False
         return self._in_time(timestamp) and all(
             key in metadata and metadata[key] == value for key, value in (self.where or {}).items()
         )

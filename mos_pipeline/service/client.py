@@ -31,6 +31,7 @@ __all__ = ["RemoteMemory"]
 
 CONNECT_S = 5.0
 CALL_S = 120.0  # an owner that lives and says nothing for so long, beyond the time that was asked for, hangs
+ANSWER_S = 600.0  # a model may write for so long
 LONG_S = 24 * 3600.0
 SLICE_S = 30.0
 KEEP_S = 5.0  # how long a connection that is not used is good for another batch; the owner gives it up later (NEXT_S)
@@ -103,8 +104,8 @@ class RemoteMemory:
 
     def respond(self, user_id: str, query: str, **options: Any) -> Response:
         """Have a question answered; as ``MemoryPipeline.respond``, but for ``model``: the owner's answers."""
-        wait = options.get("timeout")
-        answer: Response = self._ask(Response, "respond", user_id, query, _patience=_beyond(wait), **options)
+        wait = ANSWER_S + _beyond(options.get("timeout"))
+        answer: Response = self._ask(Response, "respond", user_id, query, _patience=wait, **options)
         return answer
 
     def get(self, page_id: str) -> Page | None:

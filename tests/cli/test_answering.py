@@ -9,6 +9,7 @@ import pty
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from mos_pipeline import MemoryPipeline, ResponseStream
 from mos_pipeline.cli import chat
 from mos_pipeline.cli.exits import ExitCode
 from mos_pipeline.messages import QUOTES
-from tests.cli.common import PATIENCE_S, Here, exported, start, until
+from tests.cli.common import PATIENCE_S, Here, environment, exported, start, until
 from tests.cli.test_beside_owner import owner_of
 from tests.faults.processes import session
 
@@ -155,6 +156,63 @@ def test_a_talk_in_a_terminal_ends_in_order(store: Path, key: str, code: ExitCod
     assert "Traceback" not in talk.shown
     assert not (store / "SOCKET").exists(), "it did not close the store"
     assert [page["user_input"] for page in exported(store)[18:]] == [QUESTION]
+
+
+SLOW = """
+import signal, sys, time
+from mos_pipeline import MemoryPipeline
+from mos_pipeline.cli import main
+
+def model(messages, limits):
+    yield "You adopted"
+    yield " Rex, and"
+    signal.pause()  # for ever
+
+whole = MemoryPipeline.respond_stream
+MemoryPipeline.respond_stream = lambda self, *args, **more: whole(self, *args, **more, model=model)
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_amid_an_answer_keeps_what_was_shown(store: Path, number: signal.Signals) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOW, "chat", *map(str, of_tom(store))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(),
+        start_new_session=True,
+    )
+    with process:
+        try:
+            assert process.stdin is not None and process.stdout is not None
+            process.stdin.write(f"{QUESTION}\n".encode())
+            process.stdin.flush()
+            shown = b""
+            while not shown.endswith(b"and"):
+                shown += process.stdout.read(1)
+            process.send_signal(number)
+            _, err = process.communicate(timeout=PATIENCE_S)
+        finally:
+            process.kill()
+    assert (process.returncode, err) == (128 + number, b"interrupted\n")
+    assert not (store / "SOCKET").exists(), "it did not close the store"
+    (page,) = exported(store)[18:]
+    assert (page["user_input"], page["agent_response"]) == (QUESTION, "You adopted Rex, and")
+
+
+def test_a_killed_talk_keeps_what_was_said(store: Path) -> None:
+    process = start("chat", *of_tom(store), "--json", stdin=subprocess.PIPE)
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.write(f"{QUESTION}\n")
+    process.stdin.flush()
+    answer = json.loads(process.stdout.readline())
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=PATIENCE_S)
+    assert [(page["page_id"], page["agent_response"]) for page in exported(store)[18:]] == [
+        (answer["page_id"], answer["text"])
+    ]
 
 
 def test_beside_an_owner_it_answers(here: Here, store: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 import threading
@@ -20,6 +22,7 @@ from mos_pipeline.memoryos import shared
 from tests.cli.common import REPO, environment
 from tests.faults.common import PATIENCE_S
 
+README = (REPO / "README.md").read_text()
 FAKE = {"embedding.backend": "fake", "llm.processes": 1, "runtime": {"restart_backoff_s": 0.01}}
 BEAGLE, BANKER = "I adopted a beagle named Rex.", "I work as a banker in Vienna."
 GHENT = "I am from Ghent, in Belgium."
@@ -313,6 +316,41 @@ def test_another_process_that_owns_the_folder_is_named(tmp_path: Path) -> None:
     assert (other.returncode, out, err) == (0, "", ""), "it was not closed at exit"
     with opened(tmp_path) as memo:
         assert memo.short_term_memory.get_all()[0]["user_input"] == "a"
+
+
+KILLED = """
+import os, signal, sys
+from mos_pipeline import Memoryos
+tom, ann = (Memoryos(user, "", sys.argv[1], short_term_capacity=3) for user in ("tom", "ann"))
+for number in range(7):
+    tom.add_memory(f"said {number}", "answered")
+    ann.add_memory(f"told {number}", "answered")
+print(tom.get_response("what did I say?").splitlines()[0], flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_was_accepted_survives_a_kill(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(tmp_path)], env=environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    with opened(tmp_path) as memo:
+        said = [page.user_input for page in memo.pipeline.pages("tom")]
+        assert said == [*(f"said {number}" for number in range(7)), "what did I say?"]
+        assert memo.short_term_memory.get_all()[-1]["agent_response"].startswith(done.stdout.strip())
+        assert len(memo.pipeline.pages("ann")) == 7
+
+
+def test_the_readme_s_example_runs_as_it_stands(tmp_path: Path) -> None:
+    (example,) = re.findall(r"```python\n(from mos_pipeline import Memoryos.*?)```", README, re.DOTALL)
+    done = subprocess.run(
+        [sys.executable, "-c", example], env=environment(), cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert BEAGLE in done.stdout
+    with MemoryPipeline.open(tmp_path / "memory", workers=False, embedding__backend="fake") as memory:
+        assert len(memory.pages("tom", assistant_id="helper")) == 2
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
