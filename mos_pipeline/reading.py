@@ -262,20 +262,6 @@ class Reading:
                 return Retrieved([], [], degraded=False)
             return memory.retrieval.retrieve(scope, question, max(0.0, deadline - time.monotonic()))
 
-    @property
-    def _engine(self) -> Engine:
-        return self._owner("this")
-
-    def _owner(self, what: str) -> Engine:
-        """Return the engine of a store that this process owns."""
-        engine = self._open_engine()
-        if isinstance(engine, ReaderEngine):
-            raise InputError(
-                f"{what}: {self!r} was opened read-only; do it in the process that owns the store, or open it without "
-                "read_only where none does"
-            )
-        return engine
-
     @contextmanager
     def _reading(self) -> Iterator[Engine | View]:
         """Hold what is read for one call: all of it belongs together."""

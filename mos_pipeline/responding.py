@@ -13,8 +13,10 @@ from mos_pipeline.answering.quoting import quotes
 from mos_pipeline.answering.thoughts import ThoughtFilter, without_thoughts
 from mos_pipeline.arguments import checked_count, checked_record, checked_text, checked_timestamp
 from mos_pipeline.config import Config
+from mos_pipeline.engine.engine import Engine
+from mos_pipeline.engine.reader import ReaderEngine
 from mos_pipeline.engine.retrieval import Question
-from mos_pipeline.errors import WorkerError
+from mos_pipeline.errors import InputError, WorkerError
 from mos_pipeline.memory.selection import Filter
 from mos_pipeline.messages import QUOTES, PageRecord, Response, Retrieved
 from mos_pipeline.reading import DEFAULT_ASSISTANT, Reading
@@ -135,6 +137,20 @@ class Responding(Reading):
 
     def _added(self, record: PageRecord) -> str:
         return self._owner("respond").intake.add(record)[0]
+
+    @property
+    def _engine(self) -> Engine:
+        return self._owner("this")
+
+    def _owner(self, what: str) -> Engine:
+        """Return the engine of a store that this process owns."""
+        engine = self._open_engine()
+        if isinstance(engine, ReaderEngine):
+            raise InputError(
+                f"{what}: {self!r} was opened read-only; do it in the process that owns the store, or open it without "
+                "read_only where none does"
+            )
+        return engine
 
 
 class _Exchange(NamedTuple):

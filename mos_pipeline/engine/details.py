@@ -110,7 +110,7 @@ class Details:
         """Return the facts of scopes, each text once, the newest last."""
         with self._gate.lock:
             facts = [fact for scope in scopes for fact in scope.facts(of_user=of_user).facts]
-            facts.sort(key=lambda fact: fact.seqs[-1])
+            facts.sort(key=lambda fact: max(fact.seqs, default=-1))
             found = [FactDetail(fact.text, fact.timestamp, self._vector(fact.row)) for fact in facts]
         return list({fact.text: fact for fact in found}.values())
 
