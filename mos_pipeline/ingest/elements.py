@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import ijson.backends.python
 
 from mos_pipeline.errors import InputError, RecordError
 from mos_pipeline.ingest.lines import Item, Pages, wrong
-from mos_pipeline.ingest.nesting import shallow_events
+from mos_pipeline.ingest.nesting import Event, shallow_events
 from mos_pipeline.ingest.records import BOM, Reading, SourceRecord, Spot, named
 from mos_pipeline.ingest.streams import Stream, available
 
@@ -22,10 +23,12 @@ __all__ = ["ELEMENT_BITS", "read_elements"]
 ELEMENT_BITS = 20  # of a position are the page's number within its element
 CHUNK = 1 << 20
 _IDS = {"chatgpt": ("conversation_id", "id"), "claude": ("uuid",)}
-# What ijson's fast parser has no room for: half of a pair of surrogates, which stands for no character, and whole
-# numbers of more than 64 bits.
+# What ijson's fast parser has no room for: whole numbers of more than 64 bits, and half of a pair of surrogates, which
+# stands for no character: a first without a second, a second without a first, and one behind what only looks like a
+# first, since its backslash is itself escaped. A few that are none are caught with them; the other parser reads them, too.
+_FIRST, _SECOND = rb"u[dD][89abAB][0-9a-fA-F]{2}", rb"u[dD][c-fC-F][0-9a-fA-F]{2}"
 _HARD = re.compile(
-    rb"\d{19}|\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+    rb"\d{19}|\\%b(?!\\%b)|(?<!\\%b)\\%b|\\\\%b\\%b" % (_FIRST, _SECOND, _FIRST, _SECOND, _FIRST, _SECOND)
 )
 _LONGEST = 20  # bytes of it
 
@@ -54,9 +57,9 @@ def read_elements(
         InputError: the file can't be read on. All elements before have been yielded.
     """
     count = 0
-    for number, element in enumerate(_elements(stream, prefix, reading)):
+    for number, element in enumerate(_elements(stream, prefix, noun, reading)):
         reading.pulse()
-        spot = Spot(stream.name, f"{noun} {number}" if prefix else noun)
+        spot = Spot(stream.name, _place(noun, number, prefix))
         first = number << ELEMENT_BITS
         try:
             if not isinstance(element, dict):
@@ -89,33 +92,103 @@ def _thread(element: dict[str, Any], format: str, spot: Spot) -> str:  # noqa: A
     return named
 
 
-def _elements(stream: Stream, prefix: str, reading: Reading) -> Iterator[Any]:
+def _place(noun: str, number: int, prefix: str) -> str:
+    return f"{noun} {number}" if prefix else noun
+
+
+def _elements(stream: Stream, prefix: str, noun: str, reading: Reading) -> Iterator[Any]:
     parser = _parser(stream, reading)
     with stream.opened() as file:
-        head = file.read(len(BOM))
+        text = _Text(file, stream.name, reading.max_record_bytes)
+        text.begin(_place(noun, 0, prefix))
+        events = shallow_events(text, stream.name, parser)
+        if prefix.endswith(".item"):
+            events = _with_array(events, prefix.removesuffix(".item"), stream.name)
         try:
-            events = shallow_events(_Prefixed(head.removeprefix(BOM), file), stream.name, parser)
-            yield from parser.items(events, prefix)
-        except InputError:  # is a ValueError, too
-            raise
-        except ijson.JSONError as error:
-            raise InputError(f"{stream.name}: not valid JSON: {_reason(error)}") from None
-        except (UnicodeDecodeError, RecursionError, ValueError) as error:
-            raise InputError(f"{stream.name}: not valid JSON: {type(error).__name__}") from None
+            for number, element in enumerate(parser.items(events, prefix), 1):
+                yield element
+                text.begin(_place(noun, number, prefix))
+        except (ijson.JSONError, RecursionError, ValueError) as error:
+            raise text.failed or _unreadable(error, stream.name) from None
+        if text.failed:  # behind the document's end
+            raise text.failed
 
 
-class _Prefixed:
-    """A file with some bytes before it, which returns what there is: what comes before an error is not lost."""
+def _unreadable(error: Exception, name: str) -> InputError:
+    if isinstance(error, InputError):
+        return error
+    reason = _reason(error) if isinstance(error, ijson.JSONError) else type(error).__name__
+    return InputError(f"{name}: not valid JSON: {reason}")
 
-    def __init__(self, head: bytes, file: BinaryIO) -> None:
-        self._head = head
+
+def _with_array(events: Iterator[Event], at: str, name: str) -> Iterator[Event]:
+    """Yield all events.
+
+    Raises:
+        InputError: there was no array at ``at``: nothing would have been read, and nobody told.
+    """
+    found = False
+    for event in events:
+        found = found or event[:2] == (at, "start_array")
+        yield event
+    if not found:
+        raise InputError(f"{name}: {at} is missing, or no list; is it another format?")
+
+
+class _Text:
+    """A file as UTF-8, which returns what there is: what comes before an error is not lost with it.
+
+    Attributes:
+        failed: why it can't be read on; for the parser it ends there.
+    """
+
+    def __init__(self, file: BinaryIO, name: str, most: int) -> None:
+        """Read ``file``, called ``name``, of which an element may take ``most`` bytes."""
+        self.failed: InputError | None = None
         self._file = file
+        self._name = name
+        self._most = most
+        self._place, self._begin = "", 0
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        self._done = 0
+        self._head = file.read(len(BOM)).removeprefix(BOM)
+
+    def begin(self, place: str) -> None:
+        """Say that what was not read yet belongs to the element ``place``."""
+        self._place, self._begin = place, self._done
 
     def read(self, size: int) -> bytes:
+        """Return up to ``size`` bytes that are UTF-8; none at the end, or where it can't be read on."""
+        if self.failed:
+            return b""
+        if self._done - self._begin > self._most:  # all before has been used, or nothing more would be asked for
+            limit = f"longer than {self._most:,} bytes, six for each of store.max_page_bytes"
+            self.failed = InputError(f"{self._name}, {self._place}: {limit}; split it, or raise that limit")
+            return b""
+        try:
+            data = self._whole(self._more(size), size)
+        except InputError as error:
+            self.failed = error
+            return b""
+        self._done += len(data)
+        return data
+
+    def _more(self, size: int) -> bytes:
         if self._head and size:
             head, self._head = self._head[:size], self._head[size:]
             return head
         return available(self._file, size)
+
+    def _whole(self, data: bytes, size: int) -> bytes:
+        """Return ``data`` as far as it is UTF-8."""
+        waiting = len(self._decoder.getstate()[0])
+        try:
+            self._decoder.decode(data, not data and size > 0)
+        except UnicodeDecodeError as error:
+            at = self._done - waiting + error.start
+            self.failed = InputError(f"{self._name}: not UTF-8 at byte {at:,} of its text; convert the file")
+            return data[: max(0, error.start - waiting)]
+        return data
 
 
 def _parser(stream: Stream, reading: Reading) -> ModuleType:

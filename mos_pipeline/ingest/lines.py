@@ -70,7 +70,7 @@ def _records(
 ) -> list[Item]:
     """Return the pages of a line: all of them, or an error."""
     try:
-        drafts = list(pages(object_of(line if at else line.removeprefix(BOM), spot), spot, reading, at))
+        drafts = list(pages(object_of(line, spot), spot, reading, at))
     except RecordError as error:
         return [wrong(error, format, line)]
     places = enumerate(drafts, at)
@@ -85,13 +85,13 @@ def wrong(error: RecordError, format: str, raw: bytes | None) -> RecordError:  #
 
 
 def object_of(text: bytes, spot: Spot) -> dict[str, Any]:
-    """Return the JSON object that ``text`` is.
+    """Return the JSON object that ``text`` is; it may begin with a byte order mark, as files do.
 
     Raises:
         RecordError: it is something else.
     """
     try:
-        data = json.loads(text.decode("utf-8"))
+        data = json.loads(text.removeprefix(BOM).decode("utf-8"))
     except UnicodeDecodeError as error:
         raise spot.error(f"not UTF-8 at byte {error.start} of the line; convert the file") from None
     except json.JSONDecodeError as error:

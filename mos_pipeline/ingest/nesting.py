@@ -10,9 +10,11 @@ import ijson
 
 from mos_pipeline.errors import InputError
 
-__all__ = ["MAX_DEPTH", "Readable", "shallow_events"]
+__all__ = ["MAX_DEPTH", "Event", "Readable", "shallow_events"]
 
 MAX_DEPTH = 100
+
+Event = tuple[str, str, Any]  # the way to it, what begins or ends or stands there, and its value
 
 
 class Readable(Protocol):
@@ -22,7 +24,7 @@ class Readable(Protocol):
         """Return up to ``size`` bytes, none at the end."""
 
 
-def shallow_events(file: Readable, name: str, parser: ModuleType = ijson) -> Iterator[tuple[str, str, Any]]:
+def shallow_events(file: Readable, name: str, parser: ModuleType = ijson) -> Iterator[Event]:
     """Yield the events of ``ijson.parse``, which remembers the whole way to each value: memory grows with its square.
 
     Args:
@@ -34,7 +36,7 @@ def shallow_events(file: Readable, name: str, parser: ModuleType = ijson) -> Ite
         InputError: values are nested more than ``MAX_DEPTH`` deep.
         ijson.JSONError: it is no JSON.
     """
-    events: Iterator[tuple[str, str, Any]] = parser.parse(_counted(file, name, parser))
+    events: Iterator[Event] = parser.parse(_counted(file, name, parser))
     return events
 
 
