@@ -25,7 +25,7 @@ CHUNK = 1 << 20
 _IDS = {"chatgpt": ("conversation_id", "id"), "claude": ("uuid",)}
 # What ijson's fast parser has no room for: whole numbers of more than 64 bits, and half of a pair of surrogates, which
 # stands for no character: a first without a second, a second without a first, and one behind what only looks like a
-# first, since its backslash is itself escaped. A few that are none are caught with them; the other parser reads them, too.
+# first, since its backslash is itself escaped. A few that are none are caught with them; the other parser reads any.
 _FIRST, _SECOND = rb"u[dD][89abAB][0-9a-fA-F]{2}", rb"u[dD][c-fC-F][0-9a-fA-F]{2}"
 _HARD = re.compile(
     rb"\d{19}|\\%b(?!\\%b)|(?<!\\%b)\\%b|\\\\%b\\%b" % (_FIRST, _SECOND, _FIRST, _SECOND, _FIRST, _SECOND)

@@ -8,12 +8,13 @@ from functools import cache, partial
 from typing import Any, BinaryIO
 
 from mos_pipeline.errors import RecordError
-from mos_pipeline.ingest.records import BOM, Draft, Reading, SourceRecord, Spot, named
+from mos_pipeline.ingest.records import Draft, Reading, SourceRecord, Spot, named
 from mos_pipeline.ingest.streams import Stream
 
 __all__ = ["Item", "Pages", "object_of", "read_lines", "wrong"]
 
 BACK = 64 << 10
+BOM = "\ufeff"  # as text
 CHUNK = 256 << 10
 
 Item = SourceRecord | RecordError
@@ -91,7 +92,7 @@ def object_of(text: bytes, spot: Spot) -> dict[str, Any]:
         RecordError: it is something else.
     """
     try:
-        data = json.loads(text.removeprefix(BOM).decode("utf-8"))
+        data = json.loads(text.decode("utf-8").removeprefix(BOM))
     except UnicodeDecodeError as error:
         raise spot.error(f"not UTF-8 at byte {error.start} of the line; convert the file") from None
     except json.JSONDecodeError as error:

@@ -28,7 +28,9 @@ _KEY = st.sampled_from(_KEYS.split())
 texts = st.one_of(
     st.text(max_size=6),
     st.sampled_from(_WORDS.split()),
-    st.sampled_from(["", " ", "\0", "\ud83d", "\ude00", "\\ud83d\ude00", "\ud83d\\ude00", "a\ud800\udc00", "\ufeff", "1e5"]),
+    st.sampled_from(
+        ["", " ", "\0", "\ud83d", "\ude00", "\\ud83d\ude00", "\ud83d\\ude00", "a\ud800\udc00", "\ufeff", "1e5"]
+    ),
 )
 
 
@@ -65,9 +67,7 @@ class _Edit(NamedTuple):
 
 _KINDS = ["replace"] * 4 + ["remove", "rename", "add", "twice", "wrap", "repeat"]
 _EDITS = st.lists(
-    st.builds(
-        _Edit, st.lists(st.integers(0, 7), max_size=6), st.sampled_from(_KINDS), _KEY | texts, ANYTHING
-    ),
+    st.builds(_Edit, st.lists(st.integers(0, 7), max_size=6), st.sampled_from(_KINDS), _KEY | texts, ANYTHING),
     max_size=3,
 )
 
