@@ -130,7 +130,6 @@ def _write(file: int, data: bytes) -> None:
 
 def quarantined_pages(formats: Mapping[str, Pages]) -> Pages:
     """Return what makes pages of a line of such a file, whose records are in one of ``formats``."""
-
     known = ", ".join(name for name in formats if name != "quarantine")
 
     def pages(data: dict[str, Any], spot: Spot, reading: Reading, position: int) -> Iterator[Draft]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections import Counter
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 
 from mos_pipeline.errors import InputError, RecordError
 from mos_pipeline.ingest import FORMATS, Reading, SourceFile, SourceRecord, Stream
+from mos_pipeline.ingest.elements import ELEMENT_BITS
 from mos_pipeline.messages import decode, encode, nested_too_deeply
 from tests.fuzz.common import CORPUS
 
@@ -131,5 +133,6 @@ def drafts(records: list[SourceRecord]) -> list[bytes]:
 def element_of(item: SourceRecord | RecordError) -> int:
     """Return the number, from 0, of the line or element that an item stands in."""
     if isinstance(item, RecordError):
-        return item.line - 1 if item.line is not None else int((item.place.split(",")[0].split() + ["0"])[1])
-    return item.number if item.raw else item.position >> 20
+        number = re.search(r"\d+", item.place.partition(",")[0])  # none where the document is the element
+        return item.line - 1 if item.line is not None else int(number[0]) if number else 0
+    return item.number if item.raw else item.position >> ELEMENT_BITS

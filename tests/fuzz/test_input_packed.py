@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ def frames(name: str, packer: str, cuts: list[int]) -> list[tuple[bytes, bytes]]
     """Return a file of the corpus in pieces, each as it is and packed."""
     data = corpus(name)
     places = [0, *sorted(cut % len(data) for cut in cuts), len(data)]
-    pieces = [data[begin:end] for begin, end in zip(places, places[1:], strict=False)]
+    pieces = [data[begin:end] for begin, end in pairwise(places)]
     return [(piece, PACKERS[packer](piece)) for piece in pieces]
 
 

@@ -10,10 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mos_pipeline.cli import main
+from mos_pipeline.cli.exits import ExitCode
 from mos_pipeline.messages import encode
 from tests.fuzz.common import fuzzed
 from tests.fuzz.inputs import FILES, LINES, Outcome, drafts, element_of, outcome
 from tests.fuzz.values import ANYTHING, as_json, changed, elements, file_of, texts
+from tests.support import open_fake
 
 ARRAYS = [name for name in FILES if name != "chat.json"]  # a document of one conversation is its own element
 ONE_EACH = {"jsonl", "mem0"}
@@ -62,6 +65,53 @@ def test_what_is_wrong_costs_itself_alone(tmp_path: Path, name: str) -> None:
 def told(read: Outcome, element: int) -> list[Any]:
     """What the pages of one element say; not which sitting they are of: without an id that is their place."""
     return [(record[:5], record.page_id) for record in read.records if element_of(record) == element]
+
+
+def test_whatever_is_read_a_store_takes_as_it_is(tmp_path: Path) -> None:
+    with open_fake(tmp_path / "store", workers=False) as memory:
+
+        @fuzzed
+        @given(found=st.sampled_from(ARRAYS).flatmap(lambda name: st.tuples(st.just(name), st.lists(changed(name)))))
+        def check(found: tuple[str, list[Any]]) -> None:
+            name, some = found
+            for record in outcome(tmp_path / "input", file_of(name, some), FILES[name]).records:
+                fields = {field: getattr(record, field) for field in KEPT}
+                page = memory.get(memory.add(**fields))
+                assert page is not None
+                assert encode([getattr(page, field) for field in KEPT]) == encode(
+                    [*list(fields.values())[:-1], fields["metadata"] or {}]
+                )
+
+        check()
+
+
+KEPT = ("user_id", "user_input", "agent_response", "metadata")
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_what_the_command_counts_is_what_stands_in_the_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    path = tmp_path / "input"
+    command = ["ingest", str(path), "--store", str(tmp_path / "store"), "--user", "someone", "--format", FILES[name]]
+
+    @fuzzed
+    @given(some=st.lists(changed(name), min_size=1, max_size=4))
+    def check(some: list[Any]) -> None:
+        data = file_of(name, [elements(name)[0], *some])
+        read = outcome(path, data, FILES[name])
+        ids = [record.page_id for record in read.records if record.page_id is not None]
+        left = len(read.errors) + (read.end is not None)
+        code = main([*command, "--on-error", "skip", "--dry-run", "--json"])
+        told = json.loads(capsys.readouterr().out)
+        assert code == (ExitCode.LEFT_OUT if left else ExitCode.OK)
+        assert told["left_out"] == left
+        assert told["accepted"] == len(read.records) - len(ids) + len(set(ids))
+        code = main([*command, "--on-error", "stop", "--dry-run", "--json"])
+        assert code == (ExitCode.INPUT if left else ExitCode.OK)
+        assert "Traceback" not in capsys.readouterr().err
+
+    check()
 
 
 @fuzzed

@@ -1,10 +1,9 @@
-"""Elements of input files that are nearly what they should be: those of the corpus, after a few changes at any depth."""
+"""Elements of input files that are nearly what they should be: those of the corpus, changed in a few places."""
 
 from __future__ import annotations
 
 import copy
 import json
-from collections.abc import ItemsView
 from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
@@ -21,8 +20,8 @@ speaker_b session_1 session_01 session_2 session_1_date_time session_9999999999 
 results mem0 reason source place line format raw n1 n3 n9 mos_pipeline.states is_visually_hidden_from_conversation
 """
 _WORDS = """
-ann user assistant system tool human gpt nobody text multimodal_text jsonl messages chatgpt claude locomo mem0 quarantine
-n1 n2 n3 n5 n9 Ann Ben session
+ann user assistant system tool human gpt nobody text multimodal_text jsonl messages chatgpt claude locomo mem0
+quarantine n1 n2 n3 n5 n9 Ann Ben session
 """
 _KEY = st.sampled_from(_KEYS.split())
 texts = st.one_of(
@@ -75,11 +74,11 @@ _EDITS = st.lists(
 class _Twice(dict[str, Any]):
     """An object that has its first key once more at its end, with another value."""
 
-    def items(self) -> ItemsView[str, Any]:
-        pairs = list(super().items())
-        return pairs + [(name, self.other) for name, _ in pairs[:1]]  # type: ignore[return-value]
-
     other: Any = None
+
+    def items(self) -> list[tuple[str, Any]]:  # type: ignore[override]
+        pairs = list(super().items())
+        return [*pairs, *((name, self.other) for name, _ in pairs[:1])]
 
 
 def elements(name: str) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ import pytest
 
 from mos_pipeline.cli.exits import ExitCode
 from mos_pipeline.errors import InputError, RecordError
-from mos_pipeline.ingest import Reading, SourceFile, SourceRecord, Stream, elements
+from mos_pipeline.ingest import Reading, SourceFile, SourceRecord, Stream, elements, streams
 from tests.cli.common import SETTINGS, Here
 from tests.ingest.common import page, written
 
@@ -75,7 +75,7 @@ def test_what_is_too_long_to_be_held_is_refused_before_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, lines: bool, escape: bool
 ) -> None:
     path = file_of(tmp_path, name, ["first \ud800" if escape else "first", "x" * (1 << 20), "last"], lines=lines)
-    fed, available = list[int](), elements.available
+    fed, available = list[int](), streams.available
 
     def counted(file: Any, size: int) -> bytes:
         data = available(file, size)
@@ -98,13 +98,16 @@ def test_what_is_too_long_to_be_held_is_refused_before_it_is(
         (first,) = found
         assert sum(fed) <= 6 * LIMIT + 2 * CHUNK
     assert isinstance(first, SourceRecord)
-    assert told.startswith(f"{path}, line 2: " if lines else f"{path}, {'memory' if name == 'mem0' else 'conversation'} 1: ")
+    element = "memory 1" if name == "mem0" else "conversation 1"
+    assert told.startswith(f"{path}, {'line 2' if lines else element}: ")
     assert f"longer than {6 * LIMIT:,} bytes, six for each of store.max_page_bytes" in told
 
 
 def test_a_document_of_one_conversation_that_is_too_long_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path, json.dumps(ELEMENTS["messages"]("x" * (1 << 20)), indent=1))
-    with pytest.raises(InputError, match="conversation: longer than 6,144 bytes, six for each of store.max_page_bytes"):
+    with pytest.raises(
+        InputError, match=r"conversation: longer than 6,144 bytes, six for each of store\.max_page_bytes"
+    ):
         list(SourceFile.of(Stream(path)).items(Reading(user="u", max_page_bytes=LIMIT)))
 
 
