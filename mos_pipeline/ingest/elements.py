@@ -30,6 +30,7 @@ _FIRST, _SECOND = rb"u[dD][89abAB][0-9a-fA-F]{2}", rb"u[dD][c-fC-F][0-9a-fA-F]{2
 _HARD = re.compile(
     rb"\d{19}|\\%b(?!\\%b)|(?<!\\%b)\\%b|\\\\%b\\%b" % (_FIRST, _SECOND, _FIRST, _SECOND, _FIRST, _SECOND)
 )
+_SYMBOL = re.compile(r"Unexpected symbol .* at (\d+)", re.DOTALL)
 _LONGEST = 20  # bytes of it
 
 
@@ -74,7 +75,8 @@ def read_elements(
             continue
         for index, draft in enumerate(drafts):
             if first + index >= start:
-                yield SourceRecord(*draft, first + index, count + index, spot, b"", thread, format)
+                where = spot.of_page(index, len(drafts))
+                yield SourceRecord(*draft, first + index, count + index, where, b"", thread, format)
         count += len(drafts)
 
 
@@ -221,4 +223,6 @@ def _reason(error: ijson.JSONError) -> str:
     """Return the parser's message without the text it quotes, which is somebody's talk."""
     message = error.args[0] if error.args else ""
     text = message.decode("utf-8", "replace") if isinstance(message, bytes) else str(message)
-    return text.strip().split("\n", 1)[0]
+    if symbol := _SYMBOL.fullmatch(text):
+        return f"unexpected symbol at character {int(symbol[1]):,}"
+    return text.strip().split("\n", 1)[0][:200]

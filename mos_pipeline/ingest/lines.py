@@ -74,8 +74,11 @@ def _records(
         drafts = list(pages(object_of(line, spot), spot, reading, at))
     except RecordError as error:
         return [wrong(error, format, line)]
-    places = enumerate(drafts, at)
-    return [SourceRecord(*draft, at, number, spot, line, "", format) for at, draft in places if at >= start]
+    return [
+        SourceRecord(*draft, at + index, number, spot.of_page(index, len(drafts)), line, "", format)
+        for index, draft in enumerate(drafts)
+        if at + index >= start
+    ]
 
 
 def wrong(error: RecordError, format: str, raw: bytes | None) -> RecordError:  # noqa: A002

@@ -1,4 +1,4 @@
-"""JSON whose values lie in one another to some depth and no deeper."""
+"""JSON whose values lie in one another to some depth and no deeper, at the end of ways that are not too long."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from mos_pipeline.errors import InputError
 __all__ = ["MAX_DEPTH", "Event", "Readable", "shallow_events"]
 
 MAX_DEPTH = 100
+MAX_WAY = 64 << 10  # characters of the keys that lead to a value
 
 Event = tuple[str, str, Any]  # the way to it, what begins or ends or stands there, and its value
 
@@ -25,7 +26,7 @@ class Readable(Protocol):
 
 
 def shallow_events(file: Readable, name: str, parser: ModuleType = ijson) -> Iterator[Event]:
-    """Yield the events of ``ijson.parse``, which remembers the whole way to each value: memory grows with its square.
+    """Yield the events of ``ijson.parse``, which remembers the whole way to each value that another one lies in.
 
     Args:
         file: where from.
@@ -33,7 +34,7 @@ def shallow_events(file: Readable, name: str, parser: ModuleType = ijson) -> Ite
         parser: ijson, or one of its backends.
 
     Raises:
-        InputError: values are nested more than ``MAX_DEPTH`` deep.
+        InputError: values are nested more than ``MAX_DEPTH`` deep, or the keys to one are longer than ``MAX_WAY``.
         ijson.JSONError: it is no JSON.
     """
     events: Iterator[Event] = parser.parse(_counted(file, name, parser))
@@ -41,12 +42,17 @@ def shallow_events(file: Readable, name: str, parser: ModuleType = ijson) -> Ite
 
 
 def _counted(file: Readable, name: str, parser: ModuleType) -> Iterator[tuple[str, Any]]:
-    depth = 0
+    keys, way = list[int](), 0  # the length of the key at each depth, and of all of them
     for event, value in parser.basic_parse(file, use_float=True):
         if event in {"start_map", "start_array"}:
-            depth += 1
-            if depth > MAX_DEPTH:
+            keys.append(0)
+            if len(keys) > MAX_DEPTH:
                 raise InputError(f"{name}: nested more than {MAX_DEPTH} deep; is it what it should be?")
+        elif event == "map_key":
+            way += len(value) - keys[-1]
+            keys[-1] = len(value)
+            if way > MAX_WAY:
+                raise InputError(f"{name}: keys longer than {MAX_WAY:,} characters; is it what it should be?")
         elif event in {"end_map", "end_array"}:
-            depth -= 1
+            way -= keys.pop()
         yield event, value

@@ -59,6 +59,10 @@ class Spot(NamedTuple):
         said = f"{field} {reason}" if field else reason
         return RecordError(f"{self.source}, {place}: {said}", self.source, place, line, field, said)
 
+    def of_page(self, index: int, pages: int) -> Spot:
+        """Return the spot of one of several pages that stand here: alike as they may be, each has its own."""
+        return self if pages == 1 else self.within(f"page {index}")
+
     def within(self, place: str) -> Spot:
         """Return a spot in this one."""
         return self._replace(place=", ".join(filter(None, (self.place, place))))

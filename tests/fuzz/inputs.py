@@ -32,6 +32,7 @@ FILES = {
     "left-out.jsonl": "quarantine",
 }
 LINES = {"pages.jsonl", "chats.jsonl", "left-out.jsonl"}
+LONGEST = 1000  # characters of an error: it names what is wrong, and does not tell all of it
 PATIENCE_S = 60.0  # it only keeps a reader that does not end from hanging for ever
 
 
@@ -70,6 +71,7 @@ def outcome(path: Path, data: bytes, format: str = "auto", start: int = 0, **rea
         except InputError as error:
             assert not isinstance(error, RecordError), "a wrong record ended the reading"
             assert str(error).startswith(f"{path}: ") or str(error).startswith(f"{path}, ")
+            assert len(str(error)) < LONGEST
             end = error
     before = start - 1
     for item in items:
@@ -97,6 +99,7 @@ def _ending() -> Iterator[None]:
 
 
 def _check_error(error: RecordError, path: Path, *, lines: bool) -> None:
+    assert len(str(error)) < LONGEST
     assert str(error) == f"{path}, {error.place}: {error.reason}"
     assert error.source == str(path)
     assert error.format in FORMATS

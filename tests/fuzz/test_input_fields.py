@@ -63,7 +63,9 @@ def allowed(value: Any, types: tuple[type, ...]) -> bool:
 
 @pytest.mark.parametrize("name", TYPED)
 def test_a_field_of_another_type_is_named(tmp_path: Path, name: str) -> None:
-    rest = [record for record in outcome(tmp_path / "input", file_of(name, elements(name))).records if element_of(record)]
+    rest = [
+        record for record in outcome(tmp_path / "input", file_of(name, elements(name))).records if element_of(record)
+    ]
     for way, types in TYPED[name].items():
         *steps, last = way.split("/")
         for value in (value for value in VALUES if not allowed(value, types)):

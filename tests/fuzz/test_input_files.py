@@ -84,14 +84,17 @@ def test_cut_off_anywhere(tmp_path: Path, name: str) -> None:
         '[{"sample_id": "x", "conversation": ' + "9" * 5000 + "}]",
         '{"user_id": ' + "9" * 5000 + "}",
         '{"results": [' + "9" * 5000 + "]}",
-        "[-" + "9" * 300_000,
+        "[-" + "9" * 300_000 + "]",
+        '["\\ud800", ' + "a" * 300_000 + "]",
+        "[" + 90 * ('{"' + "k" * 5000 + '": ') + "1" + 90 * "}" + "]",
         '[{"sample_id": 1e999}]',
         '"\\ud800"',
         "\0" * 1000,
     ],
-    ids=range(12),
+    ids=range(14),
 )
 def test_absurd_files(tmp_path: Path, format_: str, text: str) -> None:
-    found = outcome(tmp_path / "input", text.encode(), format_)
+    with bounded_memory(BOUND):
+        found = outcome(tmp_path / "input", text.encode(), format_)
     assert not found.records
     assert found.end or found.errors
