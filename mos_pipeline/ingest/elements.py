@@ -10,11 +10,10 @@ from types import ModuleType
 from typing import Any, BinaryIO
 
 import ijson
-import ijson.backends.python
 
 from mos_pipeline.errors import InputError, RecordError
 from mos_pipeline.ingest.lines import Item, Pages, wrong
-from mos_pipeline.ingest.nesting import Event, shallow_events
+from mos_pipeline.ingest.nesting import HARD_BYTES, Event, is_hard, parser_of, python, shallow_events
 from mos_pipeline.ingest.records import BOM, Reading, SourceRecord, Spot, named
 from mos_pipeline.ingest.streams import Stream, available
 
@@ -23,15 +22,7 @@ __all__ = ["ELEMENT_BITS", "read_elements"]
 ELEMENT_BITS = 20  # of a position are the page's number within its element
 CHUNK = 1 << 20
 _IDS = {"chatgpt": ("conversation_id", "id"), "claude": ("uuid",)}
-# What ijson's fast parser has no room for: whole numbers of more than 64 bits, and half of a pair of surrogates, which
-# stands for no character: a first without a second, a second without a first, and one behind what only looks like a
-# first, since its backslash is itself escaped. A few that are none are caught with them; the other parser reads any.
-_FIRST, _SECOND = rb"u[dD][89abAB][0-9a-fA-F]{2}", rb"u[dD][c-fC-F][0-9a-fA-F]{2}"
-_HARD = re.compile(
-    rb"\d{19}|\\%b(?!\\%b)|(?<!\\%b)\\%b|\\\\%b\\%b" % (_FIRST, _SECOND, _FIRST, _SECOND, _FIRST, _SECOND)
-)
 _SYMBOL = re.compile(r"Unexpected symbol .* at (\d+)", re.DOTALL)
-_LONGEST = 20  # bytes of it
 
 
 def read_elements(
@@ -201,15 +192,12 @@ def _parser(stream: Stream, reading: Reading) -> ModuleType:
             while chunk := file.read(CHUNK):
                 reading.pulse()
                 text = before + chunk
-                if _HARD.search(text, 0, len(text) - _LONGEST):
-                    return _python
-                before = text[-2 * _LONGEST :]
+                if is_hard(text, len(text) - HARD_BYTES):
+                    return python
+                before = text[-2 * HARD_BYTES :]
     except InputError:  # told by whoever reads
         pass
-    return _python if _HARD.search(before) else ijson
-
-
-_python: ModuleType = ijson.backends.python
+    return parser_of(before)
 
 
 def _raw(element: Any) -> bytes | None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from mos_pipeline.cli import main
 from mos_pipeline.cli.exits import ExitCode
+from mos_pipeline.ingest import SourceFile, Stream
 from mos_pipeline.messages import encode
 from tests.fuzz.common import fuzzed
 from tests.fuzz.inputs import FILES, LINES, Outcome, drafts, element_of, outcome
@@ -119,6 +120,22 @@ def test_what_the_command_counts_is_what_stands_in_the_file(
 def test_whatever_values_a_file_holds(tmp_path: Path, value: Any, format_: str) -> None:
     for data in (value, [value], {"results": [value]}, {"messages": value}, {"raw": value, "format": "mem0"}):
         outcome(tmp_path / "input", as_json(data), format_)
+
+
+PLAIN = st.recursive(texts | st.integers() | st.just(10**400), lambda inner: st.lists(inner, max_size=3), max_leaves=5)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_format_is_told_whatever_stands_before_what_tells_it(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "input"
+
+    @fuzzed
+    @given(extra=st.dictionaries(st.sampled_from(["a", "b"]), PLAIN), rest=st.lists(changed(name), max_size=1))
+    def check(extra: dict[str, Any], rest: list[Any]) -> None:
+        path.write_bytes(file_of(name, [{**extra, **elements(name)[0]}, *rest]))
+        assert SourceFile.of(Stream(path)).format == FILES[name]
+
+    check()
 
 
 @fuzzed

@@ -38,6 +38,7 @@ FILES: dict[str, tuple[str, list[str], list[str]]] = {
     "bytes-behind-the-end.json": ("mem0", ["whole"], ["not UTF-8 at byte 22 of its text; convert the file"]),
     "looks-like-a-pair.json": ("mem0", ["a \\ud83d\ude00", "b"], []),  # was refused as no JSON
     "mark-before-a-left-out-line.jsonl": ("quarantine", ["mended"], []),  # could not be read, whatever was mended
+    "hard-before-the-format-is-told.jsonl": ("auto", ["mended"], []),  # was taken for jsonl
     "left-out-of-a-quarantine.jsonl": ("quarantine", ["mended"], []),  # likewise
 }
 
