@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 import zstandard
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mos_pipeline.cli.ingestion import refused
 from mos_pipeline.errors import InputError, RecordError
 from mos_pipeline.ingest import SourceRecord
 from mos_pipeline.ingest.quarantine import Quarantine
-from tests.fuzz.common import fuzzed
+from tests.fuzz.common import EXAMPLES, fuzzed
 from tests.fuzz.inputs import FILES, drafts, outcome
 from tests.fuzz.values import changed, elements, file_of
 from tests.ingest.common import Store
@@ -87,7 +87,7 @@ def test_what_a_store_refuses_comes_back_as_it_was(tmp_path: Path, name: str) ->
 
 @pytest.mark.parametrize("name", FILES)
 def test_from_any_record_on_the_rest_is_read_and_only_that(tmp_path: Path, name: str) -> None:
-    @fuzzed
+    @settings(fuzzed, max_examples=max(20, EXAMPLES // 2))
     @given(found=some(name), pack=st.sampled_from(PACKERS))
     def check(found: list[Any], pack: Callable[[bytes], bytes]) -> None:
         data = pack(file_of(name, found))

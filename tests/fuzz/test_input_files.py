@@ -60,7 +60,7 @@ def test_cut_off_anywhere(tmp_path: Path, name: str) -> None:
     data = corpus(name)
     whole = outcome(tmp_path / "input", data, FILES[name])
     everything = {element_of(item) for item in whole.records}
-    for end in range(1, len(data)):
+    for end in range(1, len(data), 1 + len(data) // 800):
         if not data[:end].strip():
             continue
         found = outcome(tmp_path / "input", data[:end], FILES[name])

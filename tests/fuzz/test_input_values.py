@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mos_pipeline.cli import main
 from mos_pipeline.cli.exits import ExitCode
 from mos_pipeline.ingest import SourceFile, Stream
 from mos_pipeline.messages import encode
-from tests.fuzz.common import fuzzed
+from tests.fuzz.common import EXAMPLES, fuzzed
 from tests.fuzz.inputs import FILES, LINES, Outcome, drafts, element_of, outcome
 from tests.fuzz.values import ANYTHING, as_json, changed, elements, file_of, texts
 from tests.support import open_fake
@@ -96,7 +96,7 @@ def test_what_the_command_counts_is_what_stands_in_the_file(
     path = tmp_path / "input"
     command = ["ingest", str(path), "--store", str(tmp_path / "store"), "--user", "someone", "--format", FILES[name]]
 
-    @fuzzed
+    @settings(fuzzed, max_examples=max(10, EXAMPLES // 4))
     @given(some=st.lists(changed(name), min_size=1, max_size=4))
     def check(some: list[Any]) -> None:
         data = file_of(name, [elements(name)[0], *some])
