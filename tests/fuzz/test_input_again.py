@@ -48,9 +48,9 @@ def test_what_was_left_out_stays_wrong_until_it_is_mended(tmp_path: Path, name: 
     left = tmp_path / "left"
 
     @fuzzed
-    @given(found=some(name), as_text=st.booleans())
-    def check(found: list[Any], as_text: bool) -> None:
-        errors = outcome(tmp_path / "input", file_of(name, found), FILES[name]).errors
+    @given(found=some(name), ascii_only=st.booleans(), as_text=st.booleans())
+    def check(found: list[Any], ascii_only: bool, as_text: bool) -> None:
+        errors = outcome(tmp_path / "input", file_of(name, found, ascii_only=ascii_only), FILES[name]).errors
         if not errors:
             return
         entries = left_out(left, errors)

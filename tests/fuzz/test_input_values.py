@@ -165,12 +165,14 @@ NODES = [f"n{number}" for number in range(6)]
 
 @fuzzed
 @given(
-    parents=st.lists(st.sampled_from([*NODES, "gone", None]), min_size=6, max_size=6),
+    parents=st.tuples(
+        *(st.sampled_from([before, before, before, *NODES, "gone", None]) for before in [None, *NODES[:5]])
+    ),
     roles=st.lists(st.sampled_from(["user", "assistant", "tool", None]), min_size=6, max_size=6),
-    current=st.sampled_from([*NODES, "gone"]),
+    current=st.sampled_from([*NODES, *NODES[-2:] * 3, "gone"]),
 )
 def test_a_tree_is_followed_or_named(
-    tmp_path: Path, parents: list[str | None], roles: list[str | None], current: str
+    tmp_path: Path, parents: tuple[str | None, ...], roles: list[str | None], current: str
 ) -> None:
     """Whatever its nodes' parents are: a line of them that ends, one that leads nowhere, or a circle."""
     mapping = {
