@@ -17,7 +17,7 @@ from mos_pipeline.cli.ingestion import refused
 from mos_pipeline.errors import InputError, RecordError
 from mos_pipeline.ingest import SourceRecord
 from mos_pipeline.ingest.quarantine import Quarantine
-from tests.fuzz.common import EXAMPLES, fuzzed
+from tests.fuzz.common import EXAMPLES, broken, fuzzed
 from tests.fuzz.inputs import FILES, drafts, outcome
 from tests.fuzz.values import changed, elements, file_of
 from tests.ingest.common import Store
@@ -67,6 +67,33 @@ def test_what_was_left_out_stays_wrong_until_it_is_mended(tmp_path: Path, name: 
         assert {record.number for record in mended.records} == set(range(len(entries)))
 
     check()
+
+
+@fuzzed
+@given(files=broken("left-out.jsonl"), raw=st.none() | st.binary(max_size=20))
+def test_whatever_stands_in_a_quarantine_it_is_appended_to_or_left_alone(
+    tmp_path: Path, files: tuple[bytes, bytes], raw: bytes | None
+) -> None:
+    left, before = tmp_path / "left", files[1]
+    left.write_bytes(before)
+    error = RecordError("", "chats", "line 3", 3, None, "it is wrong")
+    error.raw, error.format = raw, "jsonl"
+    try:
+        with Quarantine(left) as quarantine:
+            quarantine.put(error)
+    except InputError as told:
+        assert str(told).startswith(f"{left}: is there and holds something else")
+        assert left.read_bytes() == before
+        return
+    after = left.read_bytes()
+    whole = before.rfind(b"\n") + 1  # what comes behind is a line that was mended, or torn by a kill
+    assert after.startswith(before[:whole])
+    entry = json.loads(after.splitlines()[-1])
+    assert entry["raw"] == (None if raw is None else raw.decode("utf-8", "surrogateescape").rstrip("\r\n"))
+    assert len(after.splitlines()) - len(before[:whole].splitlines()) in {1, 2}
+    with Quarantine(left) as quarantine:
+        quarantine.put(error)
+    assert left.read_bytes() == after
 
 
 @pytest.mark.parametrize("name", FILES)
