@@ -48,6 +48,7 @@ _SCALAR = st.one_of(
     texts,
 )
 ANYTHING: st.SearchStrategy[Any] = st.one_of(
+    texts,
     st.recursive(
         _SCALAR,
         lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_KEY | texts, inner, max_size=4),
@@ -123,7 +124,7 @@ def _apply(root: list[Any], edit: _Edit) -> None:
         case "rename" if isinstance(holder, dict):
             holder[edit.key] = holder.pop(at)
         case "repeat" if isinstance(holder, list) and holder is not root:
-            holder.insert(at, copy.deepcopy(found))
+            holder.insert(at, found)
         case "add" if isinstance(found, dict):
             found[edit.key] = edit.value
         case "twice" if isinstance(found, dict):
