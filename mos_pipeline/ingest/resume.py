@@ -88,7 +88,9 @@ def _resumed(source: SourceFile, reading: Reading, known: Mapping[bytes, int], w
     names = [head + bytes([number]) for number in range(OF_THREAD[0])]
     for name in names:
         if name in known and (found := _unchanged(source, reading, name, known[name] - 1)) is not None:
-            return Resumed(0, 0, False, _of_whole_file(source.items(reading), name, known[name] - 1)) if whole else found
+            return (
+                Resumed(0, 0, False, _of_whole_file(source.items(reading), name, known[name] - 1)) if whole else found
+            )
     # A pipe would have to be waited for until it is as long as the longest file, before any of it could be taken.
     old = None if source.stream.once else known_by_content(source.stream, known)
     if old is not None:
