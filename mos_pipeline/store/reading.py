@@ -163,7 +163,7 @@ class PageReader:
         return [None if not body or is_tombstone(body) else body for body in bodies]
 
     def _some_at_hand(self, seqs: Sequence[int], unpacked: dict[FrameAddress, list[bytes]]) -> list[bytes | None]:
-        """Return what ``_at_hand`` tells of the first of ``seqs``, of as many as are read in no time; under the lock."""
+        """Return what ``_at_hand`` tells of the first of ``seqs``, as many as are read in no time; under the lock."""
         found, size = list[bytes | None](), 0
         for seq in seqs:
             body = self._at_hand(seq, unpacked)
