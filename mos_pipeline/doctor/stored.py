@@ -32,12 +32,11 @@ def check_store(root: Path) -> Iterator[Finding]:
         return
     yield from _rights(root)
     yield from _kept_aside(folder)
-    if not folder.manifest.exists():
-        yield note(
-            Area.STORE, "MANIFEST", "there is none", "check the path; an empty folder becomes a store when opened"
-        )
-        return
     try:
+        if not folder.has_manifest():
+            mend = "check the path; an empty folder becomes a store when opened"
+            yield note(Area.STORE, "MANIFEST", "there is none", mend)
+            return
         manifest = Manifest.load(folder)
     except StoreError as error:
         yield problem(Area.STORE, "MANIFEST", str(error), "restore a backup")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from mos_pipeline.errors import StoreError, StoreFullError
+from mos_pipeline.errors import StoreDamagedError, StoreError, StoreFullError
 
 __all__ = [
     "Damage",
@@ -103,6 +103,23 @@ class StoreFolder:
     def pin(self, generation: int) -> Path:
         """Return the path of the file that readers of a generation lock."""
         return self.pins / f"{generation:08d}"
+
+    def has_manifest(self) -> bool:
+        """Return whether there is a MANIFEST.
+
+        Raises:
+            StoreDamagedError: there is none, and segments or journals are left.
+            StoreError: the folder can't be read.
+        """
+        if self.manifest.exists():
+            return True
+        kinds = ((self.segments, ".segment"), (self.journals, ".journal"))
+        left = [path for place, suffix in kinds if place.is_dir() for _, path in numbered(place, suffix)]
+        if left:
+            raise StoreDamagedError(
+                f"{self.manifest}: it is missing, though {left[0]} is there; restore it from a backup of the store"
+            )
+        return False
 
     def create(self) -> None:
         """Make the folder and its subfolders where they are missing.

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,20 @@ def test_missing_segment(root: Path) -> None:
     path = StoreFolder(root).segment(1)
     path.unlink()
     assert problems(root) == [(path.name, 0)]
+
+
+def test_the_first_pages_are_missed_as_others_are(root: Path) -> None:
+    """A segment that has lost all its frames looks like one that has none yet."""
+    StoreFolder(root).segment(1).write_bytes(b"")
+    report = verify_store(root)
+    assert "pages 0 to 3 are missing; restore a backup" in reasons(report)
+
+
+@pytest.mark.parametrize("name", ["journal", "segments", "aside", "pins"])
+def test_a_file_in_the_place_of_a_folder(root: Path, name: str) -> None:
+    shutil.rmtree(root / name)
+    (root / name).write_text("x")
+    assert (name, 0) in problems(root)
 
 
 def test_missing_manifest(root: Path) -> None:
