@@ -75,7 +75,7 @@ def verify_store(path: str | os.PathLike[str]) -> VerifyReport:
         raise StoreError(f"{folder.root}: there is no store here; check the path")
     report = VerifyReport(live_owner(folder.lock))
     check = _Check(folder, report)
-    check.folders()
+    check.places()
     # Journals first and the newest first: pages wander from older to newer journals and from journals to segments, and
     # so none can slip by between two looks at a store in use.
     for _, journal in reversed(journals):
@@ -94,12 +94,14 @@ class _Check:
         self._forgotten = SeqRanges()
         self._tombstones = set[int]()
 
-    def folders(self) -> None:
-        """Look for what stands in the place of a folder; one that is missing is made at opening."""
+    def places(self) -> None:
+        """Look for what stands in the place of a folder, or of LOCK; those that are missing are made at opening."""
         folder = self._folder
         for path in (folder.journals, folder.segments, folder.aside, folder.pins):
             if path.exists() and not path.is_dir():
                 self._problem(path, 0, "it is no folder; put it elsewhere")
+        if folder.lock.exists() and not folder.lock.is_file():
+            self._problem(folder.lock, 0, "it is no file; put it elsewhere")
 
     def journal(self, path: Path) -> None:
         try:

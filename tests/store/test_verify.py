@@ -116,6 +116,13 @@ def test_a_file_in_the_place_of_a_folder(root: Path, name: str) -> None:
     assert (name, 0) in problems(root)
 
 
+def test_a_folder_in_the_place_of_the_lock(root: Path) -> None:
+    lock = StoreFolder(root).lock
+    lock.unlink(missing_ok=True)
+    lock.mkdir()
+    assert problems(root) == [("LOCK", 0)]
+
+
 def test_missing_manifest(root: Path) -> None:
     (root / "MANIFEST").unlink()
     assert problems(root) == [("MANIFEST", 0)]
