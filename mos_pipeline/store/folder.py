@@ -157,7 +157,7 @@ def disk_errors(path: Path, what: str) -> Iterator[None]:
 
 
 def open_private(path: Path, flags: int) -> int:
-    """Open ``path`` with ``flags``, never through a symbolic link; a file that is made by it has mode 0600.
+    """Open ``path`` with ``flags``, never through a symbolic link nor waiting; a file that is made by it has mode 0600.
 
     Returns:
         A descriptor that child processes do not inherit.
@@ -165,7 +165,8 @@ def open_private(path: Path, flags: int) -> int:
     Raises:
         OSError: as from ``os.open``; ELOOP for a symbolic link.
     """
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    # Opening a named pipe would wait for its other end; of files nobody is kept waiting anyway.
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
 
 
 def fsync_folder(path: Path) -> None:

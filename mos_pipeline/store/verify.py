@@ -142,6 +142,9 @@ class _Check:
 
     def _segment(self, reader: SegmentReader, number: int, *, last: bool) -> None:
         path = self._folder.segment(number)
+        if path.exists() and not path.is_file():
+            self._problem(path, 0, "it is no file; restore a backup")
+            return
         try:
             for item in reader.scan(number):
                 if isinstance(item, Frame):

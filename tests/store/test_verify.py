@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,14 @@ def test_a_file_in_the_place_of_a_folder(root: Path, name: str) -> None:
     shutil.rmtree(root / name)
     (root / name).write_text("x")
     assert (name, 0) in problems(root)
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_something_else_in_the_place_of_a_segment(root: Path, make: Callable[[Path], None]) -> None:
+    path = StoreFolder(root).segment(2)
+    path.unlink()
+    make(path)
+    assert problems(root) == [(path.name, 0)]
 
 
 def test_a_folder_in_the_place_of_the_lock(root: Path) -> None:
