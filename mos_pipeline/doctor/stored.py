@@ -30,6 +30,9 @@ def check_store(root: Path) -> Iterator[Finding]:
     if not root.exists():
         yield note(Area.STORE, "folder", f"{root}: there is none", "nothing: it is made when it is first opened")
         return
+    if not root.is_dir():
+        yield problem(Area.STORE, "folder", f"{root}: it is no folder", "name another place for the store")
+        return
     yield from _rights(root)
     yield from _kept_aside(folder)
     try:

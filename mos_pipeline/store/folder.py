@@ -109,8 +109,10 @@ class StoreFolder:
 
         Raises:
             StoreDamagedError: there is none, and segments or journals are left.
-            StoreError: the folder can't be read.
+            StoreError: the folder can't be read, or is none.
         """
+        if self.root.exists() and not self.root.is_dir():
+            raise StoreError(f"{self.root}: it is no folder; name another place for the store")
         if self.manifest.exists():
             return True
         kinds = ((self.segments, ".segment"), (self.journals, ".journal"))
