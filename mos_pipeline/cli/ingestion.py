@@ -93,6 +93,8 @@ class Ingestion:
                 say(f"note: {name} begins like a file that was read before, but differs: it is read as a new one")
             if source.lines:
                 self._summary.passed_bytes += found.start
+            self._summary.already_there += found.there
+            self._summary.read += found.there
             yield from islice(found.taken, 0 if found.start else told, None)
         except InputError as error:
             self._sender.flush()  # what comes before was read

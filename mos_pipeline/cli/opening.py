@@ -141,12 +141,12 @@ def opened_to_look(args: argparse.Namespace) -> Iterator[MemoryPipeline | None]:
     """Open the store that ``args`` names for reading alone, whoever owns it; None where there is none.
 
     Raises:
-        MosError: as from ``MemoryPipeline.open``.
+        MosError: as from ``MemoryPipeline.open``; or what is there is the rest of a store.
     """
     from mos_pipeline.pipeline import MemoryPipeline
     from mos_pipeline.store.folder import StoreFolder
 
-    if not StoreFolder(args.store).manifest.exists():
+    if not StoreFolder(args.store).has_manifest():
         yield None
         return
     with MemoryPipeline.open(args.store, config=args.config, read_only=True, workers=False) as memory:

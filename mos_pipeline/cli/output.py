@@ -39,8 +39,8 @@ LABEL = 10  # cells of "assistant" and a space
 
 
 def say(text: str) -> None:
-    """Write one line to stderr, over the progress bar if there is one."""
-    _line_to_stderr(f"{' '.join(text.split())}\n")
+    """Write one clean line to stderr, over the progress bar if there is one: it may name what stands in a file."""
+    _line_to_stderr(f"{clean(text)}\n")
 
 
 def _line_to_stderr(text: str) -> None:

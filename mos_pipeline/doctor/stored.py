@@ -30,14 +30,16 @@ def check_store(root: Path) -> Iterator[Finding]:
     if not root.exists():
         yield note(Area.STORE, "folder", f"{root}: there is none", "nothing: it is made when it is first opened")
         return
+    if not root.is_dir():
+        yield problem(Area.STORE, "folder", f"{root}: it is no folder", "name another place for the store")
+        return
     yield from _rights(root)
     yield from _kept_aside(folder)
-    if not folder.manifest.exists():
-        yield note(
-            Area.STORE, "MANIFEST", "there is none", "check the path; an empty folder becomes a store when opened"
-        )
-        return
     try:
+        if not folder.has_manifest():
+            mend = "check the path; an empty folder becomes a store when opened"
+            yield note(Area.STORE, "MANIFEST", "there is none", mend)
+            return
         manifest = Manifest.load(folder)
     except StoreError as error:
         yield problem(Area.STORE, "MANIFEST", str(error), "restore a backup")

@@ -235,7 +235,7 @@ class Coordinator:
             self.absorb(ABSORB_AT_ONCE)
             self._visits.count()
             if not self._hurry:
-                more = self._indexing.step(INDEX_AT_ONCE)
+                more = self._indexing.step(INDEX_AT_ONCE, begun + SLICE_S)
                 more |= self._dispatch(begun + SLICE_S)
                 more |= self._compaction.step()
             self._hand_over()

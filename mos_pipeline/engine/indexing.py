@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Protocol
@@ -20,6 +22,8 @@ from mos_pipeline.store.derived import WordFrame
 from mos_pipeline.store.reading import PageReader
 
 __all__ = ["Indexing", "WordSink"]
+
+READ_AT_ONCE = 4  # pages: long ones may be too many for the time that there is, and are read again then
 
 
 class WordSink(Protocol):
@@ -47,28 +51,36 @@ class Indexing:
             self._queued.add(scope.number)
             self._behind.append(scope)
 
-    def step(self, pages: int) -> bool:
-        """Index up to ``pages`` pages of one scope; return whether any scope is still behind."""
+    def step(self, pages: int, until: float) -> bool:
+        """Index up to ``pages`` pages of one scope; return whether any scope is still behind.
+
+        One page in any case, and further ones while ``time.perf_counter()`` is below ``until``.
+        """
         if self._behind:
             scope = self._behind.popleft()
             self._queued.discard(scope.number)
-            if self.catch_up(scope, pages):
+            if self.catch_up(scope, pages, until):
                 self.page_came(scope)
         return bool(self._behind)
 
-    def catch_up(self, scope: Scope, pages: int | None = None) -> bool:
-        """Index up to ``pages`` pages of ``scope`` (None: all); return whether it is still behind."""
+    def catch_up(self, scope: Scope, pages: int | None = None, until: float = math.inf) -> bool:
+        """Index up to ``pages`` pages of ``scope`` (None: all), as ``step``; return whether it is still behind."""
         seqs = self._state.pages.seqs_of(scope.number)
         stop = len(seqs) if pages is None else min(len(seqs), scope.indexed + pages)
-        due = seqs[scope.indexed : stop].tolist()
-        for seq, stored in zip(due, self._reader.read_many(due), strict=True):
-            page = own_words(decode_record(stored))
-            hashes, counts = analyse_page(page)
-            sitting = self._sitting(scope, page)
-            scope.words.add(seq, hashes, counts, sitting)
-            self._sink.words(seq, hashes, counts, sitting)
-            scope.indexed += 1
+        while scope.indexed < stop:
+            due = seqs[scope.indexed : min(stop, scope.indexed + READ_AT_ONCE)].tolist()
+            for seq, stored in zip(due, self._reader.read_many(due), strict=True):
+                self._index(scope, seq, own_words(decode_record(stored)))
+                if time.perf_counter() >= until:
+                    return scope.indexed < len(seqs)
         return stop < len(seqs)
+
+    def _index(self, scope: Scope, seq: int, page: PageRecord) -> None:
+        hashes, counts = analyse_page(page)
+        sitting = self._sitting(scope, page)
+        scope.words.add(seq, hashes, counts, sitting)
+        self._sink.words(seq, hashes, counts, sitting)
+        scope.indexed += 1
 
     def forget(self, scope: Scope, seqs: Sequence[int]) -> None:
         """Take pages out of the words; for as long as they are still among the scope's pages."""

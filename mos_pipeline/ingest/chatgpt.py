@@ -65,9 +65,10 @@ def _turns(branch: list[tuple[str, dict[str, Any]]], system: list[str], spot: Sp
         message = field_of(node, "message", dict, where)
         if message is None:
             continue
-        role = (field_of(message, "author", dict, where) or {}).get("role")
+        role = field_of(field_of(message, "author", dict, where) or {}, "role", str, where)
         content = field_of(message, "content", dict, where) or {}
-        left_out = _why_left_out(role, content, field_of(message, "metadata", dict, where) or {})
+        kind = field_of(content, "content_type", str, where)
+        left_out = _why_left_out(role, kind, field_of(message, "metadata", dict, where) or {})
         text, other = "", dict[str, int]()
         if left_out is None or role == "system":
             text, other = text_and_others(content.get("parts"), where, "parts")
@@ -80,11 +81,10 @@ def _turns(branch: list[tuple[str, dict[str, Any]]], system: list[str], spot: Sp
             reading.tally["empty messages"] += 1
 
 
-def _why_left_out(role: Any, content: dict[str, Any], metadata: dict[str, Any]) -> str | None:
+def _why_left_out(role: str | None, kind: str | None, metadata: dict[str, Any]) -> str | None:
     """Return what a message counts as that is no turn of the two; None where it is one."""
     if role not in {"user", "assistant"}:
         return "messages of the system" if role == "system" else "messages of tools"
     if metadata.get("is_visually_hidden_from_conversation"):
         return "hidden messages"
-    kind = content.get("content_type")
     return None if kind in _TALK else f"messages of type {str(kind)[:64]}"

@@ -8,7 +8,7 @@ import json
 import ijson
 
 from mos_pipeline.errors import InputError
-from mos_pipeline.ingest.nesting import shallow_events
+from mos_pipeline.ingest.nesting import parser_of, shallow_events
 from mos_pipeline.ingest.quarantine import QUARANTINE_KEYS
 from mos_pipeline.ingest.records import BOM
 from mos_pipeline.ingest.streams import Stream, available
@@ -108,12 +108,13 @@ def _of_element(keys: set[str]) -> str | None:
 def _keys(head: bytes, prefix: str) -> tuple[set[str], bool]:
     """Return the keys of the object at ``prefix``, as far as ``head`` reaches, and whether these are all."""
     keys = set[str]()
+    text = head.decode("utf-8", "ignore").encode()  # bytes that are none say nothing about the format
     try:
-        for at, event, value in shallow_events(io.BytesIO(head), ""):
+        for at, event, value in shallow_events(io.BytesIO(text), "", parser_of(text)):
             if (at, event) == (prefix, "map_key"):
                 keys.add(value)
             elif (at, event) == (prefix, "end_map"):
                 return keys, True
-    except (ijson.JSONError, UnicodeDecodeError, InputError):  # it ends somewhere, or is wrong: the reader tells which
+    except (ijson.JSONError, ValueError, InputError):  # it ends somewhere, or is wrong: the reader tells which
         pass
     return keys, False

@@ -8,12 +8,13 @@ from functools import cache, partial
 from typing import Any, BinaryIO
 
 from mos_pipeline.errors import RecordError
-from mos_pipeline.ingest.records import BOM, Draft, Reading, SourceRecord, Spot, named
+from mos_pipeline.ingest.records import Draft, Reading, SourceRecord, Spot, named
 from mos_pipeline.ingest.streams import Stream
 
 __all__ = ["Item", "Pages", "object_of", "read_lines", "wrong"]
 
 BACK = 64 << 10
+BOM = "\ufeff"  # as text
 CHUNK = 256 << 10
 
 Item = SourceRecord | RecordError
@@ -72,11 +73,14 @@ def _records(
 ) -> list[Item]:
     """Return the pages of a line: all of them, or an error."""
     try:
-        drafts = list(pages(object_of(line if at else line.removeprefix(BOM), spot), spot, reading, at))
+        drafts = list(pages(object_of(line, spot), spot, reading, at))
     except RecordError as error:
         return [wrong(error, format, line)]
-    places = enumerate(drafts, at)
-    return [SourceRecord(*draft, at, number, spot, line, "", format) for at, draft in places if at >= start]
+    return [
+        SourceRecord(*draft, at + index, number, spot.of_page(index, len(drafts)), line, "", format)
+        for index, draft in enumerate(drafts)
+        if at + index >= start
+    ]
 
 
 def wrong(error: RecordError, format: str, raw: bytes | None) -> RecordError:  # noqa: A002
@@ -87,13 +91,13 @@ def wrong(error: RecordError, format: str, raw: bytes | None) -> RecordError:  #
 
 
 def object_of(text: bytes, spot: Spot) -> dict[str, Any]:
-    """Return the JSON object that ``text`` is.
+    """Return the JSON object that ``text`` is; it may begin with a byte order mark, as files do.
 
     Raises:
         RecordError: it is something else.
     """
     try:
-        data = json.loads(text.decode("utf-8"))
+        data = json.loads(text.decode("utf-8").removeprefix(BOM))
     except UnicodeDecodeError as error:
         raise spot.error(f"not UTF-8 at byte {error.start} of the line; convert the file") from None
     except json.JSONDecodeError as error:

@@ -18,7 +18,8 @@ from mos_pipeline.ingest.records import Draft, Reading, Spot, field_of, user_of
 
 __all__ = ["normalised_time", "pages_of_locomo"]
 
-_SESSION = re.compile(r"session_([0-9]{1,9})")
+_SESSION = re.compile(r"session_0*([0-9]+)")
+_LONGEST = 9  # digits of a session's number
 _TIME = re.compile(r"\s*(\d{1,2}):(\d{2})\s*([ap])m\s+on\s+(\d{1,2})\s+([a-z]+),?\s+(\d{4})\s*", re.IGNORECASE)
 # Not strptime: its month names follow the locale of the process.
 _MONTH_NAMES = "january february march april may june july august september october november december"
@@ -45,11 +46,12 @@ def pages_of_locomo(data: dict[str, Any], spot: Spot, reading: Reading, _positio
     spot = spot._replace(place=f"{spot.place} ({user_id:.100})")
     conversation = _required(data, "conversation", dict, spot)
     speakers = [_required(conversation, name, str, spot) for name in ("speaker_a", "speaker_b")]
-    for number in sorted(int(match[1]) for match in map(_SESSION.fullmatch, conversation) if match):
-        name = f"session_{number}"
+    pages = 0
+    for number, name in _sessions(conversation, spot):
         where = spot.within(name)
         time = field_of(conversation, f"{name}_date_time", str, where)
         for exchange in _exchanges(_required(conversation, name, list, where), speakers, where):
+            pages += 1
             yield Draft(
                 user_id,
                 None,
@@ -59,6 +61,17 @@ def pages_of_locomo(data: dict[str, Any], spot: Spot, reading: Reading, _positio
                 {"dia_ids": exchange.dia_ids, "speakers": speakers, reading.sitting_key: number},
                 None,
             )
+    if not pages:
+        reading.tally["conversations without turns"] += 1
+
+
+def _sessions(conversation: dict[str, Any], spot: Spot) -> list[tuple[int, str]]:
+    """Return the sessions' numbers and names, ascending."""
+    found = [match for match in map(_SESSION.fullmatch, conversation) if match]
+    for match in found:
+        if len(match[1]) > _LONGEST:
+            raise spot.error(f"has a number of more than {_LONGEST} digits", match[0][:64])
+    return sorted((int(match[1]), match[0]) for match in found)
 
 
 def _exchanges(turns: list[Any], speakers: list[str], where: Spot) -> Iterator[_Exchange]:

@@ -130,11 +130,12 @@ def _write(file: int, data: bytes) -> None:
 
 def quarantined_pages(formats: Mapping[str, Pages]) -> Pages:
     """Return what makes pages of a line of such a file, whose records are in one of ``formats``."""
+    known = ", ".join(name for name in formats if name != "quarantine")
 
     def pages(data: dict[str, Any], spot: Spot, reading: Reading, position: int) -> Iterator[Draft]:
         raw, name = data.get("raw"), data.get("format")
         if not isinstance(name, str) or name not in formats:
-            raise spot.error(f"must be one of {', '.join(formats)}", "format")
+            raise spot.error(f"must be one of {known}", "format")
         if not isinstance(raw, str | dict):
             raise spot.error("is not there, the record was too long; mend it in its source", "raw")
         text, inner = _bytes(raw), spot._replace(place="raw")

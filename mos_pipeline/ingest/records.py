@@ -59,6 +59,10 @@ class Spot(NamedTuple):
         said = f"{field} {reason}" if field else reason
         return RecordError(f"{self.source}, {place}: {said}", self.source, place, line, field, said)
 
+    def of_page(self, index: int, pages: int) -> Spot:
+        """Return the spot of one of several pages that stand here: alike as they may be, each has its own."""
+        return self if pages == 1 else self.within(f"page {index}")
+
     def within(self, place: str) -> Spot:
         """Return a spot in this one."""
         return self._replace(place=", ".join(filter(None, (self.place, place))))
@@ -107,7 +111,8 @@ class Reading:
         user: the user of records that name none.
         user_field: dotted path, in the record, of the user's id; empty where the format's own place for it counts.
         sitting_key: where in a page's metadata its sitting is named.
-        max_page_bytes: a line may take as many bytes as a page of this size can take in JSON.
+        max_page_bytes: a line, or an element of a document, may take as many bytes as a page of this size can take in
+            JSON.
         tally: counts what formats leave out on purpose, by its name.
         pulse: called now and then, also where nothing new comes for long; may raise.
     """
@@ -121,7 +126,7 @@ class Reading:
 
     @property
     def max_record_bytes(self) -> int:
-        """How long a line may be."""
+        """How long a line, or an element of a document, may be."""
         return ESCAPED * self.max_page_bytes
 
 

@@ -50,11 +50,13 @@ class Resumed(NamedTuple):
     Attributes:
         start: the position up to which it was not read, since its records are in the store; 0 where it is read from
             its beginning.
+        there: of a document, which is read through from its beginning, how many records stand up to that place.
         changed: whether a file that began like it was read once, and it is not as it was then.
         taken: what comes.
     """
 
     start: int
+    there: int
     changed: bool
     taken: Iterator[Taken]
 
@@ -79,24 +81,24 @@ def resumed(source: SourceFile, reading: Reading, known: Mapping[bytes, int], *,
 def _resumed(source: SourceFile, reading: Reading, known: Mapping[bytes, int], whole: bool) -> Resumed:
     first = _first(source, reading)
     if first is None:
-        return Resumed(0, False, (Taken(item, None) for item in source.items(reading)))
+        return Resumed(0, 0, False, (Taken(item, None) for item in source.items(reading)))
     if first.thread:
-        return Resumed(0, False, _of_threads(source, reading, known))
+        return Resumed(0, 0, False, _of_threads(source, reading, known))
     head = hashlib.sha256(first.content).digest()[:16]
     names = [head + bytes([number]) for number in range(OF_THREAD[0])]
     for name in names:
-        if name in known and (taken := _unchanged(source, reading, name, known[name] - 1)) is not None:
-            if whole:
-                return Resumed(0, False, _of_whole_file(source.items(reading), name, known[name] - 1))
-            return Resumed(known[name] - 1 >> CHECK_BITS, False, taken)
+        if name in known and (found := _unchanged(source, reading, name, known[name] - 1)) is not None:
+            return (
+                Resumed(0, 0, False, _of_whole_file(source.items(reading), name, known[name] - 1)) if whole else found
+            )
     # A pipe would have to be waited for until it is as long as the longest file, before any of it could be taken.
     old = None if source.stream.once else known_by_content(source.stream, known)
     if old is not None:
-        return Resumed(0, False, _of_old_file(source, reading, old, known[old]))
+        return Resumed(0, 0, False, _of_old_file(source, reading, old, known[old]))
     unused = [name for name in names if name not in known]
     if not unused:
         raise InputError(f"{source.stream.name}: {len(names)} other files begin like it; begin it with another record")
-    return Resumed(0, unused[0] != names[0], _of_file(source.items(reading), unused[0]))
+    return Resumed(0, 0, unused[0] != names[0], _of_file(source.items(reading), unused[0]))
 
 
 def wrong_at_first(source: SourceFile, reading: Reading) -> Iterator[RecordError]:
@@ -122,7 +124,7 @@ def _ordinal(record: SourceRecord) -> int:
     return record.position << CHECK_BITS | zlib.crc32(record.content) & (1 << CHECK_BITS) - 1
 
 
-def _unchanged(source: SourceFile, reading: Reading, name: bytes, last: int) -> Iterator[Taken] | None:
+def _unchanged(source: SourceFile, reading: Reading, name: bytes, last: int) -> Resumed | None:
     """Return what follows the record with the ordinal ``last``; None where it is not in its place."""
     aside = replace(reading, tally=Counter())
     items = source.items(aside, last >> CHECK_BITS)
@@ -132,7 +134,8 @@ def _unchanged(source: SourceFile, reading: Reading, name: bytes, last: int) -> 
         return None
     if not isinstance(found, SourceRecord) or _ordinal(found) != last:
         return None
-    return _counted(_of_file(items, name), aside, reading)
+    there = 0 if source.lines else found.number + 1
+    return Resumed(found.position, there, False, _counted(_of_file(items, name), aside, reading))
 
 
 def _counted(taken: Iterator[Taken], aside: Reading, reading: Reading) -> Iterator[Taken]:

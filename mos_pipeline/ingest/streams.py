@@ -88,7 +88,7 @@ class Stream:
 
         Raises:
             InputError: as ``stored``; or while reading, naming the offset of compressed bytes that are damaged or end
-                too early. All that comes before has been read.
+                too early. What frames before that hold has been read, and of its own frame what was unpacked by then.
         """
         with self.stored() as file:
             magic = file.read(len(ZSTD))

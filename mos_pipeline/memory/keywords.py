@@ -10,6 +10,10 @@ from numpy.typing import NDArray
 
 __all__ = ["KeywordIndex"]
 
+SPARSE = 2  # ids for each keyword: beyond it most sessions are gone, and what is counted for each id costs too much
+
+Ids = NDArray[np.int64]
+
 
 class KeywordIndex:
     """The keywords of sessions as two columns, 16 bytes a keyword: its 64-bit hash, and the session's id.
@@ -50,8 +54,19 @@ class KeywordIndex:
         shared = np.zeros(len(hashes), np.bool_)
         for keyword in keywords:  # a handful: sorting, as np.isin would, takes longer
             shared |= hashes == hash(keyword)
-        count = int(max(owners.max(), session_ids.max())) + 1
-        common = np.bincount(owners[shared], minlength=count)
-        either = len(keywords) + np.bincount(owners, minlength=count) - common
-        overlaps: NDArray[np.float64] = (common / either)[session_ids]
+        places, wanted = owners, session_ids
+        if max(owners.max(), session_ids.max()) > SPARSE * len(owners):
+            places, wanted = _relabelled(owners, session_ids)
+        count = int(max(places.max(), wanted.max())) + 1
+        common = np.bincount(places[shared], minlength=count)
+        either = len(keywords) + np.bincount(places, minlength=count) - common
+        overlaps: NDArray[np.float64] = (common / either)[wanted]
         return overlaps
+
+
+def _relabelled(owners: Ids, session_ids: Ids) -> tuple[Ids, Ids]:
+    """Return both with ids from 0 on in the place of their own; owners that are not asked for have the highest."""
+    known, wanted = np.unique(session_ids, return_inverse=True)
+    places = np.searchsorted(known, owners)
+    places[known[np.minimum(places, len(known) - 1)] != owners] = len(known)
+    return places, wanted

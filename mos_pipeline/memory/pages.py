@@ -25,10 +25,13 @@ class PageTable:
     while others read it: an answer is a state that was.
     """
 
-    __slots__ = ("_by_scope", "_embedded", "_rows", "_scopes")
+    __slots__ = ("_by_scope", "_embedded", "_nobodys", "_rows", "_scopes")
 
     def __init__(self) -> None:
         self._embedded = 0
+        # How many there are is all that is kept of pages that are nobody's: a store that forgets as much as it takes in
+        # has ever more of them.
+        self._nobodys = {LOST: 0, FORGOTTEN: 0}
         self._scopes = array("I")
         self._rows = array("q")
         self._by_scope: dict[int, _Seqs] = {}
@@ -49,18 +52,24 @@ class PageTable:
         except OverflowError:
             raise InputError(f"page {seq}: {scope} is no scope's number; give one from 0 to 2**32 - 1") from None
         self._rows.append(NO_ROW)
-        self._column(scope).append(seq)
+        if scope in self._nobodys:
+            self._nobodys[scope] += 1
+        else:
+            self._column(scope).append(seq)
 
     def extend(self, scopes: NDArray[np.uint32]) -> None:
         """Enter the next pages, one for each number in ``scopes``, shape (n,)."""
         first = len(self._scopes)
         self._scopes.frombytes(scopes.astype(np.uint32).tobytes())
         self._rows.frombytes(np.full(len(scopes), NO_ROW, np.int64).tobytes())
-        if len(scopes) and (scopes == scopes[0]).all():
+        for nobody in self._nobodys:
+            self._nobodys[nobody] += int((scopes == nobody).sum())
+        if len(scopes) and (scopes == scopes[0]).all() and scopes[0] not in self._nobodys:
             self._column(int(scopes[0])).extend(np.arange(first, len(self._scopes)))
             return
         for seq, scope in enumerate(scopes.tolist(), first):  # of many scopes, each has but a page or two here
-            self._column(scope).append(seq)
+            if scope not in self._nobodys:
+                self._column(scope).append(seq)
 
     def _column(self, scope: int) -> _Seqs:
         seqs = self._by_scope.get(scope)
@@ -149,7 +158,7 @@ class PageTable:
         scopes[wanted] = FORGOTTEN
         for owner in set(owners.tolist()):
             self._by_scope[owner] = self._by_scope[owner].without(wanted[owners == owner])
-        self._by_scope[FORGOTTEN] = self._column(FORGOTTEN).joined(wanted)
+        self._nobodys[FORGOTTEN] += len(wanted)
         rows = np.frombuffer(self._rows, np.int64)
         self._embedded -= int((rows[wanted] != NO_ROW).sum())
         rows[wanted] = NO_ROW
@@ -174,12 +183,19 @@ class PageTable:
         return seqs
 
     def seqs_of(self, scope: int) -> NDArray[np.int64]:
-        """Return the pages of a scope, ascending, shape (n,), int64: a read-only view of the present state, no copy."""
+        """Return the pages of a scope, ascending, shape (n,), int64: a read-only view of the present state, no copy.
+
+        Those of LOST and FORGOTTEN are looked for, for the thread that changes the table alone.
+        """
+        if scope in self._nobodys:
+            return np.flatnonzero(np.frombuffer(self._scopes, np.uint32) == scope)
         seqs = self._by_scope.get(scope)
         return np.empty(0, np.int64) if seqs is None else seqs.view()
 
     def count_of(self, scope: int) -> int:
         """Return how many pages a scope has."""
+        if scope in self._nobodys:
+            return self._nobodys[scope]
         seqs = self._by_scope.get(scope)
         return 0 if seqs is None else len(seqs)
 
@@ -194,9 +210,6 @@ class _Seqs(Column):
 
     def without(self, seqs: NDArray[np.int64]) -> _Seqs:
         return _Seqs(np.setdiff1d(self.view(), seqs, assume_unique=True))
-
-    def joined(self, seqs: NDArray[np.int64]) -> _Seqs:
-        return _Seqs(np.union1d(self.view(), seqs))
 
 
 def _index(seq: int) -> int:

@@ -18,6 +18,8 @@ from mos_pipeline.memory.session import Placement, Session
 
 __all__ = ["MidTerm", "Placement", "Session"]
 
+SPARE_NOTES = 8  # beyond two for each session
+
 
 class MidTerm:
     """The sessions of one scope. Not for several threads at once: its owner holds a lock.
@@ -217,7 +219,7 @@ class MidTerm:
         excess = len(self._sessions) - self._settings.capacity
         if excess <= 0:
             return []
-        if self._rarity is None or len(self._rarity) > 2 * len(self._sessions):
+        if self._rarity is None:
             self._rarity = RarityQueue(map(_rank, self._sessions.values()))
         gone = self._rarity.take(excess, self._rank_of, new_from)
         gone += self._rarity.take(excess - len(gone), self._rank_of, self._next_id)
@@ -230,6 +232,8 @@ class MidTerm:
     def _note_rank(self, session: Session) -> None:
         if self._rarity is not None:
             self._rarity.note(_rank(session))
+            if len(self._rarity) > 2 * len(self._sessions) + SPARE_NOTES:
+                self._rarity = None  # full of what is out of date: made anew where one has to go
 
     def drop(self, session_id: int) -> Session | None:
         """Take a session out for good, and return it; None where it is not there."""

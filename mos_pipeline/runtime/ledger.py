@@ -50,12 +50,11 @@ class Ledger:
         self._waiting: deque[Unit] = deque()
         self._hands: dict[Hashable, _Hands] = {}
 
-    def add(self, unit: Unit) -> None:
-        """Let ``unit`` wait for a worker."""
-        if unit.urgent:
-            self._waiting.appendleft(unit)
-        else:
-            self._waiting.append(unit)
+    def add(self, units: Iterable[Unit]) -> None:
+        """Let units wait for a worker, in their order; the urgent ones among them go before all that wait."""
+        units = list(units)
+        self._waiting.extendleft(reversed([unit for unit in units if unit.urgent]))
+        self._waiting.extend(unit for unit in units if not unit.urgent)
 
     def withdraw(self, unit_id: int) -> bool:
         """Take back a unit that still waits; return False where a worker has it already, or it is not known."""

@@ -87,8 +87,7 @@ class Supervisor:
         with self._lock:
             if pool.error is not None:
                 raise WorkerError(pool.error)
-            for unit in units:
-                pool.ledger.add(unit)
+            pool.ledger.add(units)
             pool.hand_out()
 
     def withdraw(self, role: str, unit_id: int) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from mos_pipeline.errors import StoreError, StoreFullError
+from mos_pipeline.errors import StoreDamagedError, StoreError, StoreFullError
 
 __all__ = [
     "Damage",
@@ -104,6 +104,25 @@ class StoreFolder:
         """Return the path of the file that readers of a generation lock."""
         return self.pins / f"{generation:08d}"
 
+    def has_manifest(self) -> bool:
+        """Return whether there is a MANIFEST.
+
+        Raises:
+            StoreDamagedError: there is none, and segments or journals are left.
+            StoreError: the folder can't be read, or is none.
+        """
+        if self.root.exists() and not self.root.is_dir():
+            raise StoreError(f"{self.root}: it is no folder; name another place for the store")
+        if self.manifest.exists():
+            return True
+        kinds = ((self.segments, ".segment"), (self.journals, ".journal"))
+        left = [path for place, suffix in kinds if place.is_dir() for _, path in numbered(place, suffix)]
+        if left:
+            raise StoreDamagedError(
+                f"{self.manifest}: it is missing, though {left[0]} is there; restore it from a backup of the store"
+            )
+        return False
+
     def create(self) -> None:
         """Make the folder and its subfolders where they are missing.
 
@@ -140,7 +159,7 @@ def disk_errors(path: Path, what: str) -> Iterator[None]:
 
 
 def open_private(path: Path, flags: int) -> int:
-    """Open ``path`` with ``flags``, never through a symbolic link; a file that is made by it has mode 0600.
+    """Open ``path`` with ``flags``, never through a symbolic link nor waiting; a file that is made by it has mode 0600.
 
     Returns:
         A descriptor that child processes do not inherit.
@@ -148,7 +167,8 @@ def open_private(path: Path, flags: int) -> int:
     Raises:
         OSError: as from ``os.open``; ELOOP for a symbolic link.
     """
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    # Opening a named pipe would wait for its other end; of files nobody is kept waiting anyway.
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
 
 
 def fsync_folder(path: Path) -> None:

@@ -91,12 +91,12 @@ def live_owner(path: Path) -> int | None:
     """Return the pid that the lock file ``path`` names if that process is alive; reads only, and locks nothing."""
     try:
         descriptor = open_private(path, os.O_RDONLY)
-    except OSError:
+        try:
+            owner = _read_owner(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError:  # there is none, or something else in its place
         return None
-    try:
-        owner = _read_owner(descriptor)
-    finally:
-        os.close(descriptor)
     return owner.pid if owner and _alive(owner) else None
 
 

@@ -75,6 +75,8 @@ class Manifest:
         """
         path = folder.manifest
         with disk_errors(path, "it could not be read"):
+            if path.is_fifo():  # which would be waited for
+                raise StoreDamagedError(f"{path}: a named pipe, and not a MANIFEST; restore it from a backup")
             text = path.read_bytes()
         if text == UNFINISHED:
             raise StoreDamagedError(f"{path}: a backup that was never finished; make another, or use an older one")

@@ -22,6 +22,7 @@ __all__ = ["MovedFrame", "PageFrame", "PageReader"]
 
 MOVED_AT_ONCE = 64  # so that readers wait some 0.1 ms for the lock, however many frames were moved
 READ_AT_ONCE = 32  # records, likewise
+READ_BYTES = 64 << 10  # of them, but for one that is longer
 RECORD_COST = 41  # bytes of memory that a record takes beyond its own: a bytes object's head and a place in a list
 
 
@@ -151,15 +152,26 @@ class PageReader:
     def _read(self, seqs: Sequence[int]) -> list[bytes | None]:
         unpacked: dict[FrameAddress, list[bytes]] = {}
         bodies = list[bytes]()
-        for start in range(0, len(seqs), READ_AT_ONCE):
-            part = seqs[start : start + READ_AT_ONCE]
+        while len(bodies) < len(seqs):
+            part = seqs[len(bodies) : len(bodies) + READ_AT_ONCE]
             with self._lock:
-                at_hand = [self._at_hand(seq, unpacked) for seq in part]
+                at_hand = self._some_at_hand(part, unpacked)
             bodies += [
                 self._from_frame(seq, unpacked) if body is None else body
-                for seq, body in zip(part, at_hand, strict=True)
+                for seq, body in zip(part, at_hand, strict=False)
             ]
         return [None if not body or is_tombstone(body) else body for body in bodies]
+
+    def _some_at_hand(self, seqs: Sequence[int], unpacked: dict[FrameAddress, list[bytes]]) -> list[bytes | None]:
+        """Return what ``_at_hand`` tells of the first of ``seqs``, as many as are read in no time; under the lock."""
+        found, size = list[bytes | None](), 0
+        for seq in seqs:
+            body = self._at_hand(seq, unpacked)
+            found.append(body)
+            size += 0 if body is None else len(body)
+            if size >= READ_BYTES:
+                break
+        return found
 
     def _at_hand(self, seq: int, unpacked: dict[FrameAddress, list[bytes]]) -> bytes | None:
         """Return a page's record if it needs no frame to be unpacked; under the lock."""

@@ -254,7 +254,7 @@ class OpenStore:
 
 
 def _load_or_make(folder: StoreFolder) -> Manifest:
-    if folder.manifest.exists():
+    if folder.has_manifest():
         with disk_errors(folder.manifest, "its name could not be made durable"):
             fsync_folder(folder.root)  # else a power cut may bring the one before back, under all that is built on it
         manifest = Manifest.load(folder)
@@ -262,11 +262,6 @@ def _load_or_make(folder: StoreFolder) -> Manifest:
             manifest = manifest.upgraded()
             manifest.save(folder)
         return manifest
-    left = numbered(folder.segments, ".segment") + numbered(folder.journals, ".journal")
-    if left:
-        raise StoreDamagedError(
-            f"{folder.manifest}: it is missing, though {left[0][1]} is there; restore it from a backup of the store"
-        )
     with disk_errors(folder.root, "its name could not be made durable"):
         fsync_ancestors(folder.root)  # before MANIFEST, so that where that is, this was done
     manifest = Manifest.new()

@@ -59,8 +59,9 @@ class SeqRanges:
         return list(zip(self._starts, self._stops, strict=True))
 
     def holes(self) -> list[Range]:
-        """Return the ranges [start, stop) between the lowest and the highest number that are not in the set."""
-        return list(zip(self._stops[:-1], self._starts[1:], strict=True))
+        """Return the ranges [start, stop) of numbers, from 0 up to the highest in the set, that are not in it."""
+        between = zip([0, *self._stops], self._starts, strict=False)
+        return [(start, stop) for start, stop in between if start < stop]
 
     @property
     def end(self) -> int:

@@ -75,6 +75,7 @@ def verify_store(path: str | os.PathLike[str]) -> VerifyReport:
         raise StoreError(f"{folder.root}: there is no store here; check the path")
     report = VerifyReport(live_owner(folder.lock))
     check = _Check(folder, report)
+    check.places()
     # Journals first and the newest first: pages wander from older to newer journals and from journals to segments, and
     # so none can slip by between two looks at a store in use.
     for _, journal in reversed(journals):
@@ -92,6 +93,15 @@ class _Check:
         self._known = SeqRanges()
         self._forgotten = SeqRanges()
         self._tombstones = set[int]()
+
+    def places(self) -> None:
+        """Look for what stands in the place of a folder, or of LOCK; those that are missing are made at opening."""
+        folder = self._folder
+        for path in (folder.journals, folder.segments, folder.aside, folder.pins):
+            if path.exists() and not path.is_dir():
+                self._problem(path, 0, "it is no folder; put it elsewhere")
+        if folder.lock.exists() and not folder.lock.is_file():
+            self._problem(folder.lock, 0, "it is no file; put it elsewhere")
 
     def journal(self, path: Path) -> None:
         try:
@@ -132,6 +142,9 @@ class _Check:
 
     def _segment(self, reader: SegmentReader, number: int, *, last: bool) -> None:
         path = self._folder.segment(number)
+        if path.exists() and not path.is_file():
+            self._problem(path, 0, "it is no file; restore a backup")
+            return
         try:
             for item in reader.scan(number):
                 if isinstance(item, Frame):

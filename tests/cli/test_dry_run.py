@@ -122,3 +122,20 @@ def test_for_people_and_from_a_pipe(here: Here, tmp_path: Path) -> None:
         "already there      4",
         "left out           0",
     ]
+
+
+def test_the_rest_of_a_store_is_not_taken_for_none(here: Here, tmp_path: Path) -> None:
+    path, store = write(tmp_path / "f", records(4)), tmp_path / "store"
+    here.json("ingest", path, "--store", store)
+    (store / "MANIFEST").unlink()
+    for command in (("ingest", path, "--store", store), ("ingest", path, "--store", store, "--dry-run")):
+        assert here(*command) == ExitCode.STORE
+        assert "MANIFEST: it is missing, though" in here.err
+
+
+def test_a_file_in_the_place_of_the_store(here: Here, tmp_path: Path) -> None:
+    path = write(tmp_path / "f", records(4))
+    for command in (("ingest", path, "--store", path), ("ingest", path, "--store", path, "--dry-run")):
+        assert here(*command) == ExitCode.STORE
+    assert here("doctor", "--store", path) == ExitCode.STORE
+    assert "it is no folder" in here.out

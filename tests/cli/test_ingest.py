@@ -67,6 +67,17 @@ def test_what_was_added_to_a_file_is_all_that_is_taken_when_it_is_read_again(her
     assert without_ids(exported(store)) == records(17)
 
 
+def test_of_a_document_that_is_read_again_the_summary_tells_what_was_there(here: Here, tmp_path: Path) -> None:
+    path, store = tmp_path / "talks.json", tmp_path / "store"
+    turns = [{"role": role, "content": "Hello"} for role in ("user", "assistant") * 2]
+    for talks, new in ((3, 6), (3, 0), (5, 4)):
+        path.write_text(json.dumps([{"user_id": "ann", "id": f"{talk}", "messages": turns} for talk in range(talks)]))
+        would = here.json("ingest", path, "--store", store, "--dry-run")
+        result = here.json("ingest", path, "--store", store)
+        assert (result["read"], result["accepted"], result["already_there"]) == (2 * talks, new, 2 * talks - new)
+        assert (would["accepted"], would["already_there"]) == (new, 2 * talks - new)
+
+
 def test_equal_lines_are_pages_of_their_own_and_equal_ids_are_one(tmp_path: Path) -> None:
     named = json.dumps(json.loads(GOOD) | {"page_id": "p1"})
     result = result_of("ingest", write(tmp_path / "f", [GOOD, GOOD, named, named]), "--store", tmp_path / "store")

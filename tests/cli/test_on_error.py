@@ -213,3 +213,11 @@ def test_sigkill_while_bad_records_are_left_out(tmp_path: Path) -> None:
     assert without_ids(exported(store)) == records(count)
     entries = [json.loads(line) for line in (tmp_path / "store.quarantine.jsonl").read_text().splitlines()]
     assert [entry["line"] for entry in entries] == [6 * number + 6 for number in range(count // 5)]
+
+
+def test_what_is_told_of_a_file_can_not_command_the_terminal(here: Here, tmp_path: Path) -> None:
+    path = tmp_path / "chats.json"
+    path.write_text(json.dumps([{"id": "c", "mapping": {}, "current_node": "a\x1b[2J\u202e\ud800\nb"}]))
+    code, _ = ingest(here, path, "--store", tmp_path / "store", "--user", "u", "--on-error", "skip", "--dry-run")
+    assert code == ExitCode.LEFT_OUT
+    assert here.err == f"left out: {path}, conversation 0, node a[2J b: is missing in the mapping\n"

@@ -82,7 +82,7 @@ def test_json_takes_everything(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_bar_is_redrawn_five_times_a_second_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("COLUMNS", "120")
     stream, clock = Terminal(), Clock()
     progress = Progress(stream, clock)
     for _ in range(100):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from mos_pipeline import MemoryPipeline
 from mos_pipeline.cli.exits import ExitCode
 from mos_pipeline.cli.query import metadata_item, profile_lines
 from tests.cli.common import Here
+from tests.support import open_fake
 
 BEAGLE = "I adopted a beagle named Rex."
 
@@ -132,3 +135,39 @@ def test_the_first_lines_of_a_profile() -> None:
     lines = list("abcdefghij")
     assert profile_lines("\n".join(lines[:7])) == lines[:7]
     assert profile_lines("\n".join(lines)) == [*lines[:6], "… and 4 more (mos-pipeline profile)"]
+
+
+WORDS_ALONE = "note: degraded answer, words alone decided: "
+
+
+def test_beside_an_owner_without_workers_words_alone_decide(here: Here, tmp_path: Path) -> None:
+    """It has no embedder of which to tell why."""
+    with open_fake(tmp_path / "store", workers=False) as memory:
+        page_id = memory.add("tom", BEAGLE, "What is it called?")
+        asking = asked(tmp_path / "store", "--timeout", "0.2")
+        assert here(*asking) == ExitCode.OK
+        assert page_id in here.out
+        assert here.err.splitlines() == [f"{WORDS_ALONE}the model gave no vector within 0.2 s (--timeout)"]
+        answer = here.json(*asking)
+        assert answer["degraded"]
+        assert [hit["page"]["page_id"] for hit in answer["pages"]] == [page_id]
+        assert here.err.splitlines() == [f"{WORDS_ALONE}the model gave no vector within 0.2 s (--timeout)"]
+
+
+@pytest.mark.parametrize("owned", [False, True])
+def test_where_there_is_no_model_that_is_why(
+    here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owned: bool
+) -> None:
+    """Told by the owner's embedder, or by that of the command itself."""
+    store, missing = tmp_path / "store", str(tmp_path / "no model")
+    monkeypatch.setenv("MOS_PIPELINE_EMBEDDING__BACKEND", "sentence-transformers")
+    monkeypatch.setenv("MOS_PIPELINE_EMBEDDING__MODEL", missing)
+    with ExitStack() as held:
+        memory = held.enter_context(MemoryPipeline.open(store, workers=owned))
+        page_id = memory.add("tom", BEAGLE, "What is it called?")
+        if not owned:
+            memory.close()
+        assert here(*asked(store)) == ExitCode.OK
+        assert page_id in here.out
+        (note,) = [line for line in here.err.splitlines() if line.startswith(WORDS_ALONE)]
+        assert missing in note

@@ -101,6 +101,15 @@ def lose_segment(store: Path) -> None:
     next((store / "segments").iterdir()).unlink()
 
 
+def lose_manifest(store: Path) -> None:
+    (store / "MANIFEST").unlink()
+
+
+def lose_folder(store: Path) -> None:
+    shutil.rmtree(store / "journal")
+    (store / "journal").write_text("x")
+
+
 def set_page_aside(store: Path) -> None:
     writer = SegmentWriter(StoreFolder(store), 1 << 20, 3)
     for seq, reason in ((1, "signal 9"), (2, "signal 9"), (2, "")):
@@ -116,6 +125,8 @@ def set_page_aside(store: Path) -> None:
         (keep_bytes, "kept bytes", Level.NOTE, "1 files, 7 bytes"),
         (leave_unfinished, "MANIFEST", Level.PROBLEM, "never finished"),
         (lose_segment, "damage", Level.PROBLEM, "No such file"),
+        (lose_manifest, "MANIFEST", Level.PROBLEM, "it is missing, though"),
+        (lose_folder, "damage", Level.PROBLEM, "it is no folder"),
         (set_page_aside, "page set aside", Level.NOTE, "page number 1: signal 9"),
     ],
 )

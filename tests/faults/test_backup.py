@@ -16,7 +16,7 @@ from mos_pipeline import InputError, MemoryPipeline, StoreDamagedError, StoreErr
 from mos_pipeline.cli import main
 from mos_pipeline.store import backup as backup_module
 from mos_pipeline.store.backup import backup_store, restore_store
-from mos_pipeline.store.folder import StoreFolder
+from mos_pipeline.store.folder import StoreFolder, numbered
 from mos_pipeline.store.manifest import UNFINISHED
 from mos_pipeline.store.pins import Pin
 from mos_pipeline.store.verify import verify_store
@@ -72,7 +72,16 @@ def test_backups_under_load_hold_what_was_accepted_before(tmp_path: Path) -> Non
         assert memory.verify().ok
 
 
-@pytest.mark.parametrize("moment", ["before the pin", "between pin and segments", "after the segments"])
+MOMENTS = [
+    "amid the first look at journals",
+    "before the pin",
+    "between pin and segments",
+    "after the segments",
+    "amid the last look at journals",
+]
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
 def test_whatever_the_owner_does_amid_the_looks_the_copy_is_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
@@ -84,6 +93,15 @@ def test_whatever_the_owner_does_amid_the_looks_the_copy_is_whole(
         memory.flush(timeout=PATIENCE_S)  # there is a segment to be replaced
         fill(memory, 20, users=("ann", "cem"), first=40)
         before = {user: [page.page_id for page in all_pages(memory, user)] for user in ("ann", "cem")}
+
+        looks = iter([MOMENTS[0], MOMENTS[-1]])
+        gone = set[Path]()
+
+        def listed(folder: Path, suffix: str) -> list[tuple[int, Path]]:
+            found = numbered(folder, suffix)
+            churn(next(looks, "later"))
+            gone.update(path for _, path in found if not path.exists())
+            return found
 
         def churn(now: str) -> None:
             if now != moment or len(all_pages(memory, "dan")):
@@ -105,9 +123,39 @@ def test_whatever_the_owner_does_amid_the_looks_the_copy_is_whole(
 
         monkeypatch.setattr(Pin, "take", pinned)
         monkeypatch.setattr(backup_module, "_open_segments", opened)
+        monkeypatch.setattr(backup_module, "numbered", listed)
         memory.backup(tmp_path / "copy")
         assert all_pages(memory, "dan"), "the owner did nothing meanwhile"
+        assert bool(gone) == ("look" in moment), "a journal that was listed can't be opened any more"
     check_backup(tmp_path / "copy", before)
+
+
+def test_where_journals_come_and_go_between_all_looks_that_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pages that were in such a journal alone might be missing: there is no copy rather than one with a hole."""
+    open_segments, looks = backup_module._open_segments, list[int]()
+    with open_fake(tmp_path / "store", **SMALL) as memory:
+        fill(memory, 5)
+
+        def opened(*look: Any) -> Any:
+            found = open_segments(*look)
+            looks.append(len(looks))
+            for number in range(400):  # six journals full
+                memory.add("dan", f"{number} " + "x" * 1000, "")
+            memory.flush(timeout=PATIENCE_S)
+            return found
+
+        monkeypatch.setattr(backup_module, "LOOKS", 3)
+        monkeypatch.setattr(backup_module, "_open_segments", opened)
+        with pytest.raises(StoreError, match="change too fast to be copied; try again"):
+            memory.backup(tmp_path / "copy")
+        assert looks == [0, 1, 2]
+        assert not (tmp_path / "copy").exists()
+        monkeypatch.setattr(backup_module, "_open_segments", open_segments)
+        memory.backup(tmp_path / "copy")
+        pages = {user: [page.page_id for page in all_pages(memory, user)] for user in memory.users()}
+    check_backup(tmp_path / "copy", pages)
 
 
 def test_a_backup_goes_its_own_way(tmp_path: Path) -> None:

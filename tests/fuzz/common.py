@@ -11,7 +11,7 @@ from pathlib import Path
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-__all__ = ["CORPUS", "EXAMPLES", "bounded_memory", "broken", "first_difference", "fuzzed"]
+__all__ = ["CORPUS", "EXAMPLES", "bounded_memory", "broken", "edited", "edits", "first_difference", "fuzzed"]
 
 CORPUS = Path(__file__).parent / "corpus"
 EXAMPLES = int(os.environ.get("MOS_FUZZ_EXAMPLES", "50"))
@@ -31,14 +31,18 @@ _EDIT = st.tuples(
 )
 
 
+edits = st.lists(_EDIT, max_size=4)
+
+
 def broken(*names: str) -> st.SearchStrategy[tuple[bytes, bytes]]:
     """Return files of the corpus, each as it is and after a few edits."""
     whole = st.sampled_from([(CORPUS / name).read_bytes() for name in names])
-    return st.tuples(whole, st.lists(_EDIT, max_size=4)).map(lambda pair: (pair[0], _edited(*pair)))
+    return st.tuples(whole, edits).map(lambda pair: (pair[0], edited(*pair)))
 
 
-def _edited(data: bytes, edits: list[tuple[int, int, bytes]]) -> bytes:
-    for place, gone, new in edits:
+def edited(data: bytes, changes: list[tuple[int, int, bytes]]) -> bytes:
+    """Return ``data`` after a few edits: where, bytes that go, bytes that come."""
+    for place, gone, new in changes:
         at = place % (len(data) + 1)
         data = data[:at] + new + data[at + gone :]
     return data

@@ -128,7 +128,7 @@ def test_a_broken_conversation_is_named(tmp_path: Path, broken: Any, reason: str
         ('{"sample_id": "s"}', "expected a JSON array"),
         (json.dumps([sample(session_1=turns("ab"))])[:-1], "not valid JSON: parse error: premature EOF$"),
         (json.dumps([sample()]) + "x", "not valid JSON"),
-        ('["\xff"]', "not valid JSON: lexical error"),
+        ('["\xff"]', "not UTF-8 at byte 2 of its text; convert the file"),
     ],
 )
 def test_a_broken_file_is_named(tmp_path: Path, text: str, reason: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from mos_pipeline.cli.left_out import refused
 from mos_pipeline.errors import InputError, RecordError
 from mos_pipeline.ingest.quarantine import Quarantine
 from tests.ingest.common import errors, items, page, records, said, written
@@ -67,6 +68,17 @@ def test_conversations_are_kept_whole(tmp_path: Path) -> None:
     assert (entry["place"], entry["line"], entry["format"]) == ("conversation 0, message 1", None, "claude")
     entry["raw"] = entry["raw"].replace("nobody", "assistant")
     assert said(records(written(tmp_path, [entry]))) == [("x", "y")]
+
+
+@pytest.mark.parametrize("array", [False, True])
+def test_pages_that_are_alike_are_kept_each(tmp_path: Path, array: bool) -> None:
+    """A store refuses pages one by one, also of one conversation."""
+    talk = {"messages": [{"role": "user", "content": "again"}] * 2}
+    found = records(written(tmp_path, json.dumps([talk]) if array else [talk]))
+    entries = put(tmp_path / "left", *(refused(record, InputError("too large")) for record in found))
+    where = "conversation 0" if array else "line 1"
+    assert [entry["place"] for entry in entries] == [f"{where}, page 0", f"{where}, page 1"]
+    assert said(records(tmp_path / "left")) == [("again", "")] * 2
 
 
 def test_what_is_too_long_or_too_deep_is_told_without_its_text(tmp_path: Path) -> None:

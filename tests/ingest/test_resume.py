@@ -14,34 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mos_pipeline.errors import RecordError
-from mos_pipeline.ingest import Reading, SourceFile, SourceRecord, Stream, lines, resumed
-from mos_pipeline.ingest.resume import Resumed
-from tests.ingest.common import page, written
-
-
-class Store:
-    """Remembers what it took, as a store does."""
-
-    def __init__(self) -> None:
-        self.known: dict[bytes, int] = {}
-        self.texts: list[str] = []
-
-    def look(self, path: Path, **reading: Any) -> Resumed:
-        return resumed(SourceFile.of(Stream(path)), Reading(**{"user": "u", **reading}), self.known)
-
-    def take(self, path: Path, most: int = 1 << 30, **reading: Any) -> Resumed:
-        """Take the new records of a file, as many as ``most``; return how it was gone on with."""
-        found = self.look(path, **reading)
-        for taken in found.taken:
-            if taken.mark is not None and most > 0:
-                assert isinstance(taken.item, SourceRecord)
-                assert self.known.get(taken.mark.digest, 0) <= taken.mark.ordinal < 1 << 63
-                self.known[taken.mark.digest] = taken.mark.ordinal + 1
-                self.texts.append(taken.item.user_input)
-                most -= 1
-            if most == 0:
-                break
-        return found
+from mos_pipeline.ingest import lines
+from tests.ingest.common import Store, page, written
 
 
 def pages(count: int, first: int = 0) -> list[dict[str, Any]]:

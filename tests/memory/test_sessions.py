@@ -364,6 +364,20 @@ def test_ranks_that_were_noted_again_and_again_do_not_pile_up() -> None:
     assert len(memory._rarity) < 20
 
 
+def test_nor_do_they_where_no_session_has_to_go() -> None:
+    memory = filled([Topic(number, [number], []) for number in range(4)], capacity=3)
+    memory.evict()
+    for number in range(4, 2004):
+        memory.apply(Topic(3, [number], []), HOUR)
+        memory.analysed([number], HOUR)
+        assert memory.evict() == []
+        assert memory._rarity is None or len(memory._rarity) < 20
+    assert [session.session_id for session in memory.sessions] == [1, 2, 3]
+    memory.visit([1], HOUR)
+    memory.apply(Topic(4, [2004], []), HOUR)
+    assert [session.session_id for session in memory.evict()] == [2]
+
+
 def session_of_id(memory: MidTerm, session_id: int) -> Session:
     session = memory.get(session_id)
     assert session is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -33,13 +34,15 @@ class LedgerMachine(RuleBasedStateMachine):
     def size(self, worker: str) -> int:
         return sum(len(self.units[unit_id].message) for unit_id in self.hands[worker])
 
-    @rule(size=st.integers(1, 15), urgent=st.booleans())
-    def add(self, size: int, urgent: bool) -> None:
-        unit = Unit(len(self.units), "work", b"x" * size, urgent)
-        self.units[unit.unit_id] = unit
-        self.deaths[unit.unit_id] = 0
-        self.ledger.add(unit)
-        self.waiting.insert(0 if urgent else len(self.waiting), unit.unit_id)
+    @rule(works=st.lists(st.tuples(st.integers(1, 15), st.booleans()), max_size=4))
+    def add(self, works: list[tuple[int, bool]]) -> None:
+        begin = len(self.units)
+        units = [Unit(begin + i, "work", b"x" * size, urgent) for i, (size, urgent) in enumerate(works)]
+        self.units |= {unit.unit_id: unit for unit in units}
+        self.deaths |= {unit.unit_id: 0 for unit in units}
+        self.ledger.add(units)
+        self.waiting[:0] = [unit.unit_id for unit in units if unit.urgent]
+        self.waiting += [unit.unit_id for unit in units if not unit.urgent]
 
     @rule(data=st.data())
     def withdraw(self, data: st.DataObject) -> None:
@@ -144,8 +147,7 @@ def unit(unit_id: int, size: int = 1) -> Unit:
 
 def test_a_suspect_waits_for_empty_hands_and_then_is_alone() -> None:
     ledger = Ledger(3, 100)
-    for i in range(4):
-        ledger.add(unit(i))
+    ledger.add(map(unit, range(4)))
     assert [given.unit_id for given in (ledger.give("a"), ledger.give("a")) if given] == [0, 1]
     ledger.started("a", [0])
     assert ledger.died("a") == []
@@ -160,8 +162,7 @@ def test_a_suspect_waits_for_empty_hands_and_then_is_alone() -> None:
 
 def test_only_what_was_begun_is_blamed() -> None:
     ledger = Ledger(1, 100)
-    ledger.add(unit(0))
-    ledger.add(unit(1))
+    ledger.add([unit(0), unit(1)])
     ledger.give("a"), ledger.give("a")
     ledger.started("a", [1])
     assert [killer.unit_id for killer in ledger.died("a")] == [1]
@@ -171,8 +172,7 @@ def test_only_what_was_begun_is_blamed() -> None:
 
 def test_work_above_the_credit_is_done_alone() -> None:
     ledger = Ledger(3, 10)
-    for i, size in enumerate((50, 4, 6, 1)):
-        ledger.add(unit(i, size))
+    ledger.add(itertools.starmap(unit, enumerate((50, 4, 6, 1))))
     given = []
     for worker in ("a", "a", "b", "b", "b"):
         item = ledger.give(worker)
@@ -183,7 +183,7 @@ def test_work_above_the_credit_is_done_alone() -> None:
 @pytest.mark.parametrize("worker", ["a", "never heard of"])
 def test_what_is_said_after_giving_up_is_late(worker: str) -> None:
     ledger = Ledger(3, 10)
-    ledger.add(unit(0))
+    ledger.add([unit(0)])
     ledger.give("a")
     assert [lost.unit_id for lost in ledger.give_up()] == [0]
     ledger.started(worker, [0])

@@ -31,6 +31,18 @@ def test_results_come_back_once_in_order_and_in_whole() -> None:
     assert office.order == units
 
 
+def test_urgent_work_of_one_turn_is_done_before_the_rest_and_in_its_order() -> None:
+    with Office() as office:
+        office.wait("ready")
+        make = office.supervisor.unit
+        units = [make("echo", i, urgent=i % 2 == 1) for i in range(8)]
+        office.supervisor.submit("toy", units)
+        for unit in units:
+            office.outcome(unit.unit_id)
+    ids = [unit.unit_id for unit in units]
+    assert office.order == ids[1::2] + ids[::2]
+
+
 def test_refused_work_harms_nobody() -> None:
     with Office() as office:
         assert office.ask("refuse", "this") == (1, "refused", None, "can't do this")

@@ -189,6 +189,30 @@ def test_silent_clients_are_bounded_and_left(memory: MemoryPipeline, monkeypatch
     assert remote.users() == ["tom"]
 
 
+def test_sixteen_clients_are_answered_at_once_and_no_more(memory: MemoryPipeline) -> None:
+    remote = remote_of(memory)
+    for count, refused in ((15, False), (16, True)):
+        clients_gone()
+        with contextlib.ExitStack() as silent:
+            for _ in range(count):  # taken in before the next one, since they knock in this order
+                silent.enter_context(raw(memory))
+            if refused:
+                with pytest.raises(BackpressureError, match="16 clients are being answered already; ask again"):
+                    remote.users()
+            else:
+                assert remote.users() == []
+    clients_gone()
+    assert remote.users() == []
+
+
+def clients_gone() -> None:
+    """Wait until the owner has done with all that knocked."""
+    for thread in threading.enumerate():
+        if thread.name == "mos-owner-client":
+            thread.join(IDLE_S)
+            assert not thread.is_alive()
+
+
 def test_a_client_that_does_not_read_is_left(memory: MemoryPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "ANSWER_S", 0.2)
     memory.add("tom", "x" * 4_000_000, "")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mos_pipeline.errors import StoreError, StoreFullError
+from mos_pipeline.errors import StoreDamagedError, StoreError, StoreFullError
 from mos_pipeline.store import folder as folder_module
 from mos_pipeline.store.folder import (
     Damage,
@@ -21,6 +21,7 @@ from mos_pipeline.store.folder import (
     open_private,
     write_all,
 )
+from mos_pipeline.store.manifest import Manifest
 
 
 @pytest.fixture
@@ -62,6 +63,14 @@ def test_symbolic_link_is_not_written_through(folder: StoreFolder, tmp_path: Pat
     with pytest.raises(OSError, match=os.strerror(errno.ELOOP)):
         open_private(folder.lock, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
     assert victim.read_text() == "precious"
+
+
+def test_a_named_pipe_keeps_nobody_waiting(folder: StoreFolder) -> None:
+    os.mkfifo(folder.lock)
+    os.close(open_private(folder.lock, os.O_RDONLY))
+    os.mkfifo(folder.manifest)
+    with pytest.raises(StoreDamagedError, match="a named pipe"):
+        Manifest.load(folder)
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])

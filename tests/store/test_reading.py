@@ -67,6 +67,45 @@ def test_page_is_found_in_the_journal_then_in_its_segment(store: Store) -> None:
     assert store.reader.read_many([9, 0, 9, 5]) == [record(seq) for seq in (9, 0, 9, 5)]
 
 
+class Turns:
+    """A lock that notes how many bytes of records were read while it was held, each time."""
+
+    def __init__(self) -> None:
+        self.read: list[int] = []
+
+    def __enter__(self) -> None:
+        self.read.append(0)
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("size", [10, 3_000, 30_000, 200_000])
+def test_nobody_waits_for_more_than_a_few_long_records(
+    store: Store, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    records = [record(seq, "x" * size) for seq in range(70)]
+    journal = Journal.create(store.folder.journal(2), 1 << 24)
+    for seq, body in enumerate(records):
+        offset = journal.append(seq, body)
+        assert offset is not None
+        store.reader.add_unpersisted(seq, journal, offset)
+    turns, real = Turns(), journal.read
+
+    def read(offset: int) -> tuple[int, bytes]:
+        found = real(offset)
+        turns.read[-1] += len(found[1])
+        return found
+
+    monkeypatch.setattr(journal, "read", read)
+    monkeypatch.setattr(store.reader, "_lock", turns)
+    assert store.reader.read_many(range(70)) == records
+    longest = max(map(len, records))
+    assert max(turns.read) <= (64 << 10) + longest
+    assert len(turns.read) <= 3 + sum(map(len, records)) // (64 << 10)
+    journal.close()
+
+
 @pytest.mark.parametrize("seq", [-1, 0, 4, 8, 20, 1 << 70])
 def test_unknown_page(store: Store, seq: int) -> None:
     store.reader.persisted([store.frame(1, 3), store.frame(5, 3)])

@@ -18,7 +18,7 @@ def test_it_behaves_as_a_set_and_tells_what_is_new(added: list[tuple[int, int]])
     assert [seq for seq in range(-1, 60) if seq in known] == sorted(model)
     assert len(known) == len(model)
     assert known.end == max(model, default=-1) + 1
-    inside = set(range(min(model), max(model))) if model else set()
+    inside = set(range(max(model, default=0)))
     assert {seq for low, high in known.holes() for seq in range(low, high)} == inside - model
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -99,6 +101,35 @@ def test_missing_segment(root: Path) -> None:
     path = StoreFolder(root).segment(1)
     path.unlink()
     assert problems(root) == [(path.name, 0)]
+
+
+def test_the_first_pages_are_missed_as_others_are(root: Path) -> None:
+    """A segment that has lost all its frames looks like one that has none yet."""
+    StoreFolder(root).segment(1).write_bytes(b"")
+    report = verify_store(root)
+    assert "pages 0 to 3 are missing; restore a backup" in reasons(report)
+
+
+@pytest.mark.parametrize("name", ["journal", "segments", "aside", "pins"])
+def test_a_file_in_the_place_of_a_folder(root: Path, name: str) -> None:
+    shutil.rmtree(root / name)
+    (root / name).write_text("x")
+    assert (name, 0) in problems(root)
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_something_else_in_the_place_of_a_segment(root: Path, make: Callable[[Path], None]) -> None:
+    path = StoreFolder(root).segment(2)
+    path.unlink()
+    make(path)
+    assert problems(root) == [(path.name, 0)]
+
+
+def test_a_folder_in_the_place_of_the_lock(root: Path) -> None:
+    lock = StoreFolder(root).lock
+    lock.unlink(missing_ok=True)
+    lock.mkdir()
+    assert problems(root) == [("LOCK", 0)]
 
 
 def test_missing_manifest(root: Path) -> None:
