@@ -40,6 +40,7 @@ from mos_pipeline.runtime.shared_memory import SHM_FOLDER, sweep
 from mos_pipeline.runtime.start import InheritedFd
 from mos_pipeline.runtime.supervisor import Role, Supervisor
 from mos_pipeline.runtime.vector_pool import VectorPool
+from mos_pipeline.stages.calls import CallStage
 from mos_pipeline.stages.tasks import TaskStage
 from mos_pipeline.stages.write import WriteStage
 from mos_pipeline.store.reading import PageReader
@@ -51,11 +52,20 @@ logger = logging.getLogger(__name__)
 
 WRITER_CREDIT = 256 << 20  # everything may be in the writer's hands, so that a stop finds it there
 LLM_CREDIT = 1 << 20
+LLM_ALIVE_S = 1.0  # so often an LLM worker says that it lives, while an endpoint takes its time
 
 
 def build_writer(folder: str, segment_bytes: int, level: int, _lock: InheritedFd) -> WriteStage:
     """Make the writer's stage; the process keeps the store's lock for as long as it lives."""
     return WriteStage(folder, segment_bytes, level)
+
+
+def _llm_role(config: Config) -> Role:
+    args: tuple[Any, ...] = (config.llm, config.long_term)
+    if config.llm.provider == "openai":
+        alive_every_s = min(LLM_ALIVE_S, config.runtime.work_timeout_s / 4)
+        return Role(LLM, CallStage, (*args, alive_every_s), workers=config.llm.processes, credit=LLM_CREDIT)
+    return Role(LLM, TaskStage, args, workers=config.llm.processes, credit=LLM_CREDIT)
 
 
 class Engine:
@@ -214,7 +224,7 @@ class Engine:
         return [
             Role(WRITER, build_writer, writer_args, credit=WRITER_CREDIT, blames=False, stateful=True),
             embedder_role(config),
-            Role(LLM, TaskStage, (config.llm, config.long_term), workers=config.llm.processes, credit=LLM_CREDIT),
+            _llm_role(config),
         ]
 
     def _check_model(self, identity: dict[str, Any] | None) -> None:

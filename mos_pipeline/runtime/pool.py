@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 from mos_pipeline.config import Runtime
 from mos_pipeline.runtime.channel import Channel
 from mos_pipeline.runtime.ledger import Ledger
+from mos_pipeline.runtime.meter import Meter
 from mos_pipeline.runtime.start import ChildProcess
 from mos_pipeline.runtime.worker import Stage
 
@@ -60,6 +61,7 @@ class PoolState:
     Attributes:
         state: "starting", "ready" or "failed".
         info: what the stage said of itself when it was ready.
+        meter: the calls that its workers, the dead ones included, have made to a model.
     """
 
     state: str
@@ -68,6 +70,7 @@ class PoolState:
     waiting: int
     restarts: int
     info: Mapping[str, Any]
+    meter: Meter
     error: str | None
 
 
@@ -114,6 +117,7 @@ class Pool:
     deaths_in_a_row: int = 0
     restarts: int = 0
     info: dict[str, Any] = field(default_factory=dict)
+    meter: Meter = field(default_factory=Meter)
     error: str | None = None
 
     def hand_out(self) -> None:
@@ -153,5 +157,6 @@ class Pool:
             waiting=len(self.ledger),
             restarts=self.restarts,
             info=dict(self.info),
+            meter=self.meter.copy(),
             error=self.error,
         )

@@ -201,6 +201,9 @@ class Supervisor:
                     pool.ledger.started(worker, unit_ids)
             case ["failed", unit_id, message]:
                 self._finish(pool, worker, Outcome(unit_id, "refused", error=message))
+            case ["meter", told]:
+                with self._lock:
+                    pool.meter.add(told)
             case ["log", name, level, message, event]:
                 fields = {"role": pool.role.name, "event": event}
                 logging.getLogger(name).log(level, "%s", message, extra=fields)
