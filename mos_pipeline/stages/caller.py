@@ -89,13 +89,13 @@ class Caller:
 
     async def _completion(self, kind: str, prompt: Prompt, deadline: asyncio.Timeout, trouble: list[str]) -> Completion:
         """Call until there is an answer, or the deadline ends it."""
-        form, pause = self._endpoint.form, FIRST_PAUSE_S
+        form, pause = 0, FIRST_PAUSE_S
         while True:
             try:
                 return await self._call(kind, prompt, form, deadline)
             except UnknownFormatError as error:
                 trouble.append(str(error))
-                form += 1
+                form = error.form + 1
             except FailedError as error:
                 trouble.append(str(error))
                 # Jitter, so that calls that failed together don't come back together.
@@ -105,14 +105,14 @@ class Caller:
             self._meter.of(kind).retries += 1
 
     async def _call(self, kind: str, prompt: Prompt, form: int, deadline: asyncio.Timeout) -> Completion:
-        """Wait for its turn, and make one call."""
+        """Wait for its turn, and make one call; formats before ``form`` were refused."""
         expected = sum(len(message["content"]) for message in prompt.messages) // CHARS_OF_TOKEN + ANSWER_TOKENS
         spent = 0
         async with self._turn(expected, deadline) as entered:
             begun = time.monotonic()
             self._meter.of(kind).calls += 1
             try:
-                completion = await self._endpoint.complete(prompt, form)
+                completion = await self._endpoint.complete(prompt, max(form, self._endpoint.form))
                 spent = completion.tokens_in + completion.tokens_out
             except FailedError as error:
                 if error.busy:

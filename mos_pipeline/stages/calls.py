@@ -158,7 +158,7 @@ class CallStage:
                 ),
                 self._topics(homeless, owed),
             )
-            return batch_result(continuity, topics, owed)
+            return batch_result(continuity, topics, sorted(owed))
         if kind == "promotion":
             profile, pages = read_promotion(payload)
             new, known = await asyncio.gather(
@@ -170,7 +170,7 @@ class CallStage:
                 ),
                 self._task("knowledge", self._asking.knowledge(pages), lambda: self._extractive.knowledge(pages), owed),
             )
-            return promotion_result(new, known, owed)
+            return promotion_result(new, known, sorted(owed))
         raise unknown_kind(kind)
 
     async def _topics(self, batch: Batch, owed: list[str]) -> list[Topic]:

@@ -53,7 +53,11 @@ class FailedError(Exception):
 
 
 class UnknownFormatError(Exception):
-    """The endpoint refuses the call, and it may be for the way that it is asked for JSON."""
+    """The endpoint refuses the call, and it may be for the ``form`` in which it is asked for JSON."""
+
+    def __init__(self, reason: str, form: int) -> None:
+        super().__init__(reason)
+        self.form = form
 
 
 class Completion(NamedTuple):
@@ -102,7 +106,8 @@ class Endpoint:
             RefusedError: it was refused for good.
         """
         completion = await self._call(prompt, form)
-        self.form, self._proven = form, True
+        self.form = min(form, self.form) if self._proven else form
+        self._proven = True
         return completion
 
     async def close(self) -> None:
@@ -148,8 +153,9 @@ class Endpoint:
         reason = self.shown(f"status {status}: {error.message}")
         if status in AGAIN or (status >= 500 and status not in UNKNOWN_FORMAT):
             return FailedError(reason, _pause(error.response.headers), busy=status in BUSY)
-        if status in UNKNOWN_FORMAT and not self._proven and form + 1 < len(FORMATS):
-            return UnknownFormatError(reason)
+        last = self.form if self._proven else len(FORMATS) - 1
+        if status in UNKNOWN_FORMAT and form < last:
+            return UnknownFormatError(reason, form)
         return RefusedError(reason)
 
 

@@ -122,4 +122,8 @@ def _swapped(value: Any) -> Any:
 
 
 def _chinese(value: Any) -> Any:
-    return "用户谈到了他们的生活和计划并且问了一些问题助手回答了他们" if isinstance(value, str) else value
+    return (
+        "用户谈到了他们的生活和计划，并且问了一些问题，助手回答了所有问题，还说了一些关于音乐和动物的事情。"
+        if isinstance(value, str)
+        else value
+    )
