@@ -61,11 +61,11 @@ def build_writer(folder: str, segment_bytes: int, level: int, _lock: InheritedFd
 
 
 def _llm_role(config: Config) -> Role:
-    args: tuple[Any, ...] = (config.llm, config.long_term)
-    if config.llm.provider == "openai":
-        alive_every_s = min(LLM_ALIVE_S, config.runtime.work_timeout_s / 4)
-        return Role(LLM, CallStage, (*args, alive_every_s), workers=config.llm.processes, credit=LLM_CREDIT)
-    return Role(LLM, TaskStage, args, workers=config.llm.processes, credit=LLM_CREDIT)
+    llm, long_term = config.llm, config.long_term
+    if llm.provider == "extractive":
+        return Role(LLM, TaskStage, (llm, long_term), workers=llm.processes, credit=LLM_CREDIT)
+    args = llm, long_term, min(LLM_ALIVE_S, config.runtime.work_timeout_s / 4)
+    return Role(LLM, CallStage, args, workers=llm.processes, credit=LLM_CREDIT, units=llm.max_in_flight)
 
 
 class Engine:

@@ -27,6 +27,8 @@ class Role:
     Attributes:
         build: a module-level class or function that makes the stage in the child.
         credit: bytes of work that one worker may have in its hands.
+        units: pieces of work likewise; None is no limit. Where each takes long, what one worker need not have yet is
+            for the others.
         blames: may a worker's death be its work's fault; work that can't be blamed is given out again for ever.
         stateful: at shutdown it is told to finish what it accepted; others are ended at once.
     """
@@ -36,6 +38,7 @@ class Role:
     args: tuple[Any, ...]
     workers: int = 1
     credit: int = 1 << 20
+    units: int | None = None
     blames: bool = True
     stateful: bool = False
 

@@ -56,7 +56,7 @@ class Supervisor:
         self._config = config
         self._on_outcome = on_outcome
         self._on_change = on_change
-        self._pools = {role.name: Pool(role, Ledger(config.max_attempts, role.credit)) for role in roles}
+        self._pools = {role.name: Pool(role, Ledger(config.max_attempts, role.credit, role.units)) for role in roles}
         self._lock = threading.Lock()
         self._ids = itertools.count(1)
         self._deadline: float | None = None

@@ -48,7 +48,7 @@ class Window:
             if used + amount <= self._amount:
                 return wait
             used -= spent.amount
-            wait = spent.last + self._seconds - now
+            wait = max(0.0, spent.last + self._seconds - now)
         return self._seconds if held and used + amount > self._amount else wait
 
     def spend(self, amount: float, now: float) -> None:

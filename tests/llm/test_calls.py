@@ -15,7 +15,7 @@ from mos_pipeline.runtime.worker import PatientStage
 from mos_pipeline.stages.extractive import Extractive
 from mos_pipeline.stages.tasks import BatchAsked, batch_result, promotion_result, read_promotion
 from mos_pipeline.testing import FakeOpenAI, Reply, replies
-from tests.llm.bench import KEY, SAID, Bench, batch, promotion
+from tests.llm.bench import KEY, Bench, batch, promotion
 
 pytestmark = pytest.mark.usefixtures("impatient")
 
