@@ -19,19 +19,6 @@ texts = st.text(max_size=30)
 pages_of = st.lists(st.builds(PageText, texts, texts, texts), min_size=1, max_size=12)
 scalars = st.none() | st.booleans() | st.integers(-3, 15) | st.floats(allow_nan=False) | texts
 NAMES = ["pages", "page", "continues", "overview", "topics", "content", "profile", "user", "assistant", "fact"]
-    "pages",
-    "page",
-    "continues",
-    "overview",
-    "topics",
-    "theme",
-    "keywords",
-    "content",
-    "profile",
-    "user",
-    "assistant",
-    "fact",
-]
 anything = st.recursive(
     scalars, lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.sampled_from(NAMES), inner), max_leaves=15
 )
