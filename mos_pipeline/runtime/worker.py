@@ -80,8 +80,8 @@ class Stage(Protocol):
 class PatientStage(Stage, Protocol):
     """A stage with work in others' hands: its ``step`` waits for what comes of it, or for something to accept."""
 
-    def watch(self, descriptor: int) -> None:
-        """Have ``step`` return when ``descriptor`` can be read; called once, after ``prepare``."""
+    def watch(self, descriptor: int | None) -> None:
+        """Have ``step`` return when ``descriptor`` can be read; None when nothing will be accepted any more."""
         ...
 
 
@@ -174,6 +174,8 @@ def _work(stage: Stage, queue: Queue[bytes], report: _PipeReport) -> None:
             message = queue.get()
             if message == STOP:
                 stopping = True
+                if isinstance(stage, PatientStage):
+                    stage.watch(None)
             else:
                 for unit in decode_all(message):
                     stage.accept(*unit)

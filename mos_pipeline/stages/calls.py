@@ -69,8 +69,8 @@ class CallStage:
         self._loop = asyncio.new_event_loop()
         return {"provider": self._settings.provider, "model": self._settings.model}
 
-    def watch(self, descriptor: int) -> None:
-        """Have steps end when ``descriptor`` can be read: there is something to accept."""
+    def watch(self, descriptor: int | None) -> None:
+        """Have steps end when ``descriptor`` can be read: there is something to accept; None: nothing will be."""
         self._incoming = descriptor
 
     def accept(self, unit_id: int, kind: str, payload: Any) -> None:

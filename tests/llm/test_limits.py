@@ -190,10 +190,10 @@ def test_a_quantile_is_right_to_within_a_class(given_answers: list[tuple[float, 
 @given(st.lists(st.tuples(st.sampled_from(["topics", "profile"]), st.floats(0, 100), counts, counts), max_size=30))
 def test_what_workers_tell_adds_up(calls: list[tuple[str, float, int, int]]) -> None:
     alone, workers, added = Meter(), [Meter(), Meter()], Meter()
-    for at, (kind, *answer) in enumerate(calls):
+    for at, (kind, seconds, tokens_in, tokens_out) in enumerate(calls):
         for meter in (alone, workers[at % 2]):
             meter.of(kind).calls += 1
-            meter.of(kind).answered(*answer)
+            meter.of(kind).answered(seconds, tokens_in, tokens_out)
         if at % 3 == 0:
             added.add(decode(encode(workers[at % 2].take())))
     for worker in workers:

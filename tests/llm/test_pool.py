@@ -7,10 +7,11 @@ import signal
 from typing import Any
 
 from mos_pipeline.config import Llm, LongTerm
+from mos_pipeline.runtime.supervisor import Role
 from mos_pipeline.stages.calls import CallStage
 from mos_pipeline.testing import FakeOpenAI, replies
 from tests.llm.bench import KEY, batch
-from tests.runtime.office import Office, Role
+from tests.runtime.office import Office
 
 
 def caller(fake: FakeOpenAI, *, stateful: bool = False, workers: int = 1, **settings: Any) -> Role:
@@ -80,9 +81,11 @@ def test_the_units_in_work_are_blamed_and_no_others(fake: FakeOpenAI) -> None:
 def test_told_to_stop_it_finishes_what_it_has(fake: FakeOpenAI) -> None:
     fake.script.latency_s = 0.5
     with Office(caller(fake, stateful=True)) as office:
-        units = [office.submit("batch", batch()) for _ in range(12)]
+        units = [office.submit("batch", batch()) for _ in range(8)]
         fake.wait_for_calls(1)
+        more = office.submit("batch", batch())  # never in its hands
         office.close()
+        assert not office.outcomes[more]
         assert all(office.outcomes[unit][0].fate == "done" for unit in units)
 
 
