@@ -103,9 +103,10 @@ class CallStage:
             self._loop = None
 
     async def _end(self) -> None:
-        for task in self._in_work.values():
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}  # those included whose unit has failed meanwhile
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._in_work.values(), return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         self._in_work.clear()
         await self._endpoint.close()
 

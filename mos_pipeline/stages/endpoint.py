@@ -27,6 +27,7 @@ __all__ = ["FORMATS", "Completion", "Endpoint", "FailedError", "RefusedError", "
 ANSWER_BYTES = 1 << 20
 CHARS_OF_TOKEN = 4
 REASON_CHARS = 300
+LOOKED_AT_CHARS = 10_000  # of a reason, which may be an endpoint's whole page
 AGAIN = frozenset({408, 409, 429})  # and all from 500 on
 BUSY = frozenset({429, 503})
 FORMATS = ("json_schema", "json_object", "text")  # ways to ask for JSON, the strictest first
@@ -77,7 +78,7 @@ class Endpoint:
     """An endpoint. Made in the process that uses it.
 
     Attributes:
-        form: index into ``FORMATS``: the strictest way to ask for JSON that the endpoint has taken.
+        form: index into ``FORMATS``: the strictest way to ask for JSON that the endpoint was not found to refuse.
     """
 
     def __init__(self, settings: config.Llm) -> None:
@@ -116,8 +117,8 @@ class Endpoint:
 
     def shown(self, text: object) -> str:
         """Return a text from outside that may be logged: short, and without the key."""
-        told = " ".join(str(text).split())
-        return (told.replace(self._key, MASK) if self._key else told)[:REASON_CHARS]
+        told = str(text)[:LOOKED_AT_CHARS]
+        return " ".join((told.replace(self._key, MASK) if self._key else told).split())[:REASON_CHARS]
 
     async def _call(self, prompt: Prompt, form: int) -> Completion:
         import openai
@@ -154,8 +155,12 @@ class Endpoint:
         if status in AGAIN or (status >= 500 and status not in UNKNOWN_FORMAT):
             return FailedError(reason, _pause(error.response.headers), busy=status in BUSY)
         last = self.form if self._proven else len(FORMATS) - 1
-        if status in UNKNOWN_FORMAT and form < last:
-            return UnknownFormatError(reason, form)
+        if status in UNKNOWN_FORMAT:
+            if form < last:
+                self.form = max(self.form, form + 1)
+                return UnknownFormatError(reason, form)
+            if not self._proven:  # refused in every format: it was not for that
+                self.form = 0
         return RefusedError(reason)
 
 

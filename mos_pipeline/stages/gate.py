@@ -39,15 +39,17 @@ class Gate:
 
     async def enter(self) -> float:
         """Wait for a place among the calls in flight; return the time, to be given back to ``refused``."""
-        while self.in_flight >= int(self.limit):
-            place = asyncio.get_running_loop().create_future()
-            self._waiting.append(place)
-            try:
-                await place
-            finally:
-                if place.cancelled():
-                    self._waiting.remove(place)
-        self.in_flight += 1
+        place = asyncio.get_running_loop().create_future()
+        self._waiting.append(place)
+        self._let_in()
+        try:
+            await place
+        except asyncio.CancelledError:
+            if not place.cancelled():  # it had got its place just before
+                self.leave()
+            raise
+        finally:
+            self._waiting.remove(place)
         return self._clock()
 
     def leave(self) -> None:
@@ -71,8 +73,9 @@ class Gate:
         self._closed_until = max(self._closed_until, self._clock() + pause_s)
 
     def _let_in(self) -> None:
-        room = int(self.limit) - self.in_flight
-        for place in [place for place in self._waiting if not place.done()][: max(0, room)]:
-            place.set_result(None)
-        while self._waiting and self._waiting[0].done():
-            self._waiting.popleft()
+        for place in self._waiting:
+            if self.in_flight >= int(self.limit):
+                return
+            if not place.done():
+                place.set_result(None)
+                self.in_flight += 1

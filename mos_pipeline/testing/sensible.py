@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Callable
@@ -23,7 +24,8 @@ def sensible_content(request: Request) -> str:
     """Return what a well-behaved model might answer; where nothing is known of the task, what was said last."""
     task = _TASKS.get(request.task)
     if task is not None:
-        return json.dumps(task(request.asked), ensure_ascii=False)
+        with contextlib.suppress(LookupError, TypeError, AttributeError):  # somebody else's JSON
+            return json.dumps(task(request.asked), ensure_ascii=False)
     return f"You said: {request.messages[-1].get('content', '')}"
 
 

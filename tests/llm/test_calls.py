@@ -160,9 +160,11 @@ def test_a_step_ends_when_there_is_something_to_accept(fake: FakeOpenAI) -> None
     reader, writer = os.pipe()
     fake.script.add(replies.hang(), times=None)
     with Bench(fake) as bench:
+        bench.accept(batch())
+        while fake.calls < 2:
+            bench.stage.step(bench)
         bench.stage._alive_every_s = 1000.0
         bench.stage.watch(reader)
-        bench.accept(batch())
         os.write(writer, b"x")
         bench.stage.step(bench)  # it would take until the call's time limit
         assert bench.stage.pending
@@ -334,7 +336,8 @@ def test_close_drops_what_is_in_flight(fake: FakeOpenAI) -> None:
     fake.script.add(replies.hang(), times=None)
     with Bench(fake) as bench:
         bench.accept(batch())
-        bench.stage.step(bench)
+        while fake.calls < 2:
+            bench.stage.step(bench)
     assert not bench.stage.pending
     assert not bench.results
 
