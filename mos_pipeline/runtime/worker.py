@@ -166,7 +166,7 @@ def _die_with_parent() -> None:
         os._exit(0)
 
 
-def _work(stage: Stage, queue: Queue[bytes], report: _PipeReport) -> None:
+def _work(stage: Stage, queue: Queue[bytes], report: Report) -> None:
     """Accept all that waits, do one step, and again; block only where there is nothing to do."""
     stopping = False
     while not (stopping and not stage.pending):

@@ -28,6 +28,7 @@ UNUSABLE = {
     "wrong types": replies.wrong_types(),
     "wrong language": replies.wrong_language(),
     "10 MB": replies.huge(),
+    "10 MB of spaces": Reply(changed=lambda text: text + " " * (10 << 20)),
     "invalid UTF-8": replies.invalid_utf8(),
     "no completion": Reply(body=b'{"error": "the upstream is away"}'),
     "no JSON at all": Reply(body=b"<html>502 Bad Gateway</html>"),
@@ -248,6 +249,21 @@ def test_retry_after_is_obeyed_by_all_calls(fake: FakeOpenAI) -> None:
     first, *others = (request.at for request in fake.requests)
     assert min(others) - first >= 0.6
     assert all(result["owed"] == [] for result in bench.results.values())
+
+
+def test_a_failed_call_waits_as_long_as_it_is_told_to(fake: FakeOpenAI) -> None:
+    fake.script.add(replies.status(500, retry_after=0.6), task="topics")
+    with Bench(fake) as bench:
+        check_batch(bench.ask(batch()))
+    first, second = (request.at for request in fake.requests if request.task == "topics")
+    assert second - first >= 0.6
+
+
+def test_an_answer_that_is_too_long_is_cut_off_while_it_arrives(fake: FakeOpenAI) -> None:
+    fake.script.add(replies.huge(64 << 20), task="topics")
+    with Bench(fake) as bench:
+        check_batch(bench.ask(batch()))
+    assert (fake.calls, fake.answered) == (3, 2), "the server could not send it all"
 
 
 def test_refusals_lower_the_number_of_calls_in_flight_and_answers_raise_it(fake: FakeOpenAI) -> None:

@@ -7,11 +7,16 @@ import signal
 from typing import Any
 
 from mos_pipeline.config import Llm, LongTerm
+from mos_pipeline.messages import encode
+from mos_pipeline.runtime.channel import STOP
+from mos_pipeline.runtime.start import spawn_context, unlink_semaphores
 from mos_pipeline.runtime.supervisor import Role
+from mos_pipeline.runtime.worker import _work
 from mos_pipeline.stages.calls import CallStage
 from mos_pipeline.testing import FakeOpenAI, replies
-from tests.llm.bench import KEY, batch
+from tests.llm.bench import KEY, Bench, batch
 from tests.runtime.office import Office
+from tests.runtime.stages import Toy
 
 
 def caller(fake: FakeOpenAI, *, stateful: bool = False, workers: int = 1, **settings: Any) -> Role:
@@ -107,3 +112,29 @@ def test_the_key_is_in_no_command_line(fake: FakeOpenAI) -> None:
             assert KEY.encode() not in file.read()
         assert office.supervisor.state("toy").info == {"provider": "openai", "model": "gpt-4o-mini"}
         assert os.getpid() != pid
+
+
+class Watching(Toy):
+    """A stage that notes what it shall watch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.watched = list[int | None]()
+
+    def watch(self, descriptor: int | None) -> None:
+        self.watched.append(descriptor)
+
+
+def test_after_a_stop_the_queue_is_watched_no_more() -> None:
+    stage, queue = Watching(), spawn_context.Queue()
+    unit, late = (encode([number, "echo", "payload"]) for number in (1, 2))
+    with Bench(None) as bench:
+        for message in (unit, STOP, late):
+            queue.put(message)
+        _work(stage, queue, bench)  # else it would wake for what it doesn't take, again and again
+    assert bench.results == {1: "payload"}
+    assert stage.watched == [None]
+    queue.get()
+    queue.close()
+    queue.join_thread()
+    unlink_semaphores(queue)

@@ -15,7 +15,7 @@ from mos_pipeline.stages import prompts
 from mos_pipeline.stages.prompts import Prompt
 from mos_pipeline.stages.tasks import PageText, Previous
 
-texts = st.text(st.characters(), max_size=40)  # lone surrogates included
+texts = st.text(st.characters() | st.sampled_from("\ud800\udfff"), max_size=40)  # chat exports hold lone surrogates
 pages_of = st.lists(st.builds(PageText, texts, texts, texts), min_size=1, max_size=10)
 
 
