@@ -148,6 +148,16 @@ def test_a_config_cannot_be_changed() -> None:
         Config().store.durability = "power"  # type: ignore[misc]
 
 
+def test_a_secret_is_shown_nowhere_unless_asked_for() -> None:
+    value = load(environ={"MOS_PIPELINE_LLM__API_KEY": "sk-secret"})
+    assert value.llm.api_key == "sk-secret"
+    assert "sk-secret" not in f"{value!r} {value} {value.as_dict()} {value.llm}"
+    assert value.as_dict()["llm"]["api_key"] == "***"
+    assert load(value.as_dict(secrets=True)) == value
+    assert load().as_dict()["llm"]["api_key"] == "", "whether there is one may be seen"
+    assert "sk-secret" not in refused(llm__api_key=["sk-secret"])
+
+
 def test_as_dict_can_be_loaded_again() -> None:
     value = load(store__durability="power", retrieval__k=3)
     assert value.as_dict() == every_section(value)

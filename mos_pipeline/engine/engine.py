@@ -11,7 +11,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from mos_pipeline.config import Config
+from mos_pipeline.config import Config, Llm, LongTerm
 from mos_pipeline.engine.aside import Aside
 from mos_pipeline.engine.asking import ask
 from mos_pipeline.engine.batches import LLM, Batches
@@ -40,7 +40,7 @@ from mos_pipeline.runtime.shared_memory import SHM_FOLDER, sweep
 from mos_pipeline.runtime.start import InheritedFd
 from mos_pipeline.runtime.supervisor import Role, Supervisor
 from mos_pipeline.runtime.vector_pool import VectorPool
-from mos_pipeline.stages.calls import CallStage
+from mos_pipeline.runtime.worker import Stage
 from mos_pipeline.stages.tasks import TaskStage
 from mos_pipeline.stages.write import WriteStage
 from mos_pipeline.store.reading import PageReader
@@ -60,12 +60,19 @@ def build_writer(folder: str, segment_bytes: int, level: int, _lock: InheritedFd
     return WriteStage(folder, segment_bytes, level)
 
 
+def build_calls(llm: Llm, long_term: LongTerm, alive_every_s: float) -> Stage:
+    """Make the stage that asks an endpoint; only its own process loads what that needs."""
+    from mos_pipeline.stages.calls import CallStage
+
+    return CallStage(llm, long_term, alive_every_s)
+
+
 def _llm_role(config: Config) -> Role:
     llm, long_term = config.llm, config.long_term
     if llm.provider == "extractive":
         return Role(LLM, TaskStage, (llm, long_term), workers=llm.processes, credit=LLM_CREDIT)
     args = llm, long_term, min(LLM_ALIVE_S, config.runtime.work_timeout_s / 4)
-    return Role(LLM, CallStage, args, workers=llm.processes, credit=LLM_CREDIT, units=llm.max_in_flight)
+    return Role(LLM, build_calls, args, workers=llm.processes, credit=LLM_CREDIT, units=llm.max_in_flight)
 
 
 class Engine:
