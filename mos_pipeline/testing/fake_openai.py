@@ -27,7 +27,7 @@ PIECE_CHARS = 16  # of a streamed answer
 PIECE_BYTES = 1 << 16
 CREATED = 1_700_000_000
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends a reset
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 class FakeOpenAI:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -73,6 +76,20 @@ def check_promotion(result: dict[str, Any]) -> None:
     assert "said I adopted a beagle named Rex." in result["profile"]
     assert result["user"][0] == {"text": "The user said: I adopted a beagle named Rex.", "page": 0}
     assert result["assistant"][3] == {"text": "The assistant said: Enjoy the concert!", "page": 3}
+
+
+@contextmanager
+def warm(fake: FakeOpenAI, **settings: Any) -> Iterator[Bench]:
+    """A bench whose connections are there: so that no time limit meets one in the making."""
+    with Bench(fake, **settings) as bench:
+        limits = bench.stage._settings
+        patient = replace(limits, deadline_s=20.0, timeout_s=20.0)
+        bench.stage._caller._settings = bench.stage._endpoint._settings = patient
+        fake.script.latency_s = 0.1
+        check_batch(bench.ask(batch()))
+        fake.script.latency_s = 0.0
+        bench.stage._caller._settings = bench.stage._endpoint._settings = limits
+        yield bench
 
 
 def test_it_waits_for_others_and_tells_whom_it_asks(fake: FakeOpenAI) -> None:
@@ -214,16 +231,16 @@ def test_what_may_pass_is_tried_again(fake: FakeOpenAI, fault: str) -> None:
 
 
 def test_a_call_that_hangs_is_given_up_and_made_again(fake: FakeOpenAI) -> None:
-    fake.script.add(replies.hang(), times=2)
-    with Bench(fake, timeout_s=0.3) as bench:
+    with warm(fake, timeout_s=0.5) as bench:
+        fake.script.add(replies.hang(), times=2)
         check_batch(bench.ask(batch()))
-    assert fake.calls == 4
+    assert fake.calls == 6
 
 
 @pytest.mark.parametrize("reply", [replies.hang(), replies.status(500), replies.status(429, retry_after=3600)])
 def test_at_the_deadline_the_extractive_answer_stands_in(fake: FakeOpenAI, reply: Reply) -> None:
-    fake.script.add(reply, times=None, task="topics")
-    with Bench(fake, timeout_s=5.0, deadline_s=0.5) as bench:
+    with warm(fake, timeout_s=5.0, deadline_s=0.5) as bench:
+        fake.script.add(reply, times=None, task="topics")
         result = bench.ask(batch())
     assert result["owed"] == ["topics"]
     assert result["topics"] == extractive(batch())["topics"]

@@ -16,6 +16,7 @@ import pytest
 from mos_pipeline import MemoryPipeline
 from mos_pipeline.cli import main
 from mos_pipeline.config import load_config
+from mos_pipeline.errors import WorkerError
 from mos_pipeline.metrics import prometheus
 from mos_pipeline.testing import FakeOpenAI, Reply, replies
 from tests.faults.common import PATIENCE_S, check_consistent, check_order, until
@@ -147,6 +148,21 @@ def test_an_endpoint_that_refuses_leaves_the_extractive_memory(
         assert not [text for text in texts_of(memory, "tom") if "script says" in text]
         assert fallbacks(memory) >= 12
     assert [record.message for record in caplog.records if getattr(record, "event", "") == "llm-unanswered"]
+
+
+def test_without_a_key_it_is_said_what_to_set_and_pages_are_kept(
+    tmp_path: Path, fake: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with opened(tmp_path, fake, llm__base_url="", llm__api_key="") as memory:
+        ids = added(memory, 9)
+        with pytest.raises(WorkerError, match=r"there is no key: set llm\.api_key"):
+            memory.wait_idle(PATIENCE_S)
+        check_order(memory, ids)
+        assert memory.retrieve("tom", page_text(3)[0], k=1).pages[0].page.page_id == ids["tom"][3]
+    with opened(tmp_path, fake) as memory:
+        check_whole(memory, ids)
+        assert memory.sessions("tom")
 
 
 def test_a_worker_killed_in_mid_call_costs_nothing(tmp_path: Path, fake: FakeOpenAI) -> None:
