@@ -10,7 +10,8 @@ import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -143,16 +144,13 @@ class FakeOpenAI:
                 _json(200, {"object": "list", "data": [{"id": "fake", "object": "model", "owned_by": "nobody"}]})
             )
         else:
-            self.in_flight += 1
-            self.most_in_flight = max(self.most_in_flight, self.in_flight)
-            try:
-                await self._complete(self._noted(http), writer)
-            finally:
-                self.in_flight -= 1
+            await self._complete(self._noted(http), writer)
 
     def _noted(self, http: HttpRequest) -> Request:
         with self._came:
             self.calls += 1
+            self.in_flight += 1
+            self.most_in_flight = max(self.most_in_flight, self.in_flight)
             request = Request(self.calls, time.monotonic(), http.headers, http.body, self.in_flight)
             self.requests.append(request)
             self._came.notify_all()
@@ -174,48 +172,65 @@ class FakeOpenAI:
         if form in self._formats:
             return None
         self._noted(http)
+        self.in_flight -= 1
         return 400, _told(f"response_format of type {form!r} is not supported")
 
     async def _complete(self, request: Request, writer: asyncio.StreamWriter) -> None:
+        """Answer; all is counted just before the last bytes leave, so that no client knows of them earlier."""
+        left = False
+
+        def leave(usage: Mapping[str, int] | None = None) -> None:
+            nonlocal left
+            self.in_flight -= not left
+            left = True
+            if usage is not None:
+                self.answered += 1
+                self.tokens_in += usage["prompt_tokens"]
+                self.tokens_out += usage["completion_tokens"]
+
+        try:
+            await self._reply(request, writer, leave)
+        finally:
+            leave()
+
+    async def _reply(self, request: Request, writer: asyncio.StreamWriter, leave: Callable[..., None]) -> None:
         reply = self.script.reply(request)
         await asyncio.sleep(self.script.latency_s + reply.latency_s)
         if reply.end == "hang":
             await asyncio.Event().wait()
         if reply.status >= 400:
+            leave()
             writer.write(_json(reply.status, _told(f"as the script says: {reply.status}"), reply.headers))
             return
         text = sensible_content(request)
         if reply.changed is not None:
             text = reply.changed(text)
         usage = _usage(request, text)
-        if request.body.get("stream"):
-            await self._stream(request, reply, text, usage, writer)
-        else:
-            body = reply.body if reply.body is not None else json.dumps(_completion(request, text, usage)).encode()
-            await _send(writer, reply, body)
-        if reply.end == "whole":
-            self.answered += 1
-            self.tokens_in += usage["prompt_tokens"]
-            self.tokens_out += usage["completion_tokens"]
-
-    async def _stream(
-        self, request: Request, reply: Reply, text: str, usage: dict[str, int], writer: asyncio.StreamWriter
-    ) -> None:
-        """Send server-sent events."""
-        events = [_chunk(request, {"role": "assistant", "content": ""})]
-        events += [_chunk(request, {"content": text[at : at + PIECE_CHARS]}) for at in range(0, len(text), PIECE_CHARS)]
-        events.append(_chunk(request, {}, "stop"))
-        if (request.body.get("stream_options") or {}).get("include_usage"):
-            events.append({**_chunk(request, {}), "choices": [], "usage": usage})
-        data = [f"data: {json.dumps(event)}\n\n".encode() for event in events]
-        body = reply.body if reply.body is not None else b"".join([*data, b"data: [DONE]\n\n"])
-        await _send(writer, reply, body, "text/event-stream")
+        streamed = bool(request.body.get("stream"))
+        body = reply.body
+        if body is None:
+            body = _events(request, text, usage) if streamed else json.dumps(_completion(request, text, usage)).encode()
+        await _send(writer, reply, body, "text/event-stream" if streamed else "application/json", partial(leave, usage))
 
 
-async def _send(writer: asyncio.StreamWriter, reply: Reply, body: bytes, kind: str = "application/json") -> None:
+def _events(request: Request, text: str, usage: dict[str, int]) -> bytes:
+    """Return the server-sent events of a streamed answer."""
+    events = [_chunk(request, {"role": "assistant", "content": ""})]
+    events += [_chunk(request, {"content": text[at : at + PIECE_CHARS]}) for at in range(0, len(text), PIECE_CHARS)]
+    events.append(_chunk(request, {}, "stop"))
+    if (request.body.get("stream_options") or {}).get("include_usage"):
+        events.append({**_chunk(request, {}), "choices": [], "usage": usage})
+    return b"".join([*(f"data: {json.dumps(event)}\n\n".encode() for event in events), b"data: [DONE]\n\n"])
+
+
+async def _send(
+    writer: asyncio.StreamWriter, reply: Reply, body: bytes, kind: str, before_last: Callable[[], None]
+) -> None:
     writer.write(head(reply.status, kind, len(body), reply.headers))
     end = len(body) if reply.end == "whole" else len(body) // 2
     for at in range(0, end, PIECE_BYTES):
+        if reply.end == "whole" and at + PIECE_BYTES >= end:
+            before_last()
         writer.write(body[at : min(end, at + PIECE_BYTES)])
         await writer.drain()
     if reply.end == "reset":
