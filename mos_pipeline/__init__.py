@@ -22,6 +22,7 @@ What is where:
     service/      the owner's socket, both ends            doctor/    what is wrong, and the mend
     config.py     every setting                            errors.py  every error
     metrics.py    one snapshot, also for Prometheus        logs.py    what every log record tells
+    testing/      a fake endpoint, for tests
 """
 
 from importlib import import_module

@@ -25,6 +25,7 @@ __all__ = ["Config", "load_config", "render_yaml"]
 
 ENV_PREFIX = "MOS_PIPELINE_"
 MIB = 1 << 20
+MASK = "***"
 
 Source = str | os.PathLike[str] | Mapping[str, Any] | None
 
@@ -37,10 +38,11 @@ def setting(
     low: float = -math.inf,
     high: float = math.inf,
     choices: tuple[str, ...] = (),
+    secret: bool = False,
 ) -> Any:
-    """Declare a setting: a dataclass field that carries its unit, meaning and range."""
-    metadata = {"meaning": meaning, "unit": unit, "low": low, "high": high, "choices": choices}
-    return field(default=default, metadata=metadata)
+    """Declare a setting: a dataclass field that carries its unit, meaning and range; a secret one is never shown."""
+    metadata = {"meaning": meaning, "unit": unit, "low": low, "high": high, "choices": choices, "secret": secret}
+    return field(default=default, metadata=metadata, repr=not secret)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +123,46 @@ class Embedding:
 class Llm:
     """The pool that tells topics, continuity, profile and knowledge."""
 
-    provider: str = setting("extractive", "who does the tasks; extractive needs no network", choices=("extractive",))
+    provider: str = setting(
+        "extractive",
+        "who does the tasks; extractive needs no network, openai is any OpenAI-compatible endpoint",
+        choices=("extractive", "openai"),
+    )
     processes: int = setting(2, "worker processes in the pool", unit="processes", low=1)
     continuity_threshold: float = setting(
         0.3, "neighbouring pages from this cosine on belong to one chain (extractive)", low=-1.0
     )
+    base_url: str = setting("", "the endpoint's address, /v1 included; empty is OpenAI's own (openai)")
+    api_key: str = setting(
+        "", "the endpoint's key; empty takes the environment's OPENAI_API_KEY; never shown (openai)", secret=True
+    )
+    model: str = setting("gpt-4o-mini", "the model that the endpoint is asked for (openai)")
+    plan: str = setting(
+        "batched",
+        "one prompt a task and batch, or (per_page) MemoryOS's own, two a page, for comparison (openai)",
+        choices=("batched", "per_page"),
+    )
+    max_in_flight: int = setting(
+        8, "calls that one process may have in flight; fewer for a while after a 429 (openai)", unit="calls", low=1
+    )
+    timeout_s: float = setting(60.0, "how long one call may take (openai)", unit="seconds", low=0.01)
+    deadline_s: float = setting(
+        180.0,
+        "how long one prompt may take with its retries and pauses, waiting for its turn left out; then the extractive "
+        "answer stands in (openai)",
+        unit="seconds",
+        low=0.01,
+    )
+    page_chars: int = setting(
+        4000,
+        "each side of a page is cut to so many characters, in its middle, before it is shown (openai)",
+        unit="characters",
+        low=16,
+    )
+    max_calls_per_hour: int = setting(
+        0, "calls of all processes in an hour; beyond, work waits; 0 is no limit (openai)", unit="calls", low=0
+    )
+    max_tokens_per_hour: int = setting(0, "likewise, tokens of prompts and answers (openai)", unit="tokens", low=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,9 +306,14 @@ class Config:
     response: Response = field(default_factory=Response)
     runtime: Runtime = field(default_factory=Runtime)
 
-    def as_dict(self) -> dict[str, dict[str, Any]]:
-        """Return the settings as plain nested dicts, section by section."""
-        return dataclasses.asdict(self)
+    def as_dict(self, *, secrets: bool = False) -> dict[str, dict[str, Any]]:
+        """Return the settings as plain nested dicts, section by section; secrets masked, unless they are asked for."""
+        settings = dataclasses.asdict(self)
+        for key, declared in _known().items():
+            section, _, name = key.partition(".")
+            if declared.metadata["secret"] and settings[section][name] and not secrets:
+                settings[section][name] = MASK
+        return settings
 
 
 def load_config(
@@ -381,6 +423,8 @@ def _checked(key: str, value: Any, where: str) -> Any:
         raise ConfigError(f"{where}: unknown setting {key!r}; the nearest known one is {near!r}")
     meta = known[key].metadata
     kind: type = type(known[key].default)
+    if meta["secret"] and type(value) is not kind:
+        raise ConfigError(f"{where}: {key} must be of type {kind.__name__}, found {type(value).__name__}")
     if kind is float and type(value) is int and abs(value) < sys.float_info.max:
         value = float(value)
     if type(value) is not kind:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Stats", "WorkerStats", "prometheus"]
+__all__ = ["Stats", "TaskStats", "WorkerStats", "prometheus"]
 
 PREFIX = "mos_pipeline_"
 WORKER_STATES = ("starting", "ready", "failed")
@@ -32,6 +32,31 @@ class WorkerStats:
 
 
 @dataclass(frozen=True, slots=True)
+class TaskStats:
+    """The calls to a language model for one kind of task, since the pipeline was opened.
+
+    Attributes:
+        calls: requests sent, those included that failed.
+        tokens_in: tokens of prompts that were answered, as the endpoint tells, or estimated where it doesn't.
+        tokens_out: likewise, of answers.
+        retries: calls made again since the one before failed.
+        repairs: answers that had to be mended, or asked for once more.
+        fallbacks: tasks that the extractive answer stands in for.
+        median_ms: median time of the calls that were answered, milliseconds, to within 5 %.
+        p99_ms: 99th percentile of it.
+    """
+
+    calls: int
+    tokens_in: int
+    tokens_out: int
+    retries: int
+    repairs: int
+    fallbacks: int
+    median_ms: int
+    p99_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Stats:
     """A pipeline at one moment.
 
@@ -52,6 +77,8 @@ class Stats:
         model: identity of the store's embedding model; empty before the first vector.
         damage: file, offset and reason of what could not be read at opening.
         workers: by role: "embedder", "llm", "writer"; empty where opened without workers.
+        tasks: by kind of task: "continuity", "topics", "profile", "knowledge", and "continues" and "overview" with
+            ``llm.plan: per_page``; empty where no language model is asked.
     """
 
     path: str
@@ -71,6 +98,7 @@ class Stats:
     model: dict[str, Any]
     damage: list[str]
     workers: dict[str, WorkerStats]
+    tasks: dict[str, TaskStats] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain nested dicts and lists, for JSON."""
@@ -97,6 +125,15 @@ _WORKER_FIGURES = (
     ("worker_waiting_pieces", "gauge", "Pieces of work not answered yet.", lambda worker: worker.waiting),
     ("worker_restarts_total", "counter", "Workers started again after a death.", lambda worker: worker.restarts),
 )
+_TASK_FIGURES = (
+    ("llm_calls_total", "Calls to the language model.", "calls"),
+    ("llm_prompt_tokens_total", "Tokens of prompts that were answered.", "tokens_in"),
+    ("llm_answer_tokens_total", "Tokens of answers.", "tokens_out"),
+    ("llm_retries_total", "Calls made again since the one before failed.", "retries"),
+    ("llm_repairs_total", "Answers that were mended, or asked for once more.", "repairs"),
+    ("llm_fallbacks_total", "Tasks that the extractive answer stands in for.", "fallbacks"),
+)
+_QUANTILES = (("0.5", "median_ms"), ("0.99", "p99_ms"))
 
 
 def prometheus(stats: Stats) -> str:
@@ -119,6 +156,15 @@ def _lines(stats: Stats) -> Iterator[str]:
         (labels | {"state": state}, state == worker.state) for labels, worker in workers for state in WORKER_STATES
     ]
     yield from _figure("worker_state", "gauge", "1 for the state that the workers are in.", states)
+    tasks = [(store | {"task": name}, task) for name, task in stats.tasks.items()]
+    for name, meaning, attribute in _TASK_FIGURES:
+        yield from _figure(name, "counter", meaning, [(labels, getattr(task, attribute)) for labels, task in tasks])
+    latencies = [
+        (labels | {"quantile": quantile}, getattr(task, attribute))
+        for labels, task in tasks
+        for quantile, attribute in _QUANTILES
+    ]
+    yield from _figure("llm_latency_milliseconds", "gauge", "Time of calls that were answered.", latencies)
 
 
 def _figure(name: str, kind: str, meaning: str, samples: Iterable[tuple[dict[str, str], int]]) -> Iterator[str]:

@@ -74,7 +74,7 @@ class MemoryPipeline(Responding):
             StoreError: the folder can't be used, or there is no store to read.
         """
         if isinstance(config, Config):
-            config = config.as_dict()
+            config = config.as_dict(secrets=True)
         settings = load_config(config, overrides=overrides)
         with about(Path(path).absolute()):
             memory = cls((ReaderEngine if read_only else Engine)(path, settings, workers=workers))

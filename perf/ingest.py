@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Event, Thread
@@ -192,6 +192,9 @@ class _Heard:
 
     def failed(self, unit_id: int, message: str) -> None:
         """Leave it out; it is missed at the end."""
+
+    def metered(self, told: Mapping[str, Mapping[str, Any]]) -> None:
+        raise AssertionError(f"the extractive tasks call no model: {told}")
 
 
 def _disk(size: tuple[int, int], pages: int, *, real: bool) -> Figure:

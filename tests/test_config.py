@@ -114,7 +114,8 @@ def test_every_setting_is_described_and_its_default_allowed(section: str, f: dat
 def test_a_wrong_type_is_refused(section: str, f: dataclasses.Field[Any]) -> None:
     for value in WRONG[type_of(f)]:
         message = refused({section: {f.name: value}})
-        assert f"{section}.{f.name} must be of type {type_of(f).__name__}, found {value!r}" in message
+        shown = type(value).__name__ if f.metadata["secret"] else repr(value)
+        assert f"{section}.{f.name} must be of type {type_of(f).__name__}, found {shown}" in message
 
 
 @pytest.mark.parametrize(("section", "f"), FIELDS, ids=IDS)
@@ -145,6 +146,16 @@ def test_a_whole_number_will_do_for_a_float() -> None:
 def test_a_config_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         Config().store.durability = "power"  # type: ignore[misc]
+
+
+def test_a_secret_is_shown_nowhere_unless_asked_for() -> None:
+    value = load(environ={"MOS_PIPELINE_LLM__API_KEY": "sk-secret"})
+    assert value.llm.api_key == "sk-secret"
+    assert "sk-secret" not in f"{value!r} {value} {value.as_dict()} {value.llm}"
+    assert value.as_dict()["llm"]["api_key"] == "***"
+    assert load(value.as_dict(secrets=True)) == value
+    assert load().as_dict()["llm"]["api_key"] == "", "whether there is one may be seen"
+    assert "sk-secret" not in refused(llm__api_key=["sk-secret"])
 
 
 def test_as_dict_can_be_loaded_again() -> None:

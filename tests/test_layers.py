@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "config": {"errors"},
     "messages": {"errors", "config"},
     "metrics": GROUND,
+    "testing": set(),
     "memory": GROUND,
     "store": GROUND,
     "runtime": GROUND,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mos_pipeline import Stats
 from mos_pipeline.cli import main
-from mos_pipeline.metrics import WorkerStats, prometheus
+from mos_pipeline.metrics import TaskStats, WorkerStats, prometheus
 from tests.support import open_fake, page_text
 
 NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
@@ -41,6 +41,7 @@ snapshots = st.builds(
     model=st.just({}) | st.just({"model": 'a "name"\n\\', "dimension": 384, "digest": "00", "backend": "fake"}),
     damage=st.lists(texts, max_size=3),
     workers=st.dictionaries(st.sampled_from(["embedder", "llm", "writer"]), workers, max_size=3),
+    tasks=st.dictionaries(texts, st.builds(TaskStats, *[counts] * 8), max_size=3),
 )
 
 
@@ -91,6 +92,14 @@ def check_agree(text: str, stats: Stats) -> None:
         assert take("worker_restarts_total", role=role) == worker.restarts
         for state in ("starting", "ready", "failed"):
             assert take("worker_state", role=role, state=state) == (worker.state == state)
+    for name, task in stats.tasks.items():
+        assert take("llm_calls_total", task=name) == task.calls
+        assert take("llm_prompt_tokens_total", task=name) == task.tokens_in
+        assert take("llm_answer_tokens_total", task=name) == task.tokens_out
+        for what in ("retries", "repairs", "fallbacks"):
+            assert take(f"llm_{what}_total", task=name) == getattr(task, what)
+        assert take("llm_latency_milliseconds", task=name, quantile="0.5") == task.median_ms
+        assert take("llm_latency_milliseconds", task=name, quantile="0.99") == task.p99_ms
     assert not left, "the text tells something that stats do not"
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from mos_pipeline.cli.app import COMMANDS
 from mos_pipeline.config import Config
-from mos_pipeline.metrics import Stats, WorkerStats, prometheus
+from mos_pipeline.metrics import Stats, TaskStats, WorkerStats, prometheus
 from tests.cli.common import REPO, SETTINGS, Here
 from tests.cli.test_beside_owner import owner_of
 
@@ -53,6 +53,15 @@ def test_every_command_works(
             run(commands(section))
 
 
+def test_the_fake_endpoint_is_used_as_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (program,) = re.findall(r"```python\n(.*?)```", SECTIONS["Testing with a fake endpoint"], flags=re.DOTALL)
+    exec(program, {})
+    assert re.fullmatch(r"7 TaskStats\(.*, repairs=1, fallbacks=0, .*\)\n", capsys.readouterr().out)
+
+
 def test_every_command_is_told_of() -> None:
     names = {command.__name__.rpartition(".")[2] for command in COMMANDS}
     table = SECTIONS[BESIDE].partition("| command |")[2]
@@ -70,7 +79,10 @@ def test_every_setting_that_is_named_is_one() -> None:
 
 def test_every_figure_that_is_named_is_one() -> None:
     worker = WorkerStats("ready", (1,), 0, 0, None)
-    stats = Stats("memory", 0, 0, 0, 0, 0, 0, 0, 0, 0, True, 0, 0, {}, {"model": "m"}, [], {"llm": worker})
+    task = TaskStats(1, 1, 1, 1, 1, 1, 1, 1)
+    stats = Stats(
+        "memory", 0, 0, 0, 0, 0, 0, 0, 0, 0, True, 0, 0, {}, {"model": "m"}, [], {"llm": worker}, {"topics": task}
+    )
     known = set(re.findall(r"^(mos_pipeline_\w+)", prometheus(stats), flags=re.MULTILINE))
     named = set(re.findall(r"`(mos_pipeline_\w+)", DOC)) - {"mos_pipeline_"}
     assert named

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,9 @@ class Reports:
 
     def failed(self, unit_id: int, message: str) -> None:
         self.all.append(decode(encode(["failed", unit_id, message])))
+
+    def metered(self, told: Mapping[str, Mapping[str, Any]]) -> None:
+        raise AssertionError("it calls no model")
 
 
 class Scripted:
@@ -98,7 +101,7 @@ def test_a_step_answers_one_unit_and_says_first_that_it_begins(provider: Scripte
     stage.accept(8, "promotion", promotion(["one", "a", "10:00"]))
     stage.step(reports)
     topic = {"theme": "theme", "keywords": ["word"], "content": "content", "pages": [0, 1]}
-    answer = {"continues": [False, False], "overviews": ["overview", "overview"], "topics": [topic]}
+    answer = {"continues": [False, False], "overviews": ["overview", "overview"], "topics": [topic], "owed": []}
     assert reports.all == [["started", [7]], ["done", 7, answer]]
     assert stage.pending
     stage.step(reports)
@@ -158,7 +161,7 @@ def test_profile_and_knowledge_need_no_vectors(provider: Scripted) -> None:
     stage = prepared()
     stage.accept(1, "promotion", promotion(["one", "a", "10:00"], ["two", "b", "11:00"], profile="old"))
     user = [{"text": "10:00", "page": 0}, {"text": "11:00", "page": 1}]
-    answer = {"profile": "old + one + two", "user": user, "assistant": [{"text": "assistant", "page": 0}]}
+    answer = {"profile": "old + one + two", "user": user, "assistant": [{"text": "assistant", "page": 0}], "owed": []}
     assert run(stage)[1] == ["done", 1, answer]
 
 
@@ -218,4 +221,5 @@ def test_the_default_provider_keeps_to_the_settings_of_long_term_memory() -> Non
         "profile": "Is and has\n- I have two brothers in Lisbon. (2024-05-02)",
         "user": [{"text": "I have two brothers in Lisbon.", "page": 2}],
         "assistant": [{"text": "I work in Ghent.", "page": 2}],
+        "owed": [],
     }

@@ -12,7 +12,7 @@ from mos_pipeline.cli.signals import Signals
 from mos_pipeline.metrics import prometheus
 
 if TYPE_CHECKING:
-    from mos_pipeline.metrics import Stats
+    from mos_pipeline.metrics import Stats, TaskStats
 
 __all__ = ["add_parser"]
 
@@ -58,8 +58,15 @@ def _rows(stats: Stats) -> list[tuple[str, str]]:
         ("set aside", counted(len(stats.set_aside), "page")),
         ("damage", counted(len(stats.damage), "place")),
     ]
+    rows += [(f"llm {name}", _task(task)) for name, task in stats.tasks.items()]
     rows += [(f"  {page_id}", reason) for page_id, reason in stats.set_aside.items()]
     rows += [("  damage", place) for place in stats.damage]
     if not stats.restored:
         rows.append(("note", f"the store was still being read after {RESTORE_S:.0f} s: the figures are not final"))
     return rows
+
+
+def _task(task: TaskStats) -> str:
+    made = f"{counted(task.calls, 'call')}, {task.tokens_in:,} + {task.tokens_out:,} tokens"
+    took = f"median {task.median_ms:,} ms, p99 {task.p99_ms:,} ms"
+    return f"{made}, {took}; {task.retries:,} retries, {task.repairs:,} repairs, {task.fallbacks:,} fallbacks"

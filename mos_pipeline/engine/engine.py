@@ -11,7 +11,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from mos_pipeline.config import Config
+from mos_pipeline.config import Config, Llm, LongTerm
 from mos_pipeline.engine.aside import Aside
 from mos_pipeline.engine.asking import ask
 from mos_pipeline.engine.batches import LLM, Batches
@@ -41,6 +41,7 @@ from mos_pipeline.runtime.shared_memory import SHM_FOLDER, sweep
 from mos_pipeline.runtime.start import InheritedFd
 from mos_pipeline.runtime.supervisor import Role, Supervisor
 from mos_pipeline.runtime.vector_pool import VectorPool
+from mos_pipeline.runtime.worker import Stage
 from mos_pipeline.stages.tasks import TaskStage
 from mos_pipeline.stages.write import WriteStage
 from mos_pipeline.store.reading import PageReader
@@ -52,11 +53,27 @@ logger = logging.getLogger(__name__)
 
 WRITER_CREDIT = 256 << 20  # everything may be in the writer's hands, so that a stop finds it there
 LLM_CREDIT = 1 << 20
+LLM_ALIVE_S = 1.0  # so often an LLM worker says that it lives, while an endpoint takes its time
 
 
 def build_writer(folder: str, segment_bytes: int, level: int, _lock: InheritedFd) -> WriteStage:
     """Make the writer's stage; the process keeps the store's lock for as long as it lives."""
     return WriteStage(folder, segment_bytes, level)
+
+
+def build_calls(llm: Llm, long_term: LongTerm, alive_every_s: float) -> Stage:
+    """Make the stage that asks an endpoint; only its own process loads what that needs."""
+    from mos_pipeline.stages.calls import CallStage
+
+    return CallStage(llm, long_term, alive_every_s)
+
+
+def _llm_role(config: Config) -> Role:
+    llm, long_term = config.llm, config.long_term
+    if llm.provider == "extractive":
+        return Role(LLM, TaskStage, (llm, long_term), workers=llm.processes, credit=LLM_CREDIT)
+    args = llm, long_term, min(LLM_ALIVE_S, config.runtime.work_timeout_s / 4)
+    return Role(LLM, build_calls, args, workers=llm.processes, credit=LLM_CREDIT, units=llm.max_in_flight)
 
 
 class Engine:
@@ -216,7 +233,7 @@ class Engine:
         return [
             Role(WRITER, build_writer, writer_args, credit=WRITER_CREDIT, blames=False, stateful=True),
             embedder_role(config),
-            Role(LLM, TaskStage, (config.llm, config.long_term), workers=config.llm.processes, credit=LLM_CREDIT),
+            _llm_role(config),
         ]
 
     def _check_model(self, identity: dict[str, Any] | None) -> None:

@@ -15,7 +15,8 @@ from mos_pipeline.engine.questions import Questions
 from mos_pipeline.engine.reader import ReaderEngine
 from mos_pipeline.engine.view import View
 from mos_pipeline.memory.state import MemoryState
-from mos_pipeline.metrics import Stats, WorkerStats
+from mos_pipeline.metrics import Stats, TaskStats, WorkerStats
+from mos_pipeline.runtime.meter import Tally
 from mos_pipeline.runtime.supervisor import PoolState
 from mos_pipeline.runtime.vector_pool import PoolUsage
 from mos_pipeline.store.folder import Damage
@@ -40,6 +41,7 @@ def snapshot(engine: Engine) -> Stats:
             model=engine.model,
             damage=_damage(engine.store.damage),
             workers=_workers(engine),
+            tasks=_tasks(engine),
         )
 
 
@@ -97,6 +99,26 @@ def _workers(engine: Engine) -> dict[str, WorkerStats]:
     if engine.supervisor is None:
         return {}
     return {role: _worker(engine.supervisor.state(role)) for role in (WRITER, EMBEDDER, LLM)}
+
+
+def _tasks(engine: Engine) -> dict[str, TaskStats]:
+    if engine.supervisor is None:
+        return {}
+    tallies = engine.supervisor.state(LLM).meter.tallies
+    return {kind: _task(tallies[kind]) for kind in sorted(tallies)}
+
+
+def _task(tally: Tally) -> TaskStats:
+    return TaskStats(
+        calls=tally.calls,
+        tokens_in=tally.tokens_in,
+        tokens_out=tally.tokens_out,
+        retries=tally.retries,
+        repairs=tally.repairs,
+        fallbacks=tally.fallbacks,
+        median_ms=round(tally.quantile_s(0.5) * 1000),
+        p99_ms=round(tally.quantile_s(0.99) * 1000),
+    )
 
 
 def _questions(questions: Questions | None) -> dict[str, WorkerStats]:

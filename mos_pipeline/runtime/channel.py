@@ -34,6 +34,12 @@ class WorkerEnd:
     queue: Queue[bytes]
     pipe: Connection
 
+    @property
+    def incoming(self) -> int:
+        """The file descriptor that can be read when the queue has something."""
+        reader: Connection = self.queue._reader  # type: ignore[attr-defined]
+        return reader.fileno()
+
 
 class Channel:
     """The main process's end."""

@@ -43,10 +43,11 @@ class _Hands:
 class Ledger:
     """Units waiting for, and in the hands of, the workers of one pool."""
 
-    def __init__(self, max_deaths: int, credit: int) -> None:
-        """Blame a unit at most ``max_deaths`` times; keep at most ``credit`` bytes in one worker's hands."""
+    def __init__(self, max_deaths: int, credit: int, units: int | None = None) -> None:
+        """Blame a unit at most ``max_deaths`` times; keep ``credit`` bytes, and ``units``, in one worker's hands."""
         self._max_deaths = max_deaths
         self._credit = credit
+        self._units = units
         self._waiting: deque[Unit] = deque()
         self._hands: dict[Hashable, _Hands] = {}
 
@@ -71,6 +72,8 @@ class Ledger:
             return None
         unit = self._waiting[0]
         if hands.units and (unit.deaths or hands.size + len(unit.message) > self._credit):
+            return None
+        if len(hands.units) == self._units:
             return None
         self._waiting.popleft()
         hands.units[unit.unit_id] = unit

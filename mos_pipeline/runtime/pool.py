@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 from mos_pipeline.config import Runtime
 from mos_pipeline.runtime.channel import Channel
 from mos_pipeline.runtime.ledger import Ledger
+from mos_pipeline.runtime.meter import Meter
 from mos_pipeline.runtime.start import ChildProcess
 from mos_pipeline.runtime.worker import Stage
 
@@ -26,6 +27,8 @@ class Role:
     Attributes:
         build: a module-level class or function that makes the stage in the child.
         credit: bytes of work that one worker may have in its hands.
+        units: pieces of work likewise; None is no limit. Where each takes long, what one worker need not have yet is
+            for the others.
         blames: may a worker's death be its work's fault; work that can't be blamed is given out again for ever.
         stateful: at shutdown it is told to finish what it accepted; others are ended at once.
     """
@@ -35,6 +38,7 @@ class Role:
     args: tuple[Any, ...]
     workers: int = 1
     credit: int = 1 << 20
+    units: int | None = None
     blames: bool = True
     stateful: bool = False
 
@@ -60,6 +64,7 @@ class PoolState:
     Attributes:
         state: "starting", "ready" or "failed".
         info: what the stage said of itself when it was ready.
+        meter: the calls that its workers, the dead ones included, have made to a model.
     """
 
     state: str
@@ -68,6 +73,7 @@ class PoolState:
     waiting: int
     restarts: int
     info: Mapping[str, Any]
+    meter: Meter
     error: str | None
 
 
@@ -114,6 +120,7 @@ class Pool:
     deaths_in_a_row: int = 0
     restarts: int = 0
     info: dict[str, Any] = field(default_factory=dict)
+    meter: Meter = field(default_factory=Meter)
     error: str | None = None
 
     def hand_out(self) -> None:
@@ -153,5 +160,6 @@ class Pool:
             waiting=len(self.ledger),
             restarts=self.restarts,
             info=dict(self.info),
+            meter=self.meter.copy(),
             error=self.error,
         )

@@ -56,7 +56,7 @@ class Supervisor:
         self._config = config
         self._on_outcome = on_outcome
         self._on_change = on_change
-        self._pools = {role.name: Pool(role, Ledger(config.max_attempts, role.credit)) for role in roles}
+        self._pools = {role.name: Pool(role, Ledger(config.max_attempts, role.credit, role.units)) for role in roles}
         self._lock = threading.Lock()
         self._ids = itertools.count(1)
         self._deadline: float | None = None
@@ -200,6 +200,9 @@ class Supervisor:
                     pool.ledger.started(worker, unit_ids)
             case ["failed", unit_id, message]:
                 self._finish(pool, worker, Outcome(unit_id, "refused", error=message))
+            case ["meter", told]:
+                with self._lock:
+                    pool.meter.add(told)
             case ["log", name, level, message, event]:
                 fields = {"role": pool.role.name, "event": event}
                 logging.getLogger(name).log(level, "%s", message, extra=fields)

@@ -8,6 +8,7 @@ reports to its pipe:
     ["started", [unit_id, …]]           these, and no others, are being worked on now: the ones to blame for a death
     ["done", unit_id, result]
     ["failed", unit_id, message]        the work was refused; the worker is well
+    ["meter", told]                     calls made to a model since the last of these, see ``Meter.take``
     ["log", logger, level, message, event]
 """
 
@@ -18,16 +19,16 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.queues import Queue
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from mos_pipeline.errors import MosError
 from mos_pipeline.messages import decode_all, encode
 from mos_pipeline.runtime.channel import STOP, WorkerEnd
 
-__all__ = ["Report", "Stage", "run_worker"]
+__all__ = ["PatientStage", "Report", "Stage", "run_worker"]
 
 
 class Report(Protocol):
@@ -41,6 +42,9 @@ class Report(Protocol):
 
     def failed(self, unit_id: int, message: str) -> None:
         """Say why a unit could not be done, by a worker that is well."""
+
+    def metered(self, told: Mapping[str, Mapping[str, Any]]) -> None:
+        """Tell what ``Meter.take`` returned; nothing is sent where that is nothing."""
 
 
 class Stage(Protocol):
@@ -72,6 +76,15 @@ class Stage(Protocol):
         ...
 
 
+@runtime_checkable
+class PatientStage(Stage, Protocol):
+    """A stage with work in others' hands: its ``step`` waits for what comes of it, or for something to accept."""
+
+    def watch(self, descriptor: int | None) -> None:
+        """Have ``step`` return when ``descriptor`` can be read; None when nothing will be accepted any more."""
+        ...
+
+
 class _PipeReport:
     """Reports over the worker's pipe; a lock, since log records come from any thread."""
 
@@ -93,6 +106,10 @@ class _PipeReport:
 
     def failed(self, unit_id: int, message: str) -> None:
         self.send("failed", unit_id, message)
+
+    def metered(self, told: Mapping[str, Mapping[str, Any]]) -> None:
+        if told:
+            self.send("meter", told)
 
 
 class _PipeHandler(logging.Handler):
@@ -119,13 +136,13 @@ def run_worker(build: Callable[..., Stage], args: tuple[Any, ...], end: WorkerEn
     logger.setLevel(logging.INFO)
     logger.propagate = False
     try:
-        _live(build, args, end.queue, report)
+        _live(build, args, end, report)
     except Exception:  # the process's edge: say why before dying of it; the main process starts a new one
         logger.exception("%s: died of an unexpected error", multiprocessing.current_process().name)
         raise
 
 
-def _live(build: Callable[..., Stage], args: tuple[Any, ...], queue: Queue[bytes], report: _PipeReport) -> None:
+def _live(build: Callable[..., Stage], args: tuple[Any, ...], end: WorkerEnd, report: _PipeReport) -> None:
     try:
         stage = build(*args)
         info = stage.prepare()
@@ -133,8 +150,10 @@ def _live(build: Callable[..., Stage], args: tuple[Any, ...], queue: Queue[bytes
         report.send("refused", type(error).__name__, str(error))
         return
     report.send("ready", info)
+    if isinstance(stage, PatientStage):
+        stage.watch(end.incoming)
     try:
-        _work(stage, queue, report)
+        _work(stage, end.queue, report)
     finally:
         stage.close()
 
@@ -147,7 +166,7 @@ def _die_with_parent() -> None:
         os._exit(0)
 
 
-def _work(stage: Stage, queue: Queue[bytes], report: _PipeReport) -> None:
+def _work(stage: Stage, queue: Queue[bytes], report: Report) -> None:
     """Accept all that waits, do one step, and again; block only where there is nothing to do."""
     stopping = False
     while not (stopping and not stage.pending):
@@ -155,6 +174,8 @@ def _work(stage: Stage, queue: Queue[bytes], report: _PipeReport) -> None:
             message = queue.get()
             if message == STOP:
                 stopping = True
+                if isinstance(stage, PatientStage):
+                    stage.watch(None)
             else:
                 for unit in decode_all(message):
                     stage.accept(*unit)

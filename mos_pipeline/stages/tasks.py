@@ -1,4 +1,6 @@
-"""The LLM pool's process: what is asked about pages, and the stage that has it answered.
+"""The LLM pool's process: what is asked about pages, and the stage that answers it without an endpoint.
+
+With an endpoint it is the stage of ``stages/calls.py``, for the same units.
 
 A provider answers four tasks: continuity and topics, of every batch of pages of one (user, assistant); profile and
 knowledge, of pages of sessions that have become hot. Those of the same pages are independent of one another, and come
@@ -8,12 +10,15 @@ as one unit, so that the pages cross over and are read once; they come oldest fi
                         "previous": None or {"page": [...], "vector": bytes, "overview": str},
                         "homeless": [index, …]}: the pages that topics are wanted of
                result  {"continues": [bool, …], "overviews": [str, …],
-                        "topics": [{"theme": str, "keywords": [str, …], "content": str, "pages": [index, …]}, …]},
+                        "topics": [{"theme": str, "keywords": [str, …], "content": str, "pages": [index, …]}, …],
+                        "owed": [task, …]},
                        a topic's pages being indices into ``homeless``
     promotion  payload {"profile": str, "pages": …}
                result  {"profile": str: the whole profile of the user, with what the pages add to it,
-                        "user": [{"text": str, "page": index}, …], "assistant": [{"text": str, "page": index}, …]}
+                        "user": [{"text": str, "page": index}, …], "assistant": [{"text": str, "page": index}, …],
+                        "owed": [task, …]}
 
+Owed are those of the unit's tasks that a model could not answer, so that the extractive answer stands in for its own.
 Vectors are float16 bytes, row-major, (n, d), in the order of the pages.
 """
 
@@ -21,6 +26,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -32,6 +38,7 @@ from mos_pipeline.runtime.worker import Report
 
 __all__ = [
     "Batch",
+    "BatchAsked",
     "Continuity",
     "Knowledge",
     "PageFact",
@@ -41,6 +48,10 @@ __all__ = [
     "TaskStage",
     "Topic",
     "Vectors",
+    "batch_result",
+    "promotion_result",
+    "read_promotion",
+    "unknown_kind",
 ]
 
 log = logging.getLogger(__name__)
@@ -193,22 +204,54 @@ class TaskStage:
         if provider is None:
             raise RuntimeError("a unit came before prepare(); call it first")
         if kind == "batch":
-            return _answer_batch(provider, payload)
+            asked = BatchAsked.read(payload)
+            topics = provider.topics(asked.homeless) if asked.homeless.pages else []
+            return batch_result(provider.continuity(asked.batch, asked.previous), topics)
         if kind == "promotion":
-            pages = _pages(payload)
-            known = provider.knowledge(pages)._asdict()
-            facts = {whose: [fact._asdict() for fact in facts] for whose, facts in known.items()}
-            return {"profile": provider.profile(payload["profile"], pages), **facts}
-        raise ValueError(f"unknown kind of unit {kind!r}; known are batch and promotion")
+            profile, pages = read_promotion(payload)
+            return promotion_result(provider.profile(profile, pages), provider.knowledge(pages))
+        raise unknown_kind(kind)
 
 
-def _answer_batch(provider: Provider, payload: dict[str, Any]) -> dict[str, Any]:
-    batch, homeless = _batch(payload), payload["homeless"]
-    part = batch
-    if homeless != list(range(len(batch.pages))):
-        part = Batch([batch.pages[index] for index in homeless], batch.vectors[homeless])
-    topics = provider.topics(part) if part.pages else []
-    return {**asdict(provider.continuity(batch, _previous(payload))), "topics": [asdict(topic) for topic in topics]}
+class BatchAsked(NamedTuple):
+    """A unit of kind ``batch``, read; ``homeless`` are those of its pages that topics are wanted of."""
+
+    batch: Batch
+    previous: Previous | None
+    homeless: Batch
+
+    @classmethod
+    def read(cls, payload: dict[str, Any]) -> BatchAsked:
+        """Return a payload as what it asks; one that can't be read raises ValueError, TypeError or LookupError."""
+        pages = _pages(payload)
+        batch = Batch(pages, _rows(payload["vectors"], len(pages), payload["dimension"]))
+        homeless = payload["homeless"]
+        part = batch
+        if homeless != list(range(len(pages))):
+            part = Batch([pages[index] for index in homeless], batch.vectors[homeless])
+        return cls(batch, _previous(payload), part)
+
+
+def read_promotion(payload: dict[str, Any]) -> tuple[str, list[PageText]]:
+    """Return the profile and the pages of a unit of kind ``promotion``."""
+    pages = _pages(payload)
+    return payload["profile"], pages
+
+
+def batch_result(continuity: Continuity, topics: list[Topic], owed: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the result of a unit of kind ``batch``."""
+    return {**asdict(continuity), "topics": [asdict(topic) for topic in topics], "owed": list(owed)}
+
+
+def promotion_result(profile: str, knowledge: Knowledge, owed: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the result of a unit of kind ``promotion``."""
+    facts = {whose: [fact._asdict() for fact in facts] for whose, facts in knowledge._asdict().items()}
+    return {"profile": profile, **facts, "owed": list(owed)}
+
+
+def unknown_kind(kind: str) -> ValueError:
+    """Return the error that says so."""
+    return ValueError(f"unknown kind of unit {kind!r}; known are batch and promotion")
 
 
 def _make_provider(settings: config.Llm, long_term: config.LongTerm) -> Provider:
@@ -219,11 +262,6 @@ def _make_provider(settings: config.Llm, long_term: config.LongTerm) -> Provider
 
 def _pages(payload: dict[str, Any]) -> list[PageText]:
     return [PageText(*page) for page in payload["pages"]]
-
-
-def _batch(payload: dict[str, Any]) -> Batch:
-    pages = _pages(payload)
-    return Batch(pages, _rows(payload["vectors"], len(pages), payload["dimension"]))
 
 
 def _previous(payload: dict[str, Any]) -> Previous | None:

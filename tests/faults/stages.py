@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mos_pipeline.engine.engine import build_writer
@@ -42,6 +42,9 @@ class _DeadlyReport:
 
     def failed(self, unit_id: int, message: str) -> None:
         self._report.failed(unit_id, message)
+
+    def metered(self, told: Mapping[str, Mapping[str, Any]]) -> None:
+        self._report.metered(told)
 
 
 class PoisonedEmbedStage(EmbedStage):

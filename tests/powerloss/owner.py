@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
@@ -17,6 +17,7 @@ from mos_pipeline.config import Runtime
 from mos_pipeline.engine import engine
 from mos_pipeline.messages import decode, encode
 from mos_pipeline.runtime.ledger import Unit
+from mos_pipeline.runtime.meter import Meter
 from mos_pipeline.runtime.supervisor import Outcome, PoolState, Role
 from mos_pipeline.runtime.worker import Stage
 from tests.support import open_fake
@@ -46,6 +47,9 @@ class _Report:
 
     def failed(self, unit_id: int, message: str) -> None:
         self._tell(Outcome(unit_id, "refused", error=message))
+
+    def metered(self, told: Mapping[str, Mapping[str, Any]]) -> None:
+        raise AssertionError("it calls no model")
 
 
 class _Room:
@@ -90,7 +94,7 @@ class InProcess:
 
     def state(self, role: str) -> PoolState:
         room = self._rooms.get(role)
-        return PoolState("ready" if room else "starting", 1, (), 0, 0, room.info if room else {}, None)
+        return PoolState("ready" if room else "starting", 1, (), 0, 0, room.info if room else {}, Meter(), None)
 
     def close(self, _deadline: float) -> None:
         self._work.put(None)
