@@ -203,8 +203,9 @@ class MemoryState:
     def forget(self, scope: Scope, seqs: Collection[int]) -> Forgotten:
         """Take pages out of mid- and long-term memory, with all that was derived from them.
 
-        A session that holds one of them, or whose summary may tell of it otherwise, is dropped, and the chain's overview goes; a
-        profile made from one of them is cleared, and its other pages enter ``remake``.
+        A session that holds one of them is dropped, as its summary may tell of it, and so is one that may tell of it
+        for other reasons; the chain's overview goes; a profile made from one of them is cleared, and its other pages
+        enter ``remake``.
         """
         redo, rows, remake = set[int](), list[int](), set(scope.remake)
         redo.update(self.chains.cut(seqs))
