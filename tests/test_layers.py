@@ -26,16 +26,21 @@ MAY_IMPORT = {
     "memory": GROUND,
     "store": GROUND,
     "runtime": GROUND,
-    "ingest": GROUND | {"memory"},
+    "ingest": GROUND | {"memory", "legacy"},
+    "legacy": GROUND | {"memory"},
     "stages": GROUND | BELOW_STAGES,
     "engine": GROUND | BELOW_STAGES | {"stages", "metrics"},
     "arguments": GROUND | {"memory"},
     "reading": GROUND | BELOW_STAGES | {"metrics", "engine", "arguments"},
     "service": GROUND | {"store", "metrics"},
     "pipeline": GROUND | BELOW_STAGES | {"stages", "metrics", "engine", "ingest", "arguments", "reading", "service"},
+    "migration": GROUND | {"memory", "legacy", "engine", "reading", "pipeline"},
     "doctor": GROUND | BELOW_STAGES | {"stages", "service"},
     "door": GROUND | {"metrics", "pipeline"},
-    "cli": GROUND | BELOW_STAGES | {"stages", "metrics", "engine", "ingest", "service", "pipeline", "doctor", "door"},
+    "cli": GROUND
+    | BELOW_STAGES
+    | {"stages", "metrics", "engine", "ingest", "service"}
+    | {"pipeline", "doctor", "door", "legacy", "migration"},
     "__main__": {"cli"},
 }
 HEAVY = {"torch", "sentence_transformers", "transformers", "openai"}

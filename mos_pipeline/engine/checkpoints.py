@@ -1,7 +1,7 @@
 """A scope's mid- and long-term memory as a whole: STATE frames, which replace what the events before them tell.
 
-A body is ``[[scope, …], dimension, vectors]``; a scope is the fields of ``Checkpoint`` without its vectors, ``taken_over``
-last, which is missing in what the first version wrote.
+A body is ``[[scope, …], dimension, vectors]``; a scope is the fields of ``Checkpoint`` without its vectors, and
+``taken_over`` last, which is missing in what the first version wrote.
 """
 
 from __future__ import annotations

@@ -44,6 +44,7 @@ class TakingOverDone:
         reused: vectors that came with it.
         made: vectors made here, those of its pages left out, which follow.
         bare: its pages that have no vector yet.
+        repeated: facts that say what another one, or one that was known, says.
         evicted: sessions that had to go, as there is no room for them.
         dropped: facts likewise.
     """
@@ -53,6 +54,7 @@ class TakingOverDone:
     reused: int = 0
     made: int = 0
     bare: int = 0
+    repeated: int = 0
     evicted: int = 0
     dropped: int = 0
 
@@ -256,11 +258,13 @@ class TakingOver:
         for taken in memory.facts if origins else ():
             base, vector = scope.facts(of_user=taken.of_user), self._vector_of(work, taken)
             fact, new = base.take_over(taken.text, taken.timestamp or "-")
+            work.done.repeated += not new
             if new and vector is not None:
                 (fact.row,) = pool.allocate(scope.fact_rows(of_user=taken.of_user), 1).tolist()
                 pool.write([fact.row], vector[None])
                 pool.commit([fact.row], np.array([scope.fact_tag(fact.fact_id)], np.int64))
-            self._count(work, taken, vector)
+            if new:
+                self._count(work, taken, vector)
         if memory.facts:
             long_term.origins = array("q", sorted({*long_term.origins, *origins}))
         long_term.since_promotion = 0  # what is hot was looked at there

@@ -11,22 +11,19 @@ from typing import Any
 from mos_pipeline.errors import InputError
 from mos_pipeline.legacy.model import Problem
 
-__all__ = ["ASSISTANT", "LONG", "MID", "SHORT", "LegacyFolder", "is_legacy_folder"]
+__all__ = ["ASSISTANT", "LONG", "MID", "SHORT", "LegacyFolder", "legacy_folder_of"]
 
 SHORT, MID, LONG, ASSISTANT = "short_term.json", "mid_term.json", "long_term_user.json", "long_term_assistant.json"
 GZIP = b"\x1f\x8b"
-_OF_USERS = (SHORT, MID, LONG)
+_FILES = {"users": (SHORT, MID, LONG), "assistants": (ASSISTANT,)}
 
 
-def is_legacy_folder(path: Path) -> bool:
-    """Return whether ``path`` is a data folder of the original MemoryOS, by the names of its files."""
-    return any(
-        found.is_file()
-        for kind, names in (("users", _OF_USERS), ("assistants", (ASSISTANT,)))
-        for name in names
-        for found in (path / kind).glob(f"*/{name}*")
-        if found.name in (name, f"{name}.gz")
-    )
+def legacy_folder_of(file: Path) -> Path | None:
+    """Return the data folder of the original MemoryOS that ``file`` belongs to, by the names; None where to none."""
+    path = file.absolute()
+    if len(path.parts) < 4 or path.name.removesuffix(".gz") not in _FILES.get(path.parents[1].name, ()):
+        return None
+    return path.parents[2]
 
 
 class LegacyFolder:
@@ -53,7 +50,10 @@ class LegacyFolder:
             )
         except OSError as error:
             raise InputError(f"{path}: can't be read ({error.strerror}); check its permissions") from error
-        if not is_legacy_folder(path):
+        named = (
+            (kind, name) for kind, names in (("users", self.users), ("assistants", self.assistants)) for name in names
+        )
+        if not any(legacy_folder_of(file) for kind, name in named for file in (path / kind / name).iterdir()):
             raise InputError(
                 f"{path}: holds no users/<id>/{SHORT} (or {MID}, {LONG}); name the data folder (data_storage_path) of "
                 "MemoryOS itself"

@@ -128,10 +128,11 @@ class FactBase:
     def take_over(self, text: str, timestamp: str) -> tuple[Fact, bool]:
         """Enter a statement of which no page is known; return its fact, and whether that is new.
 
-        ``timestamp``, when it was made, must not be empty. Of a known fact nothing changes.
+        ``timestamp``, when it was made, must not be empty. Of a known fact that was not taken over nothing changes.
         """
         fact = self.find(text)
         if fact is not None:
+            fact.taken_over = timestamp if fact.taken_over else ""
             return fact, False
         return self._enter(Fact(self._next_id, text, taken_over=timestamp)), True
 
