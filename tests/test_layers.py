@@ -35,12 +35,13 @@ MAY_IMPORT = {
     "service": GROUND | {"store", "metrics"},
     "pipeline": GROUND | BELOW_STAGES | {"stages", "metrics", "engine", "ingest", "arguments", "reading", "service"},
     "migration": GROUND | {"memory", "legacy", "engine", "reading", "pipeline"},
+    "exporting": GROUND | {"memory", "legacy", "engine"},
     "doctor": GROUND | BELOW_STAGES | {"stages", "service"},
     "door": GROUND | {"metrics", "pipeline"},
     "cli": GROUND
     | BELOW_STAGES
     | {"stages", "metrics", "engine", "ingest", "service"}
-    | {"pipeline", "doctor", "door", "legacy", "migration"},
+    | {"pipeline", "doctor", "door", "legacy", "migration", "exporting"},
     "__main__": {"cli"},
 }
 HEAVY = {"torch", "sentence_transformers", "transformers", "openai"}

@@ -257,7 +257,7 @@ class TakingOver:
             long_term.profile.update(profile, long_term.profile.updated if before else memory.updated, origins)
         for taken in memory.facts if origins else ():
             base, vector = scope.facts(of_user=taken.of_user), self._vector_of(work, taken)
-            fact, new = base.take_over(taken.text, taken.timestamp or "-")
+            fact, new = base.take_over(taken.text, taken.timestamp)
             work.done.repeated += not new
             if new and vector is not None:
                 (fact.row,) = pool.allocate(scope.fact_rows(of_user=taken.of_user), 1).tolist()

@@ -41,23 +41,21 @@ class LegacyFolder:
             InputError: it is no such folder, or can't be read.
         """
         self.path = path
+        if not path.is_dir():
+            raise InputError(f"{path}: not a folder; name the data folder (data_storage_path) of MemoryOS")
         try:
-            if not path.is_dir():
-                raise InputError(f"{path}: not a folder; name the data folder (data_storage_path) of MemoryOS")
-            self.users, self.assistants = (
-                sorted(found.name for found in (path / kind).glob("*") if found.is_dir())
-                for kind in ("users", "assistants")
-            )
+            self.users, self.assistants = (self._names(kind) for kind in _FILES)
         except OSError as error:
             raise InputError(f"{path}: can't be read ({error.strerror}); check its permissions") from error
-        named = (
-            (kind, name) for kind, names in (("users", self.users), ("assistants", self.assistants)) for name in names
-        )
-        if not any(legacy_folder_of(file) for kind, name in named for file in (path / kind / name).iterdir()):
+        if not self.users and not self.assistants:
             raise InputError(
                 f"{path}: holds no users/<id>/{SHORT} (or {MID}, {LONG}); name the data folder (data_storage_path) of "
                 "MemoryOS itself"
             )
+
+    def _names(self, kind: str) -> list[str]:
+        found = (file for name in _FILES[kind] for file in (self.path / kind).glob(f"*/{name}*"))
+        return sorted({file.parent.name for file in found if legacy_folder_of(file)})
 
     def load(self, kind: str, name: str, file: str) -> tuple[str, Any, Problem | None]:
         """Return a file's name below the folder, its JSON (None: there is none), and what is wrong with it.
