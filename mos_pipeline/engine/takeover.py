@@ -186,7 +186,7 @@ class TakingOver:
         redo = self._clear(scope, pages.values())
         self._enter_chains(memory, pages)
         self._enter_sessions(work, pages)
-        self._enter_long_term(work, pages)
+        self._enter_long_term(work)
         self._evict(work)
         batched = self._set_cursors(scope, pages.values(), redo)
         self._enter_page_vectors(work, pages)
@@ -247,9 +247,9 @@ class TakingOver:
             scope.mid_term.take_over(session)
             self._count(work, taken, vector)
 
-    def _enter_long_term(self, work: _Work, pages: dict[str, int]) -> None:
+    def _enter_long_term(self, work: _Work) -> None:
         scope, memory, pool = work.scope, work.memory, self._embedding.pool
-        origins = sorted(pages[page_id] for page_id in memory.origins if page_id in pages)
+        origins = sorted(self._numbers(scope, memory.origins).values())
         long_term = scope.long_term
         if origins:
             before = long_term.profile.text

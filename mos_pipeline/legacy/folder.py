@@ -20,7 +20,7 @@ _FILES = {"users": (SHORT, MID, LONG), "assistants": (ASSISTANT,)}
 
 def legacy_folder_of(file: Path) -> Path | None:
     """Return the data folder of the original MemoryOS that ``file`` belongs to, by the names; None where to none."""
-    path = file.absolute()
+    path = file.resolve()
     if len(path.parts) < 4 or path.name.removesuffix(".gz") not in _FILES.get(path.parents[1].name, ()):
         return None
     return path.parents[2]
