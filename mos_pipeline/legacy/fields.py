@@ -15,6 +15,7 @@ from mos_pipeline.memory.takeover import Vector
 __all__ = ["Fields"]
 
 NORMS = 0.9, 1.1  # of a vector that counts as L2-normalised
+ROUNDING = 1e-3  # how far that of one in float16 may be from 1
 _NAMES = {bool: "true or false", str: "a string", dict: "an object", list: "a list", type(None): "null"}
 
 
@@ -122,7 +123,10 @@ class Fields:
         except (ValueError, TypeError, OverflowError):
             return None
         norm = float(np.linalg.norm(found)) if found.ndim == 1 else math.nan
-        return (found / norm).astype(np.float16) if NORMS[0] <= norm <= NORMS[1] else None
+        if not NORMS[0] <= norm <= NORMS[1]:
+            return None
+        # What was rounded to float16 once comes out as it was.
+        return (found if abs(norm - 1) < ROUNDING else found / norm).astype(np.float16)
 
 
 def _named(value: object) -> str:
