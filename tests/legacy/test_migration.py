@@ -12,6 +12,8 @@ import pytest
 from mos_pipeline import MemoryPipeline
 from mos_pipeline.engine.reader import ReaderEngine
 from mos_pipeline.memory.session import Session
+from mos_pipeline.migration import MigrationStore
+from tests.cli.common import until
 from tests.legacy.common import (
     ASSISTANT,
     fact,
@@ -28,7 +30,7 @@ from tests.legacy.common import (
 )
 from tests.support import open_fake
 
-SCOPE = {"assistant_id": ASSISTANT}
+SCOPE: dict[str, Any] = {"assistant_id": ASSISTANT}
 
 
 def sessions_of(store: Path, user_id: str = "tom", assistant_id: str = ASSISTANT) -> dict[str, Session]:
@@ -273,6 +275,59 @@ def test_a_folder_that_has_grown_is_taken_over_in_place_of_what_it_was(tmp_path:
         said = [page.user_input.split()[1] for page in memory.pages("tom", **SCOPE)]
         assert said == ["0", "1", "2", "2", "3"]
         assert [(one.summary, len(one.page_ids)) for one in memory.sessions("tom", **SCOPE)] == [("summary of b", 3)]
+
+
+def test_pages_wait_for_their_memory_while_others_are_worked_on(tmp_path: Path) -> None:
+    with MigrationStore.begin(tmp_path / "store", {"embedding": {"backend": "fake"}}, [("tom", ASSISTANT)]) as store:
+        for user in ("tom", "ann"):
+            for number in range(9):
+                store.add(user, f"question {number}", f"answer {number}", **SCOPE)
+        until(lambda: store.sessions("ann", **SCOPE), "a batch of ann's is applied")
+        assert store.sessions("tom", **SCOPE) == []
+        assert store.stats().backlog_pages == 9
+        store.release("tom", ASSISTANT)
+        store.wait_idle(60)
+        assert store.sessions("tom", **SCOPE)
+
+
+def test_a_page_in_two_sessions_takes_both_with_it(tmp_path: Path) -> None:
+    legacy, store = tmp_path / "legacy", tmp_path / "store"
+    both = mid_page(1)
+    sessions = session("a", [mid_page(0), both]), session("b", [both, mid_page(2)]), session("c", [mid_page(3)])
+    put(legacy, "users/tom/mid_term.json", mid_term(*sessions))
+    assert migrate(legacy, store).pages_mid == 4
+    with open_fake(store) as memory:
+        assert sorted(len(one.page_ids) for one in memory.sessions("tom", **SCOPE)) == [1, 1, 2]
+        memory.compact(60)
+    with open_fake(store) as memory:
+        memory.forget(page_id="page_00000001")
+        assert [one.summary for one in memory.sessions("tom", **SCOPE)] == ["summary of c"]
+        memory.wait_idle(60)
+    with open_fake(store) as memory:
+        memory.wait_idle(60)
+        summaries = [one.summary for one in memory.sessions("tom", **SCOPE)]
+        assert "summary of c" in summaries
+        assert not {"summary of a", "summary of b"}.intersection(summaries)
+        placed = {page_id for one in memory.sessions("tom", **SCOPE) for page_id in one.page_ids}
+        assert placed == {"page_00000000", "page_00000002", "page_00000003"}
+
+
+def test_a_store_that_knows_the_user_keeps_what_it_has(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    with open_fake(store, short_term__capacity=2) as memory:
+        for number in range(3):
+            memory.add("tom", f"before {number}", "answered", page_id=f"before {number}", **SCOPE)
+        memory.wait_idle(60)
+        before = memory_of(memory)
+    migrate(tom(tmp_path / "legacy"), store, short_term__capacity=2)
+    with open_fake(store, short_term__capacity=2) as memory:
+        memory.wait_idle(60)
+        after = memory_of(memory)
+    assert after["pages"][:3] == before["pages"]
+    summaries = [[one[0] for one in found["sessions"]] for found in (before, after)]
+    assert {*summaries[0], "summary of session_a", "summary of session_b"} <= set(summaries[1])
+    placed = [page_id for one in after["sessions"] for page_id in one[4:]]
+    assert sorted(placed) == sorted(page["page_id"] for page in after["pages"])  # each in one, those of both, too
 
 
 def test_an_id_that_another_user_has_does_not_cost_the_page(tmp_path: Path) -> None:
