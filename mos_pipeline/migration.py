@@ -10,7 +10,7 @@ from typing import Any
 
 from mos_pipeline.config import Config, load_config
 from mos_pipeline.engine.engine import Engine
-from mos_pipeline.engine.takeover import TakingOverDone
+from mos_pipeline.engine.takeover_entry import TakingOverDone
 from mos_pipeline.errors import BackpressureError, StoreError, WorkerError
 from mos_pipeline.legacy.folder import LegacyFolder
 from mos_pipeline.legacy.history import History, HistoryPage, history_of
