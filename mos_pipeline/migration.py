@@ -20,6 +20,7 @@ from mos_pipeline.legacy.report import Report
 from mos_pipeline.legacy.taking import metadata_of, name_of, takeover_of
 from mos_pipeline.logs import about
 from mos_pipeline.memory.takeover import Takeover
+from mos_pipeline.messages import encode
 from mos_pipeline.pipeline import MemoryPipeline
 from mos_pipeline.reading import Reading
 
@@ -102,6 +103,7 @@ class Migration:
         """Move ``folder``; pages go under ``assistant``. ``pulse()`` is called now and then, and may raise."""
         self._folder = folder
         self._assistant = assistant
+        self._max_backlog = config.backlog.max_bytes
         self._shares = config.long_term.share_assistant_knowledge
         self._pulse = pulse
         self.report = Report()
@@ -218,20 +220,31 @@ class Migration:
 
     def _accept(self, store: MigrationStore, history: History) -> dict[str, str]:
         """Add the pages; return the ids that they have, by their keys."""
-        page_ids = dict[str, str]()
+        page_ids, size = dict[str, str](), 0
         for start in range(0, len(history.pages), PAGES_AT_ONCE):
             self._pulse()
             part = history.pages[start : start + PAGES_AT_ONCE]
             named = [(page, self._id_of(store, history.user.user_id, page)) for page in part]
+            pages = [self._arguments(history.user.user_id, page, page_id) for page, page_id in named]
+            size += sum(len(encode(list(page.values()))) for page in pages)
             while named:
-                named = named[self._add(store, history.user.user_id, named, page_ids) :]
+                count = self._add(store, named, pages, page_ids)
+                del named[:count], pages[:count]
+                if not count and size > self._max_backlog:  # they wait for their memory, and it for them
+                    raise BackpressureError(
+                        f"users/{history.user.user_id}: its pages take more than backlog.max_bytes, "
+                        f"{self._max_backlog:,}, and are worked on once all are there; raise it, and migrate again"
+                    )
         return page_ids
 
     def _add(
-        self, store: MigrationStore, user_id: str, named: list[tuple[HistoryPage, str]], page_ids: dict[str, str]
+        self,
+        store: MigrationStore,
+        named: list[tuple[HistoryPage, str]],
+        pages: list[dict[str, Any]],
+        page_ids: dict[str, str],
     ) -> int:
         """Add pages under their ids, as many as there is room for; return how many were answered for."""
-        pages = [self._arguments(user_id, page, page_id) for page, page_id in named]
         try:
             answers = store.add_batch(pages, timeout=POLL_S)
         except BackpressureError:

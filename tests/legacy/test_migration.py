@@ -11,6 +11,7 @@ import pytest
 
 from mos_pipeline import MemoryPipeline
 from mos_pipeline.engine.reader import ReaderEngine
+from mos_pipeline.errors import BackpressureError
 from mos_pipeline.memory.session import Session
 from mos_pipeline.migration import MigrationStore
 from tests.cli.common import until
@@ -328,6 +329,18 @@ def test_a_store_that_knows_the_user_keeps_what_it_has(tmp_path: Path) -> None:
     assert {*summaries[0], "summary of session_a", "summary of session_b"} <= set(summaries[1])
     placed = [page_id for one in after["sessions"] for page_id in one[4:]]
     assert sorted(placed) == sorted(page["page_id"] for page in after["pages"])  # each in one, those of both, too
+
+
+def test_more_pages_of_a_user_than_the_backlog_takes_are_told_and_not_waited_for(tmp_path: Path) -> None:
+    legacy, store = tmp_path / "legacy", tmp_path / "store"
+    pages = [mid_page(number, user_input=f"{number} {'x' * 1000}") for number in range(100)]
+    put(legacy, "users/tom/mid_term.json", mid_term(session("a", pages)))
+    with pytest.raises(BackpressureError, match=r"users/tom: .*backlog\.max_bytes"):
+        migrate(legacy, store, backlog__max_bytes=50_000)
+    report = migrate(legacy, store)
+    with open_fake(store) as memory:
+        assert (report.pages_mid, len(memory.pages("tom", **SCOPE))) == (100, 100)
+        assert [len(one.page_ids) for one in memory.sessions("tom", **SCOPE)] == [100]
 
 
 def test_an_id_that_another_user_has_does_not_cost_the_page(tmp_path: Path) -> None:

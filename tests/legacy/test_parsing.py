@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import gzip
 import os
+import tempfile
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mos_pipeline.errors import InputError
 from mos_pipeline.legacy.folder import LegacyFolder
+from mos_pipeline.legacy.history import history_of
 from mos_pipeline.legacy.model import LegacyUser, Problem
 from mos_pipeline.legacy.parsing import parse_assistant, parse_user
+from mos_pipeline.legacy.taking import takeover_of
 from tests.legacy.common import fact, long_term, mid_page, mid_term, put, session, short_page, tom, vector
 
 MID, LONG, SHORT = (f"users/tom/{name}" for name in ("mid_term.json", "long_term_user.json", "short_term.json"))
@@ -171,3 +176,43 @@ def test_what_is_no_data_folder_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "file", tmp_path / "missing"):
         with pytest.raises(InputError, match="data_storage_path"):
             LegacyFolder(path)
+
+
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 3) | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def mangled(whole: Any, at: list[int], value: Any) -> Any:
+    """Return a file's JSON with ``value`` in the place of some part of it; ``at`` leads there."""
+    if not at or not whole or not isinstance(whole, dict | list):
+        return value
+    keys = list(whole) if isinstance(whole, dict) else range(len(whole))
+    key = keys[at[0] % len(keys)]
+    changed = whole.copy()
+    changed[key] = mangled(whole[key], at[1:], value)
+    return changed
+
+
+SOUND = {
+    MID: mid_term(session("s", [mid_page(0, next_page="page_00000001"), mid_page(1)]), session("t", [mid_page(1)])),
+    LONG: long_term("tom", "a profile that is long enough to count", [fact("tea")]),
+    SHORT: [short_page(1), short_page(2)],
+}
+
+
+@given(st.sampled_from(sorted(SOUND)), st.lists(st.integers(0, 20), max_size=7), ANY_JSON)
+def test_whatever_stands_somewhere_in_a_file_costs_only_that_or_is_taken(name: str, at: list[int], value: Any) -> None:
+    with tempfile.TemporaryDirectory() as root:
+        for path, whole in SOUND.items():
+            put(Path(root), path, mangled(whole, at, value) if path == name else whole)
+        user, problems = parsed(Path(root))
+        history = history_of(user, problems)
+        taken = takeover_of(history, (), {one.key: one.key for one in history.pages})
+        assert {problem.file for problem in problems} <= {name}
+        if name != MID:
+            assert len(taken.pages) == 2
+        if name != LONG:
+            assert [one.text for one in taken.facts] == ["tea"]
