@@ -53,7 +53,8 @@ def export_memoryos(
         pulse: called for each user; may raise.
 
     Raises:
-        InputError: ``out`` can't be written, or the assistant is to be named, or can't be a folder's name.
+        InputError: there is nothing to export, or ``out`` can't be written, or the assistant is to be named, or can't
+            be a folder's name.
         StoreError: the store can't be read.
     """
     reader = ReaderEngine(store, config, workers=False, copies=True)
@@ -71,13 +72,15 @@ def export_memoryos(
 
 def _assistant(scopes: Sequence[Scope], named: str | None) -> str:
     found = sorted({scope.assistant_id for scope in scopes})
+    if not found:
+        raise InputError("there are no pages to export; check the path, and the user if one is named")
     if named is None and len(found) > 1:
         shown = ", ".join(map(repr, found[:5]))
         raise InputError(
             f"the store has pages with {len(found)} assistants ({shown}), and the format has no place for that: "
             "export each into a folder of its own (--assistant)"
         )
-    assistant = found[0] if named is None and found else named or ""
+    assistant = found[0] if named is None else named
     if assistant not in found:
         raise InputError(f"there are no pages with assistant {assistant!r:.100} to export")
     if not can_be_folder(assistant):

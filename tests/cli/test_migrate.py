@@ -218,6 +218,9 @@ def test_export_asks_which_assistant_where_there_are_several(here: Here, tmp_pat
     (page,) = json.loads((tmp_path / "out/users/tom/short_term.json").read_text())
     assert page["user_input"] == "hello max"
     assert here("export", tmp_path / "other", *arguments, "--assistant", "moe") == ExitCode.INPUT
+    assert here("export", tmp_path / "other", *arguments, "--user", "nobody") == ExitCode.INPUT
+    assert "there are no pages to export" in here.err
+    assert not (tmp_path / "other").exists()
 
 
 def test_export_beside_an_owner_has_the_vectors_too(here: Here, tmp_path: Path) -> None:
