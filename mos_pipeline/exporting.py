@@ -14,8 +14,7 @@ from mos_pipeline.config import Config
 from mos_pipeline.engine.reader import ReaderEngine
 from mos_pipeline.engine.view import View
 from mos_pipeline.errors import InputError
-from mos_pipeline.legacy.model import LegacyFact, LegacyPage, LegacySession, LegacyUser
-from mos_pipeline.legacy.taking import EXTRA
+from mos_pipeline.legacy.model import EXTRA, LegacyFact, LegacyPage, LegacySession, LegacyUser
 from mos_pipeline.legacy.writing import LegacyWriter, can_be_folder, new_folder
 from mos_pipeline.memory.state import Scope
 from mos_pipeline.memory.takeover import Vector

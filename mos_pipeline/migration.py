@@ -17,6 +17,7 @@ from mos_pipeline.legacy.history import History, HistoryPage, history_of
 from mos_pipeline.legacy.model import LegacyFact, LegacyUser, Problem
 from mos_pipeline.legacy.parsing import parse_assistant, parse_user
 from mos_pipeline.legacy.report import Report
+from mos_pipeline.legacy.room import Room, room_for
 from mos_pipeline.legacy.taking import metadata_of, name_of, takeover_of
 from mos_pipeline.logs import about
 from mos_pipeline.memory.takeover import Takeover
@@ -103,7 +104,7 @@ class Migration:
         """Move ``folder``; pages go under ``assistant``. ``pulse()`` is called now and then, and may raise."""
         self._folder = folder
         self._assistant = assistant
-        self._max_backlog = config.backlog.max_bytes
+        self._config = config
         self._shares = config.long_term.share_assistant_knowledge
         self._pulse = pulse
         self.report = Report()
@@ -119,9 +120,10 @@ class Migration:
         """Count all of it, and what ``store``, where there is one, has of it already; nothing is changed."""
         self._find_told()
         for history, told in self._histories():
-            known = store is not None and self._has(store, history, told)
+            room = self._room(history, told)
+            known = store is not None and self._has(store, history, name_of(history, told, room))
             self.report.already_there += known
-            self.report.pages_accepted += 0 if known else len(history.pages)
+            self.report.pages_accepted += 0 if known else len(history.pages) - len(room.too_large)
 
     def run(self, store: MigrationStore) -> None:
         """Move all of it.
@@ -196,44 +198,50 @@ class Migration:
 
     def _move(self, store: MigrationStore, history: History, told: tuple[LegacyFact, ...]) -> None:
         user_id = history.user.user_id
-        if self._has(store, history, told):
+        room = self._room(history, told)
+        name = name_of(history, told, room)
+        if self._has(store, history, name):
             self.report.already_there += 1
             store.release(user_id, self._assistant)
             return
-        page_ids = self._accept(store, history)
-        done = store.take_over(user_id, self._assistant, takeover_of(history, told, page_ids))
+        page_ids = self._accept(store, history, room)
+        done = store.take_over(user_id, self._assistant, takeover_of(history, told, page_ids, name))
         store.wait(done, self._pulse)
         self.report.reused += done.reused
         self.report.made += done.made + done.bare
         self.report.repeated += done.repeated
-        for count, what, setting in (
-            (done.evicted, "sessions, their pages are kept", "mid_term.capacity"),
-            (done.dropped, "facts", "long_term.knowledge_capacity"),
-        ):
-            if count:
-                self._leave_out(f"users/{user_id}", f"no room for {count} {what}; raise {setting}, and migrate again")
+        more = done.evicted - room.sessions, done.dropped - room.facts
+        if max(more) > 0:
+            reason = f"beside what the store had, there was no room for {more[0]} sessions and {more[1]} facts"
+            self._leave_out(f"users/{user_id}", reason)
 
-    def _has(self, store: Reading, history: History, told: tuple[LegacyFact, ...]) -> bool:
+    def _room(self, history: History, told: tuple[LegacyFact, ...]) -> Room:
+        room = room_for(history, told, self._assistant, self._config)
+        self.report.set_aside += room.problems(history)
+        return room
+
+    def _has(self, store: Reading, history: History, name: bytes) -> bool:
         """Return whether the store took over just this before."""
-        taken = store.taken_over(history.user.user_id, assistant_id=self._assistant, timeout=RESTORE_S)
-        return name_of(history, told) in taken
+        user_id = history.user.user_id
+        return name in store.taken_over(user_id, assistant_id=self._assistant, timeout=RESTORE_S)
 
-    def _accept(self, store: MigrationStore, history: History) -> dict[str, str]:
+    def _accept(self, store: MigrationStore, history: History, room: Room) -> dict[str, str]:
         """Add the pages; return the ids that they have, by their keys."""
         page_ids, size = dict[str, str](), 0
-        for start in range(0, len(history.pages), PAGES_AT_ONCE):
+        fitting = [page for page in history.pages if page.key not in room.too_large]
+        for start in range(0, len(fitting), PAGES_AT_ONCE):
             self._pulse()
-            part = history.pages[start : start + PAGES_AT_ONCE]
+            part = fitting[start : start + PAGES_AT_ONCE]
             named = [(page, self._id_of(store, history.user.user_id, page)) for page in part]
             pages = [self._arguments(history.user.user_id, page, page_id) for page, page_id in named]
             size += sum(len(encode(list(page.values()))) for page in pages)
             while named:
                 count = self._add(store, named, pages, page_ids)
                 del named[:count], pages[:count]
-                if not count and size > self._max_backlog:  # they wait for their memory, and it for them
+                if not count and size > self._config.backlog.max_bytes:  # they wait for their memory, and it for them
                     raise BackpressureError(
                         f"users/{history.user.user_id}: its pages take more than backlog.max_bytes, "
-                        f"{self._max_backlog:,}, and are worked on once all are there; raise it, and migrate again"
+                        f"{self._config.backlog.max_bytes:,}, and are worked on once all are there; raise it, and run again"
                     )
         return page_ids
 

@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 
 from mos_pipeline.memory.takeover import Vector
 
-__all__ = ["LegacyAssistant", "LegacyFact", "LegacyPage", "LegacySession", "LegacyUser", "Problem"]
+__all__ = ["EXTRA", "LegacyAssistant", "LegacyFact", "LegacyPage", "LegacySession", "LegacyUser", "Problem"]
+
+EXTRA = "memoryos"  # in a page's metadata here: further fields that it had there
 
 
 class Problem(NamedTuple):

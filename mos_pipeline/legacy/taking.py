@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mos_pipeline.legacy.history import History, HistoryPage
-from mos_pipeline.legacy.model import LegacyFact
+from mos_pipeline.legacy.model import EXTRA, LegacyFact
+from mos_pipeline.legacy.room import Room
 from mos_pipeline.memory.takeover import TakenFact, TakenPage, TakenSession, Takeover
 from mos_pipeline.messages import embedded_text, encode
 
-__all__ = ["EXTRA", "metadata_of", "name_of", "takeover_of"]
-
-EXTRA = "memoryos"  # in a page's metadata: further fields that it had
+__all__ = ["metadata_of", "name_of", "takeover_of"]
 
 
 def metadata_of(page: HistoryPage) -> dict[str, Any] | None:
@@ -21,8 +20,11 @@ def metadata_of(page: HistoryPage) -> dict[str, Any] | None:
     return {EXTRA: page.page.extra} if page.page.extra else None
 
 
-def name_of(history: History, told: Sequence[LegacyFact]) -> bytes:
-    """Return what the memory is known by: a digest of all of it but the vectors."""
+def name_of(history: History, told: Sequence[LegacyFact], room: Room) -> bytes:
+    """Return what the memory is known by: a digest of all of it but the vectors, and of what there is no room for.
+
+    So what is left out for want of room is taken where there is more of it another time.
+    """
     user = history.user
     sessions = [
         [
@@ -35,17 +37,28 @@ def name_of(history: History, told: Sequence[LegacyFact]) -> bytes:
     bases = user.knowledge, user.assistant_knowledge, told
     facts = [[[fact.text, fact.timestamp] for fact in base] for base in bases]
     short = [page.content for page in user.short]
-    everything = [user.user_id, short, sessions, history.links.links, user.profile, user.updated, facts]
+    left_out = [sorted(room.too_large), room.sessions, room.facts]
+    everything: list[object] = [
+        left_out,
+        user.user_id,
+        short,
+        sessions,
+        history.links.links,
+        user.profile,
+        user.updated,
+        facts,
+    ]
     return hashlib.sha256(encode(everything)).digest()[:16]
 
 
-def takeover_of(history: History, told: Sequence[LegacyFact], page_ids: Mapping[str, str]) -> Takeover:
+def takeover_of(history: History, told: Sequence[LegacyFact], page_ids: Mapping[str, str], name: bytes) -> Takeover:
     """Return the memory.
 
     Args:
         history: the user's.
         told: what the assistant said of itself.
         page_ids: the ids under which the pages were accepted, by their keys; those that could not be are missing.
+        name: what it is known by.
     """
     user = history.user
     mid = [one for one in history.pages if one.in_mid_term]
@@ -74,7 +87,7 @@ def takeover_of(history: History, told: Sequence[LegacyFact], page_ids: Mapping[
     of_assistant = (*user.assistant_knowledge, *told)
     facts += [TakenFact(False, fact.text, fact.timestamp, fact.vector) for fact in of_assistant]
     return Takeover(
-        name_of(history, told),
+        name,
         tuple(
             TakenPage(page_ids[one.key], embedded_text(*one.page.content[:2]), one.page.vector)
             for one in mid

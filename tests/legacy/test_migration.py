@@ -383,6 +383,11 @@ def test_more_than_there_is_room_for_is_named(tmp_path: Path) -> None:
     assert ["mid_term.capacity" in one.reason for one in report.set_aside] == [True, False]
     assert "long_term.knowledge_capacity" in report.set_aside[1].reason
     assert list(sessions_of(tmp_path / "store")) == ["summary of session_a"]
+    again = migrate(legacy, tmp_path / "store", mid_term__capacity=1, long_term__knowledge_capacity=1)
+    assert (again.already_there, again.set_aside) == (1, report.set_aside)
+    roomy = migrate(legacy, tmp_path / "store")
+    assert (roomy.already_there, roomy.pages_accepted, roomy.set_aside) == (0, 0, [])
+    assert sorted(sessions_of(tmp_path / "store")) == ["summary of session_a", "summary of session_b"]
 
 
 def test_a_page_that_is_too_large_is_named_and_the_rest_goes_on(tmp_path: Path) -> None:
@@ -393,3 +398,5 @@ def test_a_page_that_is_too_large_is_named_and_the_rest_goes_on(tmp_path: Path) 
     (problem,) = report.set_aside
     assert (problem.file, problem.field) == ("users/tom/mid_term.json", "sessions.a.details[1]")
     assert report.pages_accepted == 2
+    assert migrate(legacy, tmp_path / "store", store__max_page_bytes=4096).set_aside == [problem]
+    assert migrate(legacy, tmp_path / "store").pages_accepted == 1

@@ -211,7 +211,7 @@ def test_whatever_stands_somewhere_in_a_file_costs_only_that_or_is_taken(name: s
             put(Path(root), path, mangled(whole, at, value) if path == name else whole)
         user, problems = parsed(Path(root))
         history = history_of(user, problems)
-        taken = takeover_of(history, (), {one.key: one.key for one in history.pages})
+        taken = takeover_of(history, (), {one.key: one.key for one in history.pages}, b"name")
         assert {problem.file for problem in problems} <= {name}
         if name != MID:
             assert len(taken.pages) == 2
