@@ -240,8 +240,9 @@ class Migration:
                 del named[:count], pages[:count]
                 if not count and size > self._config.backlog.max_bytes:  # they wait for their memory, and it for them
                     raise BackpressureError(
-                        f"users/{history.user.user_id}: its pages take more than backlog.max_bytes, "
-                        f"{self._config.backlog.max_bytes:,}, and are worked on once all are there; raise it, and run again"
+                        f"users/{history.user.user_id}: its pages take more than backlog.max_bytes "
+                        f"({self._config.backlog.max_bytes:,}), and they are worked on once all are there; raise that "
+                        "setting, and migrate again"
                     )
         return page_ids
 
