@@ -20,6 +20,7 @@ What is where:
     stages/       what the child processes do              runtime/   processes, channels, shared memory
     ingest/       reading files                            cli/       the command line
     service/      the owner's socket, both ends            doctor/    what is wrong, and the mend
+    legacy/       the original MemoryOS's data folders     migration.py, exporting.py   from there, and back there
     config.py     every setting                            errors.py  every error
     metrics.py    one snapshot, also for Prometheus        logs.py    what every log record tells
     testing/      a fake endpoint, for tests

@@ -185,6 +185,15 @@ class Reading:
             present.sort(key=lambda scope: int(pages.seqs_of(scope.number)[0]))  # forgetting may have changed it
             return list(dict.fromkeys(scope.user_id for scope in present))
 
+    def taken_over(
+        self, user_id: str, *, assistant_id: str = DEFAULT_ASSISTANT, timeout: float | None = None
+    ) -> list[bytes]:
+        """Return the names of the memories that were taken over for this user from elsewhere; none without a page."""
+        with self._restored_scope(user_id, assistant_id, timeout) as (memory, scope), memory.gate.lock:
+            if scope is None or not memory.state.pages.count_of(scope.number):
+                return []
+            return list(scope.taken_over)
+
     def sources(self) -> dict[bytes, int]:
         """Return for every file that pages were read from its digest and how many of its records are accepted."""
         with self._reading() as memory:

@@ -27,7 +27,8 @@ MAY_IMPORT = {
     "memory": GROUND,
     "store": GROUND,
     "runtime": GROUND,
-    "ingest": GROUND | {"memory"},
+    "ingest": GROUND | {"memory", "legacy"},
+    "legacy": GROUND | {"memory"},
     "stages": GROUND | BELOW_STAGES,
     "engine": GROUND | BELOW_STAGES | {"stages", "metrics"},
     "arguments": GROUND | {"memory"},
@@ -38,10 +39,15 @@ MAY_IMPORT = {
     "pipeline": GROUND
     | BELOW_STAGES
     | {"stages", "metrics", "engine", "ingest", "arguments", "reading", "responding", "service"},
+    "migration": GROUND | {"memory", "legacy", "engine", "reading", "pipeline"},
+    "exporting": GROUND | {"memory", "legacy", "engine"},
     "memoryos": GROUND | {"memory", "store", "engine", "arguments", "answering", "pipeline"},
     "doctor": GROUND | BELOW_STAGES | {"stages", "service"},
     "door": GROUND | {"metrics", "pipeline", "responding", "memoryos"},
-    "cli": GROUND | BELOW_STAGES | {"stages", "metrics", "engine", "ingest", "service", "pipeline", "doctor", "door"},
+    "cli": GROUND
+    | BELOW_STAGES
+    | {"stages", "metrics", "engine", "ingest", "service"}
+    | {"pipeline", "doctor", "door", "legacy", "migration", "exporting"},
     "__main__": {"cli"},
 }
 HEAVY = {"torch", "sentence_transformers", "transformers", "openai"}

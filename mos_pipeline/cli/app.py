@@ -18,6 +18,7 @@ from mos_pipeline.cli import (
     forget,
     ingest,
     knowledge,
+    migrate,
     profile,
     query,
     respond,
@@ -38,7 +39,7 @@ __all__ = ["main"]
 READING = (query, sessions, profile, knowledge)
 KEEPING = (stats, verify, doctor, compact, retry, backup, restore, export)
 ANSWERING = (respond, chat)
-COMMANDS = (ingest, add, *READING, *ANSWERING, forget, *KEEPING)
+COMMANDS = (ingest, migrate, add, *READING, *ANSWERING, forget, *KEEPING)
 GONE = {errno.EPIPE, errno.EIO}  # of a pipe that nobody reads, as `head` leaves it, and of a terminal that was closed
 EXITS = """exit codes:
   0 done   1 unexpected error   2 wrong usage   3 bad input or setting   4 no store, or it can't be used

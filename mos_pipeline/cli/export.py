@@ -1,4 +1,4 @@
-"""``mos-pipeline export``: write a store's pages to a file that ``ingest`` reads."""
+"""``mos-pipeline export``: write a store's pages to a file that ``ingest`` reads, or all memory as MemoryOS has it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from mos_pipeline.cli.exits import ExitCode
 from mos_pipeline.cli.opening import opened, store_option, stored
-from mos_pipeline.cli.output import counted, print_json, say
+from mos_pipeline.cli.output import clean, counted, print_json, say
 from mos_pipeline.cli.scope import all_pages
 from mos_pipeline.cli.signals import Signals
 from mos_pipeline.errors import InputError
@@ -24,11 +25,13 @@ if TYPE_CHECKING:
 
 __all__ = ["add_parser"]
 
+MEMORYOS = "memoryos"
 DESCRIPTION = """Write the pages of a store as JSON Lines, in the order of acceptance: user_id, assistant_id,
 user_input, agent_response, timestamp, metadata and page_id. Ingested into a new store they have the same ids, order,
 timestamps and metadata. Metadata that JSON can't hold (bytes, keys that are no strings) is an error that names the
 page; NaN and infinities are written as NaN and Infinity, which ingest reads, but not every JSON parser does. The file
-appears under its name when it is complete."""
+appears under its name when it is complete. With --format memoryos OUT is a data folder that the original MemoryOS
+opens: pages, sessions, profiles and knowledge of all users with one assistant; see docs/migration.md."""
 
 
 def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -38,13 +41,18 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("out", metavar="OUT", help="the file to write, or - for stdout")
     store_option(parser)
-    parser.add_argument("--format", choices=("jsonl",), default="jsonl", help="how (default: %(default)s)")
+    parser.add_argument("--format", choices=("jsonl", MEMORYOS), default="jsonl", help="how (default: %(default)s)")
     parser.add_argument("--user", metavar="ID", help="only this user's pages, with every assistant")
+    parser.add_argument("--assistant", metavar="ID", help="with memoryos: the assistant, where there are several")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace, signals: Signals) -> ExitCode:
-    """Write the pages."""
+    """Write the pages, or all memory."""
+    if args.format == MEMORYOS:
+        return _export_memoryos(args, signals)
+    if args.assistant is not None:
+        raise InputError("--assistant is for --format memoryos; a line of JSONL tells its assistant itself")
     own_model = stored(args)
     with opened(args, signals, looks=True, workers=False, **own_model) as pipeline:
         lines = (_line(page) for page in all_pages(pipeline) if args.user in {None, page.user_id})
@@ -58,6 +66,26 @@ def run(args: argparse.Namespace, signals: Signals) -> ExitCode:
     else:
         say(f"{counted(count, 'page')} written to {'stdout' if args.out == '-' else args.out}")
     return ExitCode.OK
+
+
+def _export_memoryos(args: argparse.Namespace, signals: Signals) -> ExitCode:
+    from mos_pipeline.config import load_config
+    from mos_pipeline.exporting import export_memoryos
+
+    stored(args)
+    if args.out == "-":
+        raise InputError("-: a data folder of MemoryOS can't be written to stdout; name a folder")
+    found = export_memoryos(
+        args.store, load_config(args.config), Path(args.out), args.user, args.assistant, signals.check
+    )
+    for user_id in found.left_out:
+        say(f"left out: user {clean(repr(user_id)):.100}: the format makes an id a folder's name, which this can't be")
+    if args.json:
+        print_json({**asdict(found), "out": args.out})
+    else:
+        pages, sessions = counted(found.pages, "page"), counted(found.sessions, "session")
+        say(f"{counted(found.users, 'user')} with {pages} and {sessions} written to {args.out}")
+    return ExitCode.LEFT_OUT if found.left_out else ExitCode.OK
 
 
 def _write(lines: Iterator[bytes], file: BinaryIO) -> int:

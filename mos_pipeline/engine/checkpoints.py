@@ -1,6 +1,7 @@
 """A scope's mid- and long-term memory as a whole: STATE frames, which replace what the events before them tell.
 
-A body is ``[[scope, …], dimension, vectors]``; a scope is the fields of ``Checkpoint`` without its vectors.
+A body is ``[[scope, …], dimension, vectors]``; a scope is the fields of ``Checkpoint`` without its vectors, and
+``taken_over`` last, which is missing in what the first version wrote.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ class Checkpoint(NamedTuple):
         batched: the pages whose batches are applied, ascending.
         mid_term, chains, long_term: as their ``as_plain`` tells them.
         remake: pages that the profile is to be made from anew.
+        taken_over: as the scope's.
         with_vector: for each session, fact of the user and fact of the assistant, in this order: has it a vector?
         vectors: float16 (v, dimension), of those that have one.
     """
@@ -42,6 +44,7 @@ class Checkpoint(NamedTuple):
     chains: list[Any]
     long_term: list[Any]
     remake: list[int]
+    taken_over: list[bytes]
     with_vector: list[bool]
     vectors: Vectors
 
@@ -49,11 +52,13 @@ class Checkpoint(NamedTuple):
         """Return every page that it tells of: those of sessions and chains, of facts and of the profile."""
         _, _, sessions = self.mid_term
         linked, overviews = self.chains
-        (_, _, profile), *bases, _ = self.long_term
+        (_, _, profile), *bases, _ = self.long_term[:4]
+        origins = chain.from_iterable(self.long_term[4:])
         facts = [Fact.from_plain(fact).seqs for _, base in bases for fact in base]
-        of_sessions = [Session.from_plain(session).seqs for session in sessions]
+        known = [Session.from_plain(session) for session in sessions]
+        of_sessions = [seqs for session in known for seqs in (session.seqs, session.tells_of)]
         made_at = [seq for seq, _ in overviews]
-        return set(chain(made_at, profile, self.remake, *linked, *facts, *of_sessions))
+        return set(chain(made_at, profile, origins, self.remake, *linked, *facts, *of_sessions))
 
 
 def applied(state: MemoryState, scope: Scope, under_way: Collection[int]) -> list[int]:
@@ -81,6 +86,7 @@ def take(state: MemoryState, scope: Scope, batched: list[int], read: Callable[[l
         state.chains.as_plain(batched),
         scope.long_term.as_plain(),
         list(scope.remake),
+        list(scope.taken_over),
         [row >= 0 for row in rows],
         read([row for row in rows if row >= 0]),
     )
@@ -105,7 +111,7 @@ def encode_checkpoints(checkpoints: Sequence[Checkpoint], dimension: int) -> byt
     """Return the frame body of checkpoints."""
     empty = np.empty((0, max(1, dimension)), np.float16)
     vectors = np.concatenate([empty, *(one.vectors for one in checkpoints if len(one.vectors))])
-    packed = [[*one[:2], pack_seqs(one.batched), *one[3:-1]] for one in checkpoints]
+    packed = [[*one[:2], pack_seqs(one.batched), *one[3:7], one.with_vector, one.taken_over] for one in checkpoints]
     return encode([packed, max(1, dimension), pack_vectors(vectors)])
 
 
@@ -113,9 +119,10 @@ def decode_checkpoints(body: bytes) -> list[Checkpoint]:
     """Return what ``encode_checkpoints`` was given."""
     packed, dimension, vectors = decode(body)
     rows, first, found = unpack_vectors(vectors, dimension), 0, list[Checkpoint]()
-    for user, assistant, batched, mid_term, chains, long_term, remake, with_vector in packed:
+    for user, assistant, batched, mid_term, chains, long_term, remake, with_vector, *more in packed:
         last = first + sum(with_vector)
-        memory = (unpack_seqs(batched), mid_term, chains, long_term, remake, with_vector, rows[first:last])
+        taken_over = more[0] if more else []  # those of the first version have none
+        memory = (unpack_seqs(batched), mid_term, chains, long_term, remake, taken_over, with_vector, rows[first:last])
         found.append(Checkpoint(user, assistant, *memory))
         first = last
     return found
@@ -125,7 +132,7 @@ def enter(checkpoint: Checkpoint, state: MemoryState, scope: Scope, pool: Vector
     """Put the checkpoint in place of what is known of ``scope``."""
     pool.release([bearer.row for group in _groups(scope) for bearer, _ in group.bearers if bearer.row >= 0])
     state.adopt(scope, checkpoint.mid_term, checkpoint.chains, checkpoint.long_term)
-    scope.remake = list(checkpoint.remake)
+    scope.remake, scope.taken_over = list(checkpoint.remake), list(checkpoint.taken_over)
     vectors, has_vector = iter(checkpoint.vectors), iter(checkpoint.with_vector)
     for owner, bearers in _groups(scope):
         mine = [(bearer, tag, next(vectors)) for bearer, tag in bearers if next(has_vector)]

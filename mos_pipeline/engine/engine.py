@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -33,6 +34,7 @@ from mos_pipeline.engine.replay import Replay
 from mos_pipeline.engine.restore import PagesOutOfOrderError, Restore
 from mos_pipeline.engine.retrieval import Retrieval
 from mos_pipeline.engine.retrying import Retrying
+from mos_pipeline.engine.takeover import TakingOver
 from mos_pipeline.engine.visits import Visits
 from mos_pipeline.errors import DeadlineError, ModelMismatchError, ModelNotFoundError, StoreError, WorkerError
 from mos_pipeline.memory.state import MemoryState
@@ -79,14 +81,24 @@ def _llm_role(config: Config) -> Role:
 class Engine:
     """An open store with its threads and processes."""
 
-    def __init__(self, path: str | os.PathLike[str], config: Config, *, workers: bool = True) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        config: Config,
+        *,
+        workers: bool = True,
+        held: Collection[tuple[str, str]] = (),
+    ) -> None:
         """Open the store in ``path``: its pages are there on return, derived data follows in the background.
+
+        Pages of ``held``, each a (user, assistant), are accepted and not worked on until their memory is taken over.
 
         Raises:
             StoreError: the folder can't be used; see its subclasses.
             ModelMismatchError: its vectors come from another model than the configured one.
         """
         self.config = config
+        self._held = held
         self.restored = threading.Event()
         self.restore_error: Exception | None = None
         self.model: dict[str, Any] = {}
@@ -122,7 +134,7 @@ class Engine:
         config, store = self.config, self.store
         self.inbox: SimpleQueue[Call | None] = SimpleQueue()
         self.desk = Desk(self.inbox.put)
-        self.state = MemoryState(store.manifest.store, config)
+        self.state = MemoryState(store.manifest.store, config, self._held)
         self.reader = PageReader(store.segments, config.store.text_cache_bytes)
         self.persistence = Persistence(config.store, self.reader, self.desk, store.retire)
         self.derived = Derived(self.persistence, config.store)
@@ -160,6 +172,16 @@ class Engine:
             batches,
             self.intake.worked_off,
             self.promotion,
+        )
+        self.taking_over = TakingOver(
+            self.state,
+            self.reader,
+            self.derived,
+            self.persistence,
+            self.embedding,
+            self.processing,
+            self.promotion,
+            self.intake.worked_off,
         )
         self.visits = Visits(self.derived, self.promotion, self._wake)
         self.forgetting = Forgetting(
@@ -315,6 +337,7 @@ class Engine:
         self.model = identity
         self.embedding.ready = self.desk.prompt = True
         self.promotion.embedder_ready()
+        self.taking_over.embedder_ready()
 
     def compact(self, timeout: float | None) -> Compacted:
         """Have the segments compacted, and wait for it.

@@ -81,6 +81,10 @@ class Processing:
         self._holes.restore(scope, bare)
         self.look_again(scope)
 
+    def lack_vectors(self, scope: Scope, bare: list[int]) -> None:
+        """Note that pages ``bare`` of ``scope`` have their places in sessions, and no vectors."""
+        self._holes.restore(scope, bare)
+
     def look_again(self, scope: Scope) -> None:
         """Take up what ``scope`` has come to have for other reasons than a new page."""
         if self._has_loose(scope):
@@ -134,6 +138,8 @@ class Processing:
         return len(self._state.pages.seqs_of(scope.number)) - scope.given
 
     def _enqueue(self, scope: Scope) -> None:
+        if scope.held:
+            return
         wanted = self._holes.of(scope) or self._waiting(scope) >= self._capacity
         wanted = wanted or (self.draining and scope.number in self._loose)
         if wanted and scope.number not in self._queued:

@@ -88,7 +88,7 @@ class Promotion:
 
     def consider(self, scope: Scope) -> None:
         """Promote what is hot in ``scope``, if it is time for it."""
-        if scope.number in self._under_way or not self._embedding.ready or self._is_put_off(scope):
+        if scope.held or scope.number in self._under_way or not self._embedding.ready or self._is_put_off(scope):
             return
         seqs = self._state.hot_pages(scope, self._clock(), at_once=scope.number in self._at_once)
         if seqs:

@@ -32,8 +32,10 @@ class ReaderEngine:
         questions: the embedder; None where there shall be none.
     """
 
-    def __init__(self, path: str | os.PathLike[str], config: Config, *, workers: bool = True) -> None:
-        """Open the store in ``path``, and read all of it.
+    def __init__(
+        self, path: str | os.PathLike[str], config: Config, *, workers: bool = True, copies: bool = False
+    ) -> None:
+        """Open the store in ``path``, and read all of it; with ``copies`` of all vectors, those an owner shows too.
 
         Raises:
             StoreError: there is none, or it can't be read; see its subclasses.
@@ -44,6 +46,7 @@ class ReaderEngine:
         self._calls_end = threading.Condition()
         self._left: list[View] = []  # replaced, and still read by a call
         self._attached: AttachedRows | None = None
+        self._copies = copies
         self._closing = False
         self._broken = False
         self.store = ReadOnlyStore.open(path)
@@ -67,7 +70,7 @@ class ReaderEngine:
 
     def _new_view(self, met: int = -1) -> View:
         identity = self.store.manifest.embedding
-        if self._attached is None and identity is not None:
+        if self._attached is None and identity is not None and not self._copies:
             self._attached = AttachedRows(self.store.folder.vectors, identity["dimension"])
         return View(self.store, self.config, self.questions, lambda: not self._closing, self._attached, met)
 

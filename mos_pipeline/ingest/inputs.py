@@ -9,6 +9,7 @@ from typing import NamedTuple
 from mos_pipeline.errors import InputError
 from mos_pipeline.ingest.formats import SourceFile
 from mos_pipeline.ingest.streams import STDIN, Stream, files_below
+from mos_pipeline.legacy.folder import legacy_folder_of
 
 __all__ = ["Inputs", "inputs_of"]
 
@@ -30,7 +31,8 @@ def inputs_of(paths: Iterable[Path], format: str, stdin: Stream | None, skip: Co
         skip: folders and files that are left out where they lie in a folder.
 
     Raises:
-        InputError: a file that is named can't be read, or its format can't be told.
+        InputError: a file that is named can't be read, or its format can't be told; or it is part of a memory that
+            ``migrate`` takes over.
     """
     inputs, left_out = Inputs([], []), {path.resolve() for path in skip}
     for path in paths:
@@ -38,10 +40,22 @@ def inputs_of(paths: Iterable[Path], format: str, stdin: Stream | None, skip: Co
             inputs.sources.append(SourceFile.of(stdin, format))
         elif path.is_dir():
             for file in _in_folder(path, left_out):
+                _refuse_legacy(file)
                 _take(file, format, inputs)
         else:
+            _refuse_legacy(path)
             inputs.sources.append(SourceFile.of(Stream(path), format))
     return inputs
+
+
+def _refuse_legacy(file: Path) -> None:
+    """Refuse a file of a data folder of the original MemoryOS: it is no conversation, but a part of one memory."""
+    folder = legacy_folder_of(file)
+    if folder is not None:
+        raise InputError(
+            f"{folder}: a data folder of the original MemoryOS, which is taken over as a whole: "
+            f"mos-pipeline migrate {folder} --store DIR"
+        )
 
 
 def _in_folder(folder: Path, left_out: Collection[Path]) -> Iterator[Path]:

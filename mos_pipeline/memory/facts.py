@@ -27,6 +27,7 @@ class Fact:
         seqs: the pages it was stated on, or something so near that it counts as the same, ascending.
         timestamps: those of the pages, in the order of ``seqs``.
         worded: those of the pages that stated it in these words, ascending.
+        taken_over: when it was stated, where it was taken over from elsewhere and no page is known for it; else None.
         row: row of its embedding in the vector pool, -1 for none; not part of a snapshot's meaning.
     """
 
@@ -35,22 +36,24 @@ class Fact:
     seqs: array[int] = field(default_factory=column)
     timestamps: list[str] = field(default_factory=list)
     worded: array[int] = field(default_factory=column)
+    taken_over: str | None = None
     row: int = -1
 
     @property
     def timestamp(self) -> str:
         """When it was stated last; empty where no page is left."""
-        return self.timestamps[-1] if self.timestamps else ""
+        return self.timestamps[-1] if self.timestamps else self.taken_over or ""
 
     def as_plain(self) -> list[Any]:
         """Return everything but the row as msgpack can store it."""
-        return [self.fact_id, self.text, self.seqs.tolist(), self.timestamps, self.worded.tolist()]
+        plain = [self.fact_id, self.text, self.seqs.tolist(), self.timestamps, self.worded.tolist()]
+        return plain if self.taken_over is None else [*plain, self.taken_over]
 
     @classmethod
     def from_plain(cls, plain: Sequence[Any]) -> Fact:
         """Return the fact that ``as_plain`` was told of, without a row."""
-        fact_id, text, seqs, timestamps, worded = plain
-        return cls(fact_id, text, array("q", seqs), list(timestamps), array("q", worded))
+        fact_id, text, seqs, timestamps, worded, *taken_over = plain
+        return cls(fact_id, text, array("q", seqs), list(timestamps), array("q", worded), *taken_over)
 
     def state(self, seq: int, timestamp: str, *, worded: bool) -> None:
         """Note a page that states it; ``worded``: in these words."""
@@ -121,6 +124,26 @@ class FactBase:
         for seq in pages:
             fact.state(seq, timestamp, worded=True)
         return fact, new
+
+    def take_over(self, text: str, timestamp: str) -> tuple[Fact, bool]:
+        """Enter a statement of which no page is known; return its fact, and whether that is new.
+
+        ``timestamp`` is when it was made. Of a known fact that was not taken over nothing changes.
+        """
+        fact = self.find(text)
+        if fact is not None:
+            fact.taken_over = None if fact.taken_over is None else timestamp
+            return fact, False
+        return self._enter(Fact(self._next_id, text, taken_over=timestamp)), True
+
+    def drop_taken_over(self) -> list[Fact]:
+        """Drop the facts that were taken over, and return them; those that a page states in these words stay."""
+        gone = [fact for fact in self.facts if fact.taken_over is not None and not fact.worded]
+        for fact in gone:
+            self._drop(fact)
+        for fact in self._facts.values():
+            fact.taken_over = None
+        return gone
 
     def merge(self, fact_id: int, seqs: Iterable[int], timestamp: str) -> Fact:
         """Note that pages state a fact in other words; return it.

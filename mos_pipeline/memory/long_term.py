@@ -85,41 +85,54 @@ class LongTerm:
         knowledge: facts about the user.
         assistant_knowledge: facts about the assistant, learnt from this user's pages.
         since_promotion: pages that came since pages were last analysed.
+        origins: pages that facts which were taken over may tell of, as nobody knows which does; ascending.
     """
 
-    __slots__ = ("assistant_knowledge", "knowledge", "profile", "since_promotion")
+    __slots__ = ("assistant_knowledge", "knowledge", "origins", "profile", "since_promotion")
 
     def __init__(self, settings: config.LongTerm) -> None:
         self.profile = Profile()
         self.knowledge = FactBase(settings.knowledge_capacity)
         self.assistant_knowledge = FactBase(settings.knowledge_capacity)
         self.since_promotion = 0
+        self.origins = column()
 
     def pages_told_of(self) -> set[int]:
-        """Return every page that a fact or the profile was made from."""
+        """Return every page that a fact or the profile was made from, or may have been."""
         facts = chain(self.knowledge.facts, self.assistant_knowledge.facts)
-        return {*self.profile.seqs, *chain.from_iterable(fact.seqs for fact in facts)}
+        return {*self.profile.seqs, *self.origins, *chain.from_iterable(fact.seqs for fact in facts)}
 
     def remove_page(self, seq: int) -> Removed:
-        """Take out all that a page has left: its facts, and the profile where it was made from that page too."""
-        remake = list[int]()
+        """Take out all that a page has left: its facts, and the profile where it was made from that page too.
+
+        All facts that were taken over go, where the page is one that they may tell of.
+        """
+        remake = set[int]()
         if contains(self.profile.seqs, seq):
-            remake = [page for page in self.profile.seqs if page != seq]
+            remake.update(self.profile.seqs)
             self.profile.clear()
-        return Removed(self.knowledge.remove_page(seq), self.assistant_knowledge.remove_page(seq), remake)
+        knowledge, assistant_knowledge = self.knowledge.remove_page(seq), self.assistant_knowledge.remove_page(seq)
+        if contains(self.origins, seq):
+            remake.update(self.origins)
+            self.origins = column()
+            knowledge += self.knowledge.drop_taken_over()
+            assistant_knowledge += self.assistant_knowledge.drop_taken_over()
+        return Removed(knowledge, assistant_knowledge, sorted(remake - {seq}))
 
     def as_plain(self) -> list[Any]:
         """Return all of it but the facts' rows as msgpack can store it."""
         bases = self.knowledge.as_plain(), self.assistant_knowledge.as_plain()
-        return [self.profile.as_plain(), *bases, self.since_promotion]
+        plain = [self.profile.as_plain(), *bases, self.since_promotion]
+        return [*plain, self.origins.tolist()] if self.origins else plain
 
     @classmethod
     def from_plain(cls, plain: Sequence[Any], settings: config.LongTerm) -> LongTerm:
         """Return what ``as_plain`` was told of, without rows."""
-        profile, knowledge, assistant_knowledge, since_promotion = plain
+        profile, knowledge, assistant_knowledge, since_promotion, *origins = plain
         memory = cls(settings)
         memory.profile = Profile.from_plain(profile)
         memory.knowledge = FactBase.from_plain(knowledge, settings.knowledge_capacity)
         memory.assistant_knowledge = FactBase.from_plain(assistant_knowledge, settings.knowledge_capacity)
         memory.since_promotion = since_promotion
+        memory.origins.extend(chain.from_iterable(origins))
         return memory

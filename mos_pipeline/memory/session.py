@@ -57,6 +57,7 @@ class Session:
         last_visit: when it was last retrieved, analysed or given pages, in seconds since 1970.
         accesses: retrievals that matched it in all its life.
         fresh: its pages that were not analysed yet, ascending.
+        tells_of: pages of other sessions that its summary may tell of, ascending; none but where it was taken over.
     """
 
     session_id: int
@@ -70,10 +71,11 @@ class Session:
     last_visit: float = 0.0
     accesses: int = 0
     fresh: array[int] = field(default_factory=column)
+    tells_of: array[int] = field(default_factory=column)
 
     def as_plain(self) -> list[Any]:
         """Return everything but the row as msgpack can store it."""
-        return [
+        plain = [
             self.session_id,
             self.summary,
             self.timestamp,
@@ -85,12 +87,11 @@ class Session:
             self.accesses,
             self.fresh.tolist(),
         ]
+        return [*plain, self.tells_of.tolist()] if self.tells_of else plain
 
     @classmethod
     def from_plain(cls, plain: Sequence[Any]) -> Session:
         """Return the session that ``as_plain`` was told of, without a row."""
-        session_id, summary, timestamp, keywords, seqs, visits, interactions, last_visit, accesses, fresh = plain
-        pages, unread = array("q", seqs), array("q", fresh)
-        return cls(
-            session_id, summary, timestamp, -1, set(keywords), pages, visits, interactions, last_visit, accesses, unread
-        )
+        session_id, summary, timestamp, keywords, seqs, *figures, fresh = plain[:10]
+        columns = [array("q", seqs) for seqs in (fresh, *plain[10:])]
+        return cls(session_id, summary, timestamp, -1, set(keywords), array("q", seqs), *figures, *columns)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -127,6 +127,19 @@ class MidTerm:
         self._next_id = max(self._next_id, session.session_id + 1)
         self._note_rank(session)
         return session
+
+    def take_over(self, session: Session) -> None:
+        """Enter a session that was founded elsewhere, under an id of ``reserve_id``; its pages are in none here."""
+        self._adopt(session)
+        for seq in session.seqs:
+            self._places.add(seq, session.session_id)
+        self._note_rank(session)
+
+    def telling_of(self, seqs: Collection[int]) -> list[int]:
+        """Return the ids of the sessions that hold one of these pages, or whose summary may tell of one."""
+        held = {session_id for seq in seqs if (session_id := self.session_of(seq)) is not None}
+        apart = {one.session_id for one in self._sessions.values() if any(seq in seqs for seq in one.tells_of)}
+        return sorted(held | apart)
 
     def set_rows(self, rows: Mapping[int, int]) -> None:
         """Set where the summaries' embeddings are, by session id; ids of sessions that are gone are passed over."""

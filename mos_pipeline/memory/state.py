@@ -41,6 +41,8 @@ class Scope:
             page that was forgotten.
         remake: pages that the profile is to be made from anew, ascending.
         aside: pages that no worker could work on, with the reason.
+        taken_over: what memory of it was taken over from elsewhere, by the names that it had there.
+        held: whether its pages are not worked on for now, as their memory is being taken over.
     """
 
     number: int
@@ -57,6 +59,8 @@ class Scope:
     gaps: list[int] = field(default_factory=list)
     remake: list[int] = field(default_factory=list)
     aside: dict[int, str] = field(default_factory=dict)
+    taken_over: list[bytes] = field(default_factory=list)
+    held: bool = False
 
     @property
     def page_rows(self) -> int:
@@ -84,8 +88,10 @@ class Scope:
 class MemoryState:
     """Scopes, the columns over all pages, ids and chains."""
 
-    def __init__(self, store_tag: str, config: Config) -> None:
+    def __init__(self, store_tag: str, config: Config, held: Collection[tuple[str, str]] = ()) -> None:
+        """Keep what belongs to the store ``store_tag``; ``held`` are (user, assistant) whose scopes begin as such."""
         self._config = config
+        self._held = frozenset(held)
         self.pages = PageTable()
         self.ids = PageIds(store_tag)
         self.chains = Chains()
@@ -117,7 +123,8 @@ class MemoryState:
         if config.long_term.share_assistant_knowledge:
             rows = self._shared.setdefault(assistant_id, -1 - len(self._shared))
         ring = ShortTermRing(config.short_term.capacity)
-        return Scope(number, user_id, assistant_id, ring, MidTerm(config.mid_term), self._new_long_term(), rows)
+        memory = MidTerm(config.mid_term), self._new_long_term()
+        return Scope(number, user_id, assistant_id, ring, *memory, rows, held=(user_id, assistant_id) in self._held)
 
     def _new_long_term(self) -> LongTerm:
         long_term = LongTerm(self._config.long_term)
@@ -198,14 +205,14 @@ class MemoryState:
     def forget(self, scope: Scope, seqs: Collection[int]) -> Forgotten:
         """Take pages out of mid- and long-term memory, with all that was derived from them.
 
-        A session that holds one of them is dropped, as its summary may tell of it, and the chain's overview goes; a
-        profile made from one of them is cleared, and its other pages enter ``remake``.
+        A session that holds one of them is dropped, as its summary may tell of it, and so is one that may tell of it
+        for other reasons; the chain's overview goes; a profile made from one of them is cleared, and its other pages
+        enter ``remake``.
         """
         redo, rows, remake = set[int](), list[int](), set(scope.remake)
         redo.update(self.chains.cut(seqs))
-        for seq in seqs:
-            session_id = scope.mid_term.session_of(seq)
-            session = None if session_id is None else scope.mid_term.drop(session_id)
+        for session_id in scope.mid_term.telling_of(seqs):
+            session = scope.mid_term.drop(session_id)
             if session is not None:
                 redo.update(session.seqs)
                 rows.append(session.row)
