@@ -50,10 +50,10 @@ def test_a_backup_that_was_not_made_is_told(tmp_path: Path, monkeypatch: pytest.
 def test_memory_is_watched_while_a_file_is_ingested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flood, "SAMPLE_S", 0.05)
     result = flood.run(Options(pages=30, folder=tmp_path))
-    first, last, most, _, above = result.figures
-    assert 0 < first.median <= most.median
-    assert 0 < last.median <= most.median
-    assert above.median > 0
+    first, last, _, ratio = result.figures
+    assert first.median > 0
+    assert last.median > 0
+    assert ratio.median >= 1.0
     assert "in 3" in first.note
     assert not any(tmp_path.iterdir())
 
