@@ -37,6 +37,7 @@ CALLS: dict[str, Callable[[MemoryPipeline], Any]] = {
     "sessions": lambda memory: memory.sessions("tom"),
     "sources": lambda memory: memory.sources(),
     "stats": lambda memory: memory.stats(),
+    "taken_over": lambda memory: memory.taken_over("tom"),
     "users": lambda memory: memory.users(),
     "verify": lambda memory: memory.verify(),
     "wait_idle": lambda memory: memory.wait_idle(1.0),

@@ -10,7 +10,7 @@ import shutil
 import sys
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, TextIO
 
 __all__ = [
@@ -49,22 +49,26 @@ def _line_to_stderr(text: str) -> None:
 
 def to_stderr(stream: TextIO, text: str) -> None:
     """Write to stderr; where nobody takes it any more, as of a closed terminal, the command goes on without."""
-    with suppress(OSError):
+    try:
         stream.write(text)
         stream.flush()
+    except OSError:
+        _to_nowhere(stream)
 
 
 def drop_stdout() -> None:
-    """Give out what is left to be written to stdout, or have it go nowhere where nobody takes it.
-
-    Python would else complain, and end with a code of its own, when it flushes at exit.
-    """
+    """Give out what is left to be written to stdout, or have it go nowhere where nobody takes it."""
     try:
         sys.stdout.flush()
     except OSError:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
+        _to_nowhere(sys.stdout)
+
+
+def _to_nowhere(stream: TextIO) -> None:
+    """Let what a stream still holds go nowhere: Python would complain at exit, and end with a code of its own."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def width() -> int:
