@@ -10,7 +10,7 @@ VENV ?= .venv
 INDEX ?=
 CONSTRAINTS ?= constraints.txt
 STORE ?= memory
-JOBS ?= 3
+JOBS ?= 4
 
 BIN := $(VENV)/bin
 PIP_INDEX := $(if $(INDEX),--index-url $(INDEX))
