@@ -105,23 +105,20 @@ class Batches:
             return
         batch.step = Step.TASKS
         # A session must not tell of pages that are in another: its words would outlive theirs.
-        batch.homeless = tuple(seq for seq in batch.live if scope.mid_term.session_of(seq) is None)
-        homeless = set(batch.homeless)
+        homeless = [index for index, seq in enumerate(batch.live) if scope.mid_term.session_of(seq) is None]
+        batch.homeless = tuple(batch.live[index] for index in homeless)
         batch.before = self._before(scope, batch.live[0])
         vectors = self._embedding.pool.read([self._state.pages.row(seq) for seq in batch.live])
-        pages = [self._task_page(seq) for seq in batch.live]
+        pages = list(map(_task_page, self._reader.read_many(batch.live)))
         batch.timestamp = pages[0][2]
         payload = {
             "pages": pages,
             "vectors": vectors.tobytes(),
             "dimension": vectors.shape[1],
             "previous": self._previous(flow, batch.before),
-            "homeless": [index for index, seq in enumerate(batch.live) if seq in homeless],
+            "homeless": homeless,
         }
         self._desk.submit(LLM, "batch", payload, partial(self._tasks_done, scope, batch))
-
-    def _task_page(self, seq: int) -> list[str]:
-        return list(own_words(decode_record(self._reader.read(seq)))[2:5])
 
     def _before(self, scope: Scope, seq: int) -> int:
         """Return the page of ``scope`` before ``seq``, or -1 where there is none with a vector."""
@@ -138,7 +135,7 @@ class Batches:
         if page != before:
             overview = self._state.chains.overview(before)
         vector = self._embedding.pool.read([self._state.pages.row(before)])
-        return {"page": self._task_page(before), "vector": vector.tobytes(), "overview": overview}
+        return {"page": _task_page(self._reader.read(before)), "vector": vector.tobytes(), "overview": overview}
 
     def _current(self, scope: Scope, batch: Batch) -> ScopeFlow | None:
         """Return the flow that ``batch`` is in; None where it was split or begun anew meanwhile."""
@@ -154,7 +151,7 @@ class Batches:
             flow.overview = batch.live[-1], outcome.result["overviews"][-1]
             self._embed_summaries(scope, batch)
         else:
-            self._task_failed(scope, flow, batch, f"{outcome.error}")
+            self._task_failed(scope, flow, batch, outcome.error)
         self.advance(scope)
 
     def _task_failed(self, scope: Scope, flow: ScopeFlow, batch: Batch, reason: str) -> None:
@@ -206,3 +203,8 @@ class Batches:
         self._derived.event(Event(scope.user_id, scope.assistant_id, done))
         pool.release(rows)
         self._applied(scope)
+
+
+def _task_page(record: bytes) -> list[str]:
+    """Return what a task sees of a page: either side, and its timestamp."""
+    return list(own_words(decode_record(record))[2:5])

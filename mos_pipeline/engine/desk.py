@@ -64,7 +64,7 @@ class Desk:
         unit = supervisor.unit(kind, payload, urgent=urgent)
         self._open[unit.unit_id] = answer, direct
         if direct:
-            self._send(role, [unit])
+            self._send(supervisor, role, [unit])
         else:
             self._gathered.append((role, unit))
             if not self._gathering:
@@ -77,14 +77,13 @@ class Desk:
         while self._gathered:
             role, unit = self._gathered.popleft()
             shares.setdefault(role, []).append(unit)
-        for role, units in shares.items():
-            self._send(role, units)
+        if self.supervisor is not None:  # without one nothing was gathered
+            for role, units in shares.items():
+                self._send(self.supervisor, role, units)
 
-    def _send(self, role: str, units: list[Unit]) -> None:
-        if self.supervisor is None:
-            return
+    def _send(self, supervisor: Supervisor, role: str, units: list[Unit]) -> None:
         try:
-            self.supervisor.submit(role, units)
+            supervisor.submit(role, units)
         except WorkerError as error:
             for unit in units:
                 self.deliver(role, Outcome(unit.unit_id, "down", error=str(error)))

@@ -151,7 +151,7 @@ class Promotion:
         if not self._current(scope, work) or outcome.fate == "down":
             return
         if outcome.fate != "done":
-            self._give_up(scope, f"{outcome.error}")
+            self._give_up(scope, outcome.error)
             return
         work.profile = outcome.result["profile"]
         work.facts = [
