@@ -114,11 +114,13 @@ def _emptied_on_failure(copy: StoreFolder) -> Iterator[None]:
 
 def _mark_unfinished(copy: StoreFolder) -> None:
     with disk_errors(copy.manifest, "the copy could not be begun"):
-        descriptor = open_private(copy.manifest, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        new = copy.manifest.with_suffix(".new")
+        descriptor = open_private(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         try:
             write_all(descriptor, UNFINISHED, 0)
         finally:
             os.close(descriptor)
+        new.replace(copy.manifest)  # whole from its first moment: who is killed in between has copied nothing yet
 
 
 def _take_away(copy: StoreFolder) -> None:
