@@ -1,6 +1,6 @@
 """The harness's command line: ``python -m perf BENCH …``, or ``all`` of them.
 
-``python -m perf recall``, ``soak``, ``torture`` and ``tune`` have command lines of their own.
+``python -m perf peers``, ``recall``, ``soak``, ``torture`` and ``tune`` have command lines of their own.
 """
 
 from __future__ import annotations
@@ -19,8 +19,21 @@ from perf.result import BenchResult
 
 __all__ = ["main"]
 
-BENCHES = ("append", "ingest", "jsonl", "retrieve", "recover", "embed", "scale", "large", "busy", "backup", "flood")
-COMMANDS = ("recall", "soak", "torture", "tune")
+BENCHES = (
+    "append",
+    "ingest",
+    "jsonl",
+    "retrieve",
+    "recover",
+    "embed",
+    "scale",
+    "large",
+    "busy",
+    "backup",
+    "flood",
+    "llm",
+)
+COMMANDS = ("peers", "recall", "soak", "torture", "tune")
 BACKENDS = ("sentence-transformers", "fake")
 
 
