@@ -1,6 +1,7 @@
 """The harness's command line: ``python -m perf BENCH …``, or ``all`` of them.
 
-``python -m perf peers``, ``recall``, ``soak``, ``torture`` and ``tune`` have command lines of their own.
+``python -m perf compare``, ``document``, ``peers``, ``recall``, ``soak``, ``torture`` and ``tune`` have command lines
+of their own.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ BENCHES = (
     "flood",
     "llm",
 )
-COMMANDS = ("peers", "recall", "soak", "torture", "tune")
+COMMANDS = ("compare", "document", "peers", "recall", "soak", "torture", "tune")
 BACKENDS = ("sentence-transformers", "fake")
 
 

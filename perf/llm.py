@@ -22,19 +22,18 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from mos_pipeline import MemoryPipeline
-from mos_pipeline.stages.models import MINILM, find_model
+from perf.cliff import CAPACITY, cliff, come_to_rest, openai_settings, our_adds, their_adds
 from perf.endpoint import Endpoint, Told, endpoint, share_of_ideal
 from perf.options import Options
-from perf.peers import Peer, peer
+from perf.peers import peer
 from perf.pipelines import wait_ready
-from perf.result import Aim, BenchResult, Figure, at_least, at_most
+from perf.result import BenchResult, Figure, at_least, at_most
 from perf.scale import crowd_pages
 from perf.texts import Page, synthetic_pages
 
@@ -42,37 +41,24 @@ __all__ = ["run"]
 
 PEER = "memoryos-pro"
 LATENCY_S = 0.35
-CAPACITY = 9
 CHARS_OF_TOKEN = 4
 
 TALKS, TALK_PAGES = 5, 300  # where there is no data set
 QUICK_PAGES = 120
-CALM_S, LOOK_S = 0.05, 0.01
 IDLE_S = 1800.0
 
 USERS, IN_FLIGHT = 64, 32
 BATCHES_OF_USER = 12
 
 FRESH, PEER_FRESH = 20, 2
-ADDS, PAUSE_S = 20, 0.02
-US = 1e6
+EARLY, LATE = slice(0, CAPACITY - 1), slice(CAPACITY, None)
 
 
 def run(options: Options) -> BenchResult:
     """Measure all of it."""
     talks = _talks(options)
     figures = [*_counts(options, talks), _share(options), *_adds(options)]
-    return BenchResult("llm", _settings("http://127.0.0.1", llm__processes=2), figures)
-
-
-def _settings(base_url: str, **more: Any) -> dict[str, Any]:
-    return {
-        "llm__provider": "openai",
-        "llm__base_url": base_url,
-        "llm__api_key": "none",
-        "short_term__capacity": CAPACITY,
-        **more,
-    }
+    return BenchResult("llm", openai_settings("http://127.0.0.1", llm__processes=2), figures)
 
 
 def _talks(options: Options) -> list[list[Page]]:
@@ -132,27 +118,15 @@ def _tokens(way: str, told: Told, words: float, turns: int) -> list[Figure]:
 def _online(options: Options, talks: Sequence[list[Page]], asked: Endpoint) -> Told:
     with (
         options.store() as store,
-        MemoryPipeline.open(store, embedding__backend="fake", **_settings(asked.base_url)) as memory,
+        MemoryPipeline.open(store, embedding__backend="fake", **openai_settings(asked.base_url)) as memory,
     ):
         wait_ready(memory)
         for start in range(0, max(map(len, talks)), CAPACITY):
             for talk in talks:
                 for page in talk[start : start + CAPACITY]:
                     memory.add(**page)
-            _come_to_rest(memory)
+            come_to_rest(memory)
         return asked.told()
-
-
-def _come_to_rest(memory: MemoryPipeline) -> None:
-    """Return when no worker has had anything to do for a while; pages of rings that are not full stay there."""
-    deadline, calm_since = time.monotonic() + IDLE_S, time.monotonic()
-    while time.monotonic() - calm_since < CALM_S:
-        stats = memory.stats()
-        if stats.in_flight_texts or any(worker.waiting for worker in stats.workers.values()):
-            calm_since = time.monotonic()
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"the pipeline does not come to rest within {IDLE_S:g} s: {stats.workers}")
-        time.sleep(LOOK_S)
 
 
 def _bulk(options: Options, talks: Iterable[list[Page]], asked: Endpoint, plan: str = "batched") -> Told:
@@ -160,7 +134,7 @@ def _bulk(options: Options, talks: Iterable[list[Page]], asked: Endpoint, plan: 
         file, settings = Path(folder) / "pages.jsonl", Path(folder) / "settings.json"
         with file.open("w", encoding="utf-8") as lines:
             lines.writelines(json.dumps(page) + "\n" for talk in talks for page in talk)
-        wanted = _settings(asked.base_url, llm__plan=plan, embedding__backend="fake")
+        wanted = openai_settings(asked.base_url, llm__plan=plan, embedding__backend="fake")
         settings.write_text(json.dumps(_nested(wanted)), "utf-8")  # YAML, too
         command = [sys.executable, "-m", "mos_pipeline", "ingest", str(file), "--config", str(settings)]
         command += ["--store", str(Path(folder) / "store")]
@@ -186,7 +160,7 @@ def _share(options: Options) -> Figure:
     pages = islice(crowd_pages(USERS), USERS * batches * CAPACITY)
     settings = {"llm__max_in_flight": IN_FLIGHT // 2, "embedding__backend": "fake"}
     with endpoint(LATENCY_S) as asked, options.store() as store:
-        with MemoryPipeline.open(store, **_settings(asked.base_url, **settings)) as memory:
+        with MemoryPipeline.open(store, **openai_settings(asked.base_url, **settings)) as memory:
             wait_ready(memory)
             for number, page in enumerate(pages):
                 memory.add(**{**page, "user_id": f"user{number % USERS}"})
@@ -205,52 +179,9 @@ def _adds(options: Options) -> list[Figure]:
     other = peer(PEER)
     with endpoint(LATENCY_S) as asked:
         note = "" if other else f"{PEER} is not installed beside: python -m perf peers install"
-        figures = _cliff("add", _ours(options, asked), at_most(1.1), note=note)
+        ours = our_adds(options, openai_settings(asked.base_url), options.times(FRESH, 3))
+        figures = cliff("add", ours, EARLY, LATE, at_most(1.1), note=note)
         if other is not None:
-            figures += _cliff(f"{PEER}, add", _theirs(options, asked, other))
+            theirs = their_adds(options, other, asked.base_url, options.times(PEER_FRESH, 1))
+            figures += cliff(f"{PEER}, add", theirs, EARLY, LATE)
     return figures
-
-
-def _cliff(name: str, seconds: Sequence[Sequence[float]], *aims: Aim, note: str = "") -> list[Figure]:
-    early = [US * spent for user in seconds for spent in user[: CAPACITY - 1]]
-    late = [US * spent for user in seconds for spent in user[CAPACITY:]]
-    return [
-        Figure.of(f"{name}: 1–{CAPACITY - 1}", "µs", early),
-        Figure.of(f"{name}: {CAPACITY + 1}–{ADDS}", "µs", late),
-        Figure.ratio(f"{name}: late over early", late, early, *aims, note=note),
-    ]
-
-
-def _ours(options: Options, asked: Endpoint) -> list[list[float]]:
-    found = []
-    with options.store() as store, MemoryPipeline.open(store, **_settings(asked.base_url)) as memory:
-        wait_ready(memory)
-        for number in range(options.times(FRESH, 3)):
-            found.append([_timed(memory, page) for page in islice(synthetic_pages(f"user{number}", number), ADDS)])
-            _come_to_rest(memory)
-    return found
-
-
-def _timed(memory: MemoryPipeline, page: Page) -> float:
-    time.sleep(PAUSE_S)
-    begun = time.perf_counter()
-    memory.add(**page)
-    return time.perf_counter() - begun
-
-
-def _theirs(options: Options, asked: Endpoint, other: Peer) -> list[list[float]]:
-    with tempfile.TemporaryDirectory(prefix="mos-perf-", dir=options.folder) as folder:
-        users = [
-            [[page["user_input"], page["agent_response"]] for page in islice(synthetic_pages("user", number), ADDS)]
-            for number in range(options.times(PEER_FRESH, 1))
-        ]
-        task = {
-            "users": users,
-            "pause_s": PAUSE_S,
-            "folder": folder,
-            "model": str(find_model(MINILM).folder),
-            "base_url": asked.base_url,
-            "capacity": CAPACITY,
-        }
-        found: list[list[float]] = other.run(task)["seconds"]
-    return found

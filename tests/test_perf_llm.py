@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perf import llm, peers
+from perf import cliff, llm, peers
 from perf.endpoint import Told, endpoint, share_of_ideal
 from perf.options import Options
 from perf.peers import Peer, peer
@@ -60,7 +60,7 @@ def test_turns_are_those_that_a_source_names_else_sides_with_text() -> None:
 
 @pytest.mark.slow
 def test_calls_are_counted_of_each_way(tmp_path: Path) -> None:
-    pages = 3 * llm.CAPACITY
+    pages = 3 * cliff.CAPACITY
     options = Options(quick=True, pages=pages, folder=tmp_path)
     talks = llm._talks(options)
     assert [len(talk) for talk in talks] == [pages] * llm.TALKS
@@ -78,13 +78,13 @@ def test_calls_are_counted_of_each_way(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_our_adds_are_timed_user_by_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(llm, "PAUSE_S", 0.0)
-    settings = llm._settings
-    monkeypatch.setattr(llm, "_settings", lambda url, **more: settings(url, **more, embedding__backend="fake"))
+    monkeypatch.setattr(cliff, "PAUSE_S", 0.0)
+    settings = cliff.openai_settings
+    monkeypatch.setattr(llm, "openai_settings", lambda url: settings(url, embedding__backend="fake"))
     monkeypatch.setattr(llm, "peer", lambda _name: None)
     monkeypatch.setattr(llm, "LATENCY_S", 0.0)
     early, late, ratio = llm._adds(Options(quick=True, folder=tmp_path))
-    assert (early.samples, late.samples) == (3 * (llm.CAPACITY - 1), 3 * (llm.ADDS - llm.CAPACITY))
+    assert (early.samples, late.samples) == (3 * (cliff.CAPACITY - 1), 3 * (cliff.ADDS - cliff.CAPACITY))
     assert "perf peers install" in ratio.note
     assert not any(tmp_path.iterdir())
 
