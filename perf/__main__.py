@@ -33,6 +33,8 @@ BENCHES = (
     "backup",
     "flood",
     "llm",
+    "growth",
+    "readers",
 )
 COMMANDS = ("compare", "document", "peers", "recall", "soak", "torture", "tune")
 BACKENDS = ("sentence-transformers", "fake")
