@@ -1,7 +1,7 @@
 """The harness's command line: ``python -m perf BENCH …``, or ``all`` of them.
 
-``python -m perf compare``, ``document``, ``peers``, ``recall``, ``soak``, ``torture`` and ``tune`` have command lines
-of their own.
+``python -m perf compare``, ``document``, ``peers``, ``recall``, ``report``, ``soak``, ``torture`` and ``tune`` have
+command lines of their own.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pathlib import Path
 
 from perf.options import Options
 from perf.processes import CpuShare
-from perf.report import begun, tell
 from perf.result import BenchResult
+from perf.telling import begun, tell
 
 __all__ = ["main"]
 
@@ -36,7 +36,7 @@ BENCHES = (
     "growth",
     "readers",
 )
-COMMANDS = ("compare", "document", "peers", "recall", "soak", "torture", "tune")
+COMMANDS = ("compare", "document", "peers", "recall", "report", "soak", "torture", "tune")
 BACKENDS = ("sentence-transformers", "fake")
 
 

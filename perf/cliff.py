@@ -16,10 +16,11 @@ from mos_pipeline.stages.models import MINILM, find_model
 from perf.options import Options
 from perf.peers import Peer
 from perf.pipelines import wait_ready
-from perf.result import Aim, Figure
+from perf.result import Aim, Figure, Series
 from perf.texts import Page, synthetic_pages
+from perf.timing import median
 
-__all__ = ["ADDS", "CAPACITY", "cliff", "come_to_rest", "openai_settings", "our_adds", "their_adds"]
+__all__ = ["ADDS", "CAPACITY", "cliff", "come_to_rest", "in_order", "openai_settings", "our_adds", "their_adds"]
 
 CAPACITY = 9
 ADDS, PAUSE_S = 20, 0.02
@@ -49,6 +50,12 @@ def cliff(
         Figure.of(f"{name}: {_told(late)}", "µs", last),
         Figure.ratio(f"{name}: {_told(late)} over {_told(early)}", last, first, *aims, note=note),
     ]
+
+
+def in_order(name: str, seconds: Sequence[Sequence[float]]) -> Series:
+    """Return the curve of each add in its order: the median of all users."""
+    medians = [(number, US * median(spent)) for number, spent in enumerate(zip(*seconds, strict=True), 1)]
+    return Series("the cliff", name, "add, in order", "µs", [(float(number), spent) for number, spent in medians])
 
 
 def _told(which: slice) -> str:

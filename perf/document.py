@@ -23,13 +23,13 @@ from typing import Any
 from mos_pipeline import MemoryPipeline
 from mos_pipeline.config import load_config
 from mos_pipeline.exporting import export_memoryos
-from perf.cliff import CAPACITY, cliff, come_to_rest, openai_settings, our_adds
+from perf.cliff import CAPACITY, cliff, come_to_rest, in_order, openai_settings, our_adds
 from perf.endpoint import endpoint
 from perf.options import Options
 from perf.pipelines import wait_ready
 from perf.processes import CpuShare, disk_bytes
-from perf.report import begun, tell
 from perf.result import BenchResult, Figure, at_least, at_most
+from perf.telling import begun, tell
 from perf.texts import Page, question, synthetic_pages
 
 __all__ = ["main", "run"]
@@ -67,7 +67,7 @@ def run(options: Options, latency_s: float = LATENCY_MS / MS) -> BenchResult:
             figures += _retrieval(memory, options.times(ASKED_USERS, 4))
             figures += _background(memory, options.times(BUSY_USERS, 4), latency_s)
         figures += _compression(options, settings)
-    return BenchResult("document", settings, figures)
+    return BenchResult("document", settings, figures, series=[in_order("mos_pipeline", adds)])
 
 
 def verdicts(result: BenchResult) -> dict[str, bool]:

@@ -28,12 +28,12 @@ from pathlib import Path
 from typing import Any
 
 from mos_pipeline import MemoryPipeline
-from perf.cliff import CAPACITY, cliff, come_to_rest, openai_settings, our_adds, their_adds
+from perf.cliff import CAPACITY, cliff, come_to_rest, in_order, openai_settings, our_adds, their_adds
 from perf.endpoint import Endpoint, Told, endpoint, share_of_ideal
 from perf.options import Options
 from perf.peers import peer
 from perf.pipelines import wait_ready
-from perf.result import BenchResult, Figure, at_least, at_most
+from perf.result import BenchResult, Figure, Series, at_least, at_most
 from perf.scale import crowd_pages
 from perf.texts import Page, synthetic_pages
 
@@ -57,8 +57,10 @@ EARLY, LATE = slice(0, CAPACITY - 1), slice(CAPACITY, None)
 def run(options: Options) -> BenchResult:
     """Measure all of it."""
     talks = _talks(options)
-    figures = [*_counts(options, talks), _share(options), *_adds(options)]
-    return BenchResult("llm", openai_settings("http://127.0.0.1", llm__processes=2), figures)
+    counts, share = _counts(options, talks), _share(options)
+    adds, series = _adds(options)
+    configuration = openai_settings("http://127.0.0.1", llm__processes=2)
+    return BenchResult("llm", configuration, [*counts, share, *adds], series=series)
 
 
 def _talks(options: Options) -> list[list[Page]]:
@@ -175,13 +177,14 @@ def _share(options: Options) -> Figure:
 # ---- the cliff
 
 
-def _adds(options: Options) -> list[Figure]:
+def _adds(options: Options) -> tuple[list[Figure], list[Series]]:
     other = peer(PEER)
     with endpoint(LATENCY_S) as asked:
         note = "" if other else f"{PEER} is not installed beside: python -m perf peers install"
         ours = our_adds(options, openai_settings(asked.base_url), options.times(FRESH, 3))
-        figures = cliff("add", ours, EARLY, LATE, at_most(1.1), note=note)
+        figures, series = cliff("add", ours, EARLY, LATE, at_most(1.1), note=note), [in_order("mos_pipeline", ours)]
         if other is not None:
             theirs = their_adds(options, other, asked.base_url, options.times(PEER_FRESH, 1))
             figures += cliff(f"{PEER}, add", theirs, EARLY, LATE)
-    return figures
+            series.append(in_order(PEER, theirs))
+    return figures, series

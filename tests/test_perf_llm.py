@@ -83,7 +83,8 @@ def test_our_adds_are_timed_user_by_user(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(llm, "openai_settings", lambda url: settings(url, embedding__backend="fake"))
     monkeypatch.setattr(llm, "peer", lambda _name: None)
     monkeypatch.setattr(llm, "LATENCY_S", 0.0)
-    early, late, ratio = llm._adds(Options(quick=True, folder=tmp_path))
+    (early, late, ratio), (curve,) = llm._adds(Options(quick=True, folder=tmp_path))
+    assert [x for x, _ in curve.points] == list(range(1, cliff.ADDS + 1))
     assert (early.samples, late.samples) == (3 * (cliff.CAPACITY - 1), 3 * (cliff.ADDS - cliff.CAPACITY))
     assert "perf peers install" in ratio.note
     assert not any(tmp_path.iterdir())
