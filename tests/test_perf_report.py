@@ -6,12 +6,14 @@ import io
 import json
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from matplotlib import font_manager
 from matplotlib.image import imread
 
 from perf import __main__ as harness
@@ -47,6 +49,13 @@ def report(*series: Series, **more: Any) -> dict[str, Any]:
             "check": False,
         },
     }
+
+
+@pytest.fixture(autouse=True)
+def fonts() -> Iterator[None]:
+    """Have matplotlib close the fonts that it keeps open."""
+    yield
+    font_manager._get_font.cache_clear()
 
 
 def test_series_of_a_plot_are_drawn_together() -> None:
