@@ -6,14 +6,12 @@ import io
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from matplotlib import font_manager
 from matplotlib.image import imread
 
 from perf import __main__ as harness
@@ -51,11 +49,11 @@ def report(*series: Series, **more: Any) -> dict[str, Any]:
     }
 
 
-@pytest.fixture(autouse=True)
-def fonts() -> Iterator[None]:
-    """Have matplotlib close the fonts that it keeps open."""
-    yield
-    font_manager._get_font.cache_clear()
+@pytest.fixture(scope="module", autouse=True)
+def fonts() -> None:
+    """Have matplotlib open its fonts, which it keeps open."""
+    drawn([CLIFF, THEIRS], "light", "svg")
+    drawn([CLIFF, THEIRS], "light", "png")
 
 
 def test_series_of_a_plot_are_drawn_together() -> None:
