@@ -35,6 +35,7 @@ BENCHES = (
     "llm",
     "growth",
     "readers",
+    "beside",
 )
 COMMANDS = ("compare", "document", "peers", "recall", "report", "soak", "torture", "tune")
 BACKENDS = ("sentence-transformers", "fake")

@@ -63,13 +63,20 @@ def _told(which: slice) -> str:
     return f"{first + 1}–{stop}"
 
 
-def our_adds(options: Options, settings: Mapping[str, Any], users: int) -> list[list[float]]:
-    """Return what each of ``ADDS`` adds of each user takes in a pipeline with these settings, in seconds."""
+def our_adds(
+    options: Options, settings: Mapping[str, Any], users: int, pause_s: float | None = None
+) -> list[list[float]]:
+    """Return what each of ``ADDS`` adds of each user takes in a pipeline with these settings, in seconds.
+
+    Before each is a pause of ``pause_s`` seconds; ``PAUSE_S`` where None.
+    """
+    pause_s = PAUSE_S if pause_s is None else pause_s
     found = []
     with options.store() as store, MemoryPipeline.open(store, **settings) as memory:
         wait_ready(memory)
         for number in range(users):
-            found.append([_timed(memory, page) for page in islice(synthetic_pages(f"user{number}", number), ADDS)])
+            pages = islice(synthetic_pages(f"user{number}", number), ADDS)
+            found.append([_timed(memory, page, pause_s) for page in pages])
             come_to_rest(memory)
     return found
 
@@ -90,20 +97,22 @@ def come_to_rest(memory: MemoryPipeline) -> None:
         time.sleep(LOOK_S)
 
 
-def _timed(memory: MemoryPipeline, page: Page) -> float:
-    time.sleep(PAUSE_S)
+def _timed(memory: MemoryPipeline, page: Page, pause_s: float) -> float:
+    time.sleep(pause_s)
     begun = time.perf_counter()
     memory.add(**page)
     return time.perf_counter() - begun
 
 
-def their_adds(options: Options, other: Peer, base_url: str, users: int) -> list[list[float]]:
+def their_adds(
+    options: Options, other: Peer, base_url: str, users: int, pause_s: float | None = None
+) -> list[list[float]]:
     """Return the same of a peer that asks the same endpoint, by the same embedding model."""
     with tempfile.TemporaryDirectory(prefix="mos-perf-", dir=options.folder) as folder:
         pages = [list(islice(synthetic_pages("user", number), ADDS)) for number in range(users)]
         task = {
             "users": [[[page["user_input"], page["agent_response"]] for page in row] for row in pages],
-            "pause_s": PAUSE_S,
+            "pause_s": PAUSE_S if pause_s is None else pause_s,
             "folder": folder,
             "model": str(find_model(MINILM).folder),
             "base_url": base_url,

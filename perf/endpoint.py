@@ -1,4 +1,4 @@
-"""A fake endpoint in a process of its own, which tells what it was asked: ``python -m perf.endpoint LATENCY_S``.
+"""A fake endpoint in a process of its own, which tells what it was asked: ``python -m perf.endpoint LATENCY_S ANSWER``.
 
 So it takes no time from the process that is measured.
 """
@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from mos_pipeline.testing import FakeOpenAI
+from mos_pipeline.testing.replies import content
 from perf.children import Child, serve
 
 __all__ = ["Endpoint", "Told", "endpoint", "share_of_ideal"]
@@ -49,9 +50,9 @@ class Endpoint(NamedTuple):
 
 
 @contextmanager
-def endpoint(latency_s: float) -> Iterator[Endpoint]:
-    """Provide an endpoint on loopback that takes so long for every answer."""
-    with Child("endpoint", str(latency_s)) as child:
+def endpoint(latency_s: float, answer: str = "") -> Iterator[Endpoint]:
+    """Provide an endpoint on loopback that takes so long for every answer: this one, or a sensible one where empty."""
+    with Child("endpoint", str(latency_s), answer) as child:
         yield Endpoint(child, child.ask("address"))
 
 
@@ -73,9 +74,11 @@ def share_of_ideal(arrivals: list[float], in_flight: int, latency_s: float) -> f
     return rounds * latency_s / (arrivals[edge + rounds * in_flight] - arrivals[edge])
 
 
-def _serve(latency_s: float) -> None:
+def _serve(latency_s: float, answer: str) -> None:
     with FakeOpenAI(keep=KEEP) as fake:
         fake.script.latency_s = latency_s
+        if answer:
+            fake.script.add(content(answer), times=None)
         before = [0, 0, 0]
 
         def told() -> list[Any]:
@@ -91,4 +94,4 @@ def _serve(latency_s: float) -> None:
 
 
 if __name__ == "__main__":
-    _serve(float(sys.argv[1]))
+    _serve(float(sys.argv[1]), sys.argv[2])

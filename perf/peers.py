@@ -1,7 +1,8 @@
 """Other libraries to measure beside: ``python -m perf peers install``.
 
-Each is installed into a folder of its own, laid over this environment's packages by PYTHONPATH when its program runs.
-``memoryos-pro`` goes without the dependencies that it pins (a GPU's faiss, an old numpy), beside ``faiss-cpu``.
+Each is installed into a folder of its own, laid over this environment's packages by PYTHONPATH when its program runs;
+so all have the same sentence-transformers and torch. ``memoryos-pro`` goes without the dependencies that it pins (a
+GPU's faiss, an old numpy), beside ``faiss-cpu``; ``mem0ai`` has its own, and Qdrant's client, a store on the disk, too.
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ from perf.machine import ROOT
 __all__ = ["FOLDER", "Peer", "main", "peer"]
 
 FOLDER = ROOT / ".peers"
-WHEELS = {"memoryos-pro": ("memoryos-pro==0.1.0", "faiss-cpu")}
-PROGRAMS = {"memoryos-pro": Path(__file__).with_name("peer_memoryos.py")}
+WHEELS = {
+    "memoryos-pro": ("--no-deps", "memoryos-pro==0.1.0", "faiss-cpu"),
+    "mem0ai": ("mem0ai>=2,<3", "qdrant-client"),
+}
+PROGRAMS = {"memoryos-pro": "peer_memoryos.py", "mem0ai": "peer_mem0.py"}
 RUN_S = 1800.0
 
 
@@ -39,7 +43,7 @@ class Peer:
             RuntimeError: it failed, or took too long.
         """
         environment = {**os.environ, "PYTHONPATH": str(self.folder)}
-        command = [sys.executable, str(PROGRAMS[self.name])]
+        command = [sys.executable, str(Path(__file__).with_name(PROGRAMS[self.name]))]
         try:
             done = subprocess.run(  # noqa: S603 (this interpreter, our own program)
                 command,
@@ -77,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _install(name: str, folder: Path) -> None:
-    options = ["--quiet", "--no-deps", "--only-binary", ":all:", "--disable-pip-version-check", "--upgrade"]
+    options = ["--quiet", "--only-binary", ":all:", "--disable-pip-version-check", "--upgrade"]
     command = [sys.executable, "-m", "pip", "install", *options, "--target", str(folder), *WHEELS[name]]
     subprocess.run(command, check=True)  # noqa: S603 (this interpreter, names from above)
     (folder / "installed").touch()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perf import cliff, llm, peers
+from perf import beside, cliff, llm, peers
 from perf.endpoint import Told, endpoint, share_of_ideal
 from perf.options import Options
 from perf.peers import Peer, peer
@@ -22,8 +22,32 @@ class Memoryos:
 
     def add_memory(self, user_input, agent_response):
         self.pages.append((user_input, agent_response))
+        self.retriever, self.user_id = self, self.settings["user_id"]
         if user_input == "fail":
             raise RuntimeError(f"no room in {self.settings['data_storage_path']}")
+
+    def retrieve_context(self, query, user_id):
+        return {"retrieved_pages": [page for page in self.pages if query[0] in page]}
+"""
+MEM0 = """
+class Memory:
+    @classmethod
+    def from_config(cls, settings):
+        print(settings)
+        assert settings["vector_store"]["config"]["embedding_model_dims"] == 384
+        memory = cls()
+        memory.kept = []
+        return memory
+
+    def add(self, messages, user_id, infer):
+        assert not infer
+        self.kept += messages
+
+    def search(self, query, filters):
+        return {"results": [one for one in self.kept if query in one["content"]]}
+
+    def get_all(self, filters, top_k):
+        return {"results": self.kept[:top_k]}
 """
 TRANSFORMER = "class SentenceTransformer:\n    def __init__(self, folder): pass\n"
 
@@ -97,12 +121,15 @@ def test_the_endpoint_tells_what_was_asked_since_the_last_time() -> None:
 
 
 def installed(folder: Path) -> Peer:
+    for name in ("memoryos-pro", "mem0ai"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "installed").touch()
+        (folder / name / "sentence_transformers.py").write_text(TRANSFORMER)
+    (folder / "mem0ai" / "mem0.py").write_text(MEM0)
     library = folder / "memoryos-pro" / "memoryos"
-    library.mkdir(parents=True)
+    library.mkdir()
     (library / "__init__.py").write_text(LIBRARY)
     (library / "utils.py").write_text("_model_cache = {}\n")
-    (library.parent / "sentence_transformers.py").write_text(TRANSFORMER)
-    (library.parent / "installed").touch()
     found = peer("memoryos-pro", folder)
     assert found is not None
     return found
@@ -114,9 +141,25 @@ def task(folder: Path, *users: list[list[str]]) -> dict[str, object]:
 
 def test_a_peer_is_there_once_it_is_installed(tmp_path: Path) -> None:
     assert peer("memoryos-pro", tmp_path) is None
-    found = installed(tmp_path).run(task(tmp_path, [["a", "b"]] * 3, [["c", "d"]]))
+    found = installed(tmp_path).run({**task(tmp_path, [["a", "b"]] * 3, [["c", "d"]]), "questions": ["c?", "d?"]})
     assert [len(spent) for spent in found["seconds"]] == [3, 1]
-    assert all(value > 0 for spent in found["seconds"] for value in spent)
+    assert all(value > 0 for spent in (*found["seconds"], found["asked"]) for value in spent)
+    assert len(found["asked"]) == 2
+
+
+def test_the_other_peer_tells_how_much_it_keeps(tmp_path: Path) -> None:
+    installed(tmp_path)
+    found = peer("mem0ai", tmp_path)
+    assert found is not None
+    asked = {"pages": [["a", "b"], ["c", "d"]], "questions": ["c"], "infer": False, "dimension": 384}
+    told = found.run({**asked, "folder": str(tmp_path), "model": "m", "base_url": "b"})
+    assert (len(told["seconds"]), len(told["asked"]), told["kept"]) == (2, 1, 4)
+
+
+def test_without_any_peer_there_is_nothing_beside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(beside, "peer", lambda _name: None)
+    with pytest.raises(RuntimeError, match="perf peers install"):
+        beside.run(Options())
 
 
 def test_a_peer_that_fails_tells_why(tmp_path: Path) -> None:
