@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from mos_pipeline.memory.outcomes import BatchOutcome, Placed
 from mos_pipeline.memory.state import Scope
 from mos_pipeline.runtime.vector_pool import VectorPool
 
-__all__ = ["decide"]
+__all__ = ["continuity", "decide"]
 
 
 def decide(scope: Scope, batch: Batch, now: float, pool: VectorPool) -> BatchOutcome:
@@ -24,20 +25,21 @@ def decide(scope: Scope, batch: Batch, now: float, pool: VectorPool) -> BatchOut
     placed = [
         _place(scope, batch, topic, row, pool) for topic, row in zip(batch.topics, batch.summary_rows, strict=True)
     ]
-    links, overviews = _links(batch, batch.answer["continues"]), _overviews(batch.live, batch.answer)
-    return BatchOutcome(list(batch.live), links, overviews, [entry for entry in placed if entry is not None], now)
+    links, overviews = continuity(batch.before, batch.live, batch.answer)
+    entries = [entry for entry in placed if entry is not None]
+    return BatchOutcome(list(batch.live), links, overviews, entries, now, owed=list(batch.answer["owed"]))
 
 
-def _links(batch: Batch, continues: list[bool]) -> list[int]:
-    """Return for each page the one it continues, or -1; the first may continue the page before the batch."""
-    before = (batch.before, *batch.live[:-1])
-    return [earlier if yes else -1 for earlier, yes in zip(before, continues, strict=True)]
+def continuity(before: int, seqs: Sequence[int], answer: Mapping[str, Any]) -> tuple[list[int], list[list[Any]]]:
+    """Return what the task of that name told of pages ``seqs``: links and overviews, as in ``BatchOutcome``.
 
-
-def _overviews(live: tuple[int, ...], answer: dict[str, Any]) -> list[list[Any]]:
-    """Return one overview a chain: that of the last page of each run of pages that continue each other."""
-    continued = [*answer["continues"][1:], False]
-    return [[seq, text] for seq, text, goes_on in zip(live, answer["overviews"], continued, strict=True) if not goes_on]
+    There is one link a page: the first may continue the page ``before``, where that is not -1. There is one overview a
+    chain: that of the last page of each run of pages that continue each other.
+    """
+    continues, overviews = answer["continues"], answer["overviews"]
+    links = [earlier if yes else -1 for earlier, yes in zip((before, *seqs[:-1]), continues, strict=True)]
+    goes_on = [*continues[1:], False]
+    return links, [[seq, text] for seq, text, more in zip(seqs, overviews, goes_on, strict=True) if not more]
 
 
 def _place(scope: Scope, batch: Batch, topic: dict[str, Any], row: int, pool: VectorPool) -> Placed | None:
