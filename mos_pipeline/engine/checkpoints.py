@@ -1,8 +1,8 @@
 """A scope's mid- and long-term memory as a whole: STATE frames, which replace what the events before them tell.
 
 A body is ``[[scope, …], dimension, vectors]``; a scope is the fields of ``Checkpoint`` without its vectors, and
-``taken_over`` and ``owed`` last, which may be missing: the first version wrote neither, and the latter is left out where
-nothing is owed.
+``taken_over`` and ``owed`` last, which may be missing: the first version wrote neither, and the latter is left out
+where nothing is owed.
 """
 
 from __future__ import annotations
@@ -116,11 +116,13 @@ def encode_checkpoints(checkpoints: Sequence[Checkpoint], dimension: int) -> byt
     """Return the frame body of checkpoints."""
     empty = np.empty((0, max(1, dimension)), np.float16)
     vectors = np.concatenate([empty, *(one.vectors for one in checkpoints if len(one.vectors))])
-    packed = [
-        [*one[:2], pack_seqs(one.batched), *one[3:7], one.with_vector, one.taken_over, *([one.owed] if one.owed else [])]
-        for one in checkpoints
-    ]
+    packed = list(map(_packed, checkpoints))
     return encode([packed, max(1, dimension), pack_vectors(vectors)])
+
+
+def _packed(one: Checkpoint) -> list[Any]:
+    packed = [*one[:2], pack_seqs(one.batched), *one[3:7], one.with_vector, one.taken_over]
+    return [*packed, one.owed] if one.owed else packed
 
 
 def decode_checkpoints(body: bytes) -> list[Checkpoint]:
@@ -129,7 +131,7 @@ def decode_checkpoints(body: bytes) -> list[Checkpoint]:
     rows, first, found = unpack_vectors(vectors, dimension), 0, list[Checkpoint]()
     for user, assistant, batched, mid_term, chains, long_term, remake, with_vector, *more in packed:
         last = first + sum(with_vector)
-        taken_over, owed = [*more, *([[], []][len(more) :])]
+        taken_over, owed = (*more, [], [])[:2]
         memory = (unpack_seqs(batched), mid_term, chains, long_term, remake, taken_over, owed)
         found.append(Checkpoint(user, assistant, *memory, with_vector, rows[first:last]))
         first = last

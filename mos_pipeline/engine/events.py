@@ -2,7 +2,8 @@
 
 A body is ``[[event, …], dimension, vectors]``, an event ``[tag, user id, assistant id, field, …]``; ``vectors`` are the
 embeddings of what the events brought (summaries of founded sessions, new facts), one after the other. Rows in this
-process's vector pool are left out, and so is the last field, what is owed, where nothing is. The BATCH frames of the first format hold batches alone, and are still read.
+process's vector pool are left out, and so is the last field of a batch or a promotion, what is owed, where nothing is.
+The BATCH frames of the first format hold batches alone, and are still read.
 """
 
 from __future__ import annotations
@@ -122,10 +123,10 @@ def _packed(what: What) -> list[Any]:
         case Promoted(outcome):
             *fields, owed = outcome._replace(told=_without_rows(outcome.told))
             return [*fields, *([owed] if owed else [])]
-        case Repaid(BatchRepaid() as batch):
-            return [True, *batch._replace(placed=_without_rows(batch.placed))]
-        case Repaid(PromotionRepaid() as promotion):
-            return [False, *promotion._replace(told=_without_rows(promotion.told))]
+        case Repaid(outcome):
+            if isinstance(outcome, BatchRepaid):
+                return [True, *outcome._replace(placed=_without_rows(outcome.placed))]
+            return [False, *outcome._replace(told=_without_rows(outcome.told))]
         case Forgotten(seqs):
             return [np.array(seqs, "<i8").tobytes()]
         case Visited(sessions):
@@ -195,15 +196,14 @@ def _promotion(
     return Promoted(outcome, rows.take(sum(entry.new for entry in entries)))
 
 
-def _repaid(rows: _Rows, of_batch: bool, *fields: Any) -> Repaid:  # noqa: FBT001  (as it is stored)
+def _repaid(rows: _Rows, of_batch: bool, *fields: Any) -> Repaid:
     if of_batch:
-        *before, placed, time, evicted = fields
-        entries = list(starmap(Placed, placed))
-        founded = rows.take(sum(entry.founded for entry in entries))
-        return Repaid(BatchRepaid(*before, entries, time, evicted), founded)
-    *before, told = fields
-    facts = list(starmap(Told, told))
-    return Repaid(PromotionRepaid(*before, facts), rows.take(sum(fact.new for fact in facts)))
+        batch = BatchRepaid(*fields)
+        batch = batch._replace(placed=list(starmap(Placed, batch.placed)))
+        return Repaid(batch, rows.take(sum(entry.founded for entry in batch.placed)))
+    promotion = PromotionRepaid(*fields)
+    promotion = promotion._replace(told=list(starmap(Told, promotion.told)))
+    return Repaid(promotion, rows.take(sum(fact.new for fact in promotion.told)))
 
 
 def _forgotten(_: _Rows, seqs: bytes) -> Forgotten:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,10 +10,11 @@ import numpy as np
 
 from mos_pipeline.engine.flow import Batch
 from mos_pipeline.memory.outcomes import BatchOutcome, Placed
+from mos_pipeline.memory.sessions import Session
 from mos_pipeline.memory.state import Scope
 from mos_pipeline.runtime.vector_pool import VectorPool
 
-__all__ = ["continuity", "decide"]
+__all__ = ["continuity", "decide", "place_again"]
 
 
 def decide(scope: Scope, batch: Batch, now: float, pool: VectorPool) -> BatchOutcome:
@@ -59,3 +61,57 @@ def _place(scope: Scope, batch: Batch, topic: dict[str, Any], row: int, pool: Ve
     session_id = scope.mid_term.reserve_id()
     pool.commit([row], np.array([session_id], np.int64))
     return Placed(session_id, True, topic["content"], keywords, batch.timestamp, seqs, row)
+
+
+def place_again(
+    scope: Scope,
+    seqs: Sequence[int],
+    topics: Sequence[Mapping[str, Any]],
+    rows: Sequence[int],
+    timestamp: str,
+    pool: VectorPool,
+) -> list[Placed]:
+    """Return the sessions of pages whose topics were owed until now; as to ``pool``, see ``decide``.
+
+    A session that the answers of before had founded gives way: a topic that joins no other session takes its place,
+    under its own summary. Pages that had joined it go where most of the pages went that it was founded with.
+
+    Args:
+        scope: whose pages.
+        seqs: the pages that were asked of.
+        topics: the answer, its pages being indices into ``seqs``.
+        rows: of the vectors of the topics' summaries.
+        timestamp: of a session that is founded.
+        pool: where the vectors are.
+    """
+    topic_of = {seqs[index]: number for number, topic in enumerate(topics) for index in topic["pages"]}
+    giving_way = _giving_way(scope, topic_of)
+    placed = list[Placed]()
+    for number, (topic, row) in enumerate(zip(topics, rows, strict=True)):
+        mine = giving_way.get(number, [])
+        theirs = [seq for session in mine for seq in session.seqs if seq not in topic_of]
+        pages = sorted([*theirs, *(seqs[index] for index in topic["pages"])])
+        vector, keywords = pool.read([row])[0], list(topic["keywords"])
+        sessions, cosines = pool.scores(scope.session_rows, vector)
+        others = ~np.isin(sessions, [session.session_id for group in giving_way.values() for session in group])
+        best = scope.mid_term.place(keywords, sessions[others], cosines[others])
+        if best is not None:
+            pool.release([row])
+            placed.append(Placed(best, False, "", keywords, "", pages, -1))
+            continue
+        session_id = mine[0].session_id if mine else scope.mid_term.reserve_id()
+        pool.commit([row], np.array([session_id], np.int64))
+        placed.append(Placed(session_id, True, topic["content"], keywords, timestamp, pages, row))
+    return placed
+
+
+def _giving_way(scope: Scope, topic_of: Mapping[int, int]) -> dict[int, list[Session]]:
+    """Return the sessions that give way to each topic, the one with most of its pages first."""
+    found = dict[int, list[tuple[int, int, Session]]]()
+    for session_id in sorted(scope.owed.stand_ins):
+        session = scope.mid_term.get(session_id)
+        counts = Counter(topic_of[seq] for seq in session.seqs if seq in topic_of) if session is not None else None
+        if session is not None and counts:
+            number, count = max(counts.items(), key=lambda entry: (entry[1], -entry[0]))
+            found.setdefault(number, []).append((-count, session_id, session))
+    return {number: [session for *_, session in sorted(group)] for number, group in found.items()}

@@ -91,7 +91,7 @@ class Promotion:
 
     def consider(self, scope: Scope) -> None:
         """Promote what is hot in ``scope``, if it is time for it."""
-        if scope.held or not self._is_free(scope) or not self._embedding.ready or self._is_put_off(scope):
+        if scope.held or not self.is_free(scope) or not self._embedding.ready or self._is_put_off(scope):
             return
         seqs = self._state.hot_pages(scope, self._clock(), at_once=scope.number in self._at_once)
         if seqs:
@@ -99,12 +99,13 @@ class Promotion:
         else:
             self._at_once.discard(scope.number)
 
-    def _is_free(self, scope: Scope) -> bool:
+    def is_free(self, scope: Scope) -> bool:
+        """Return whether no promotion of ``scope`` is under way, and nobody has reserved it."""
         return scope.number not in self._under_way and scope.number not in self._reserved
 
     def reserve(self, scope: Scope) -> bool:
         """Begin no promotion of ``scope`` until ``release``; return False where one is under way."""
-        free = self._is_free(scope)
+        free = self.is_free(scope)
         if free:
             self._reserved.add(scope.number)
         return free

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -118,7 +118,9 @@ class Chains:
             if text and not any(seq in gone for seq in pages if seq <= made_at):
                 self._overviews[self.chain_of(made_at)] = made_at, text
 
-    def relink(self, links: Mapping[int, int], overviews: Iterable[Sequence[Any]]) -> set[int]:
+    def relink(
+        self, links: Mapping[int, int], overviews: Iterable[Sequence[Any]], yields: Container[int] = ()
+    ) -> set[int]:
         """Put other links, by which pages continue others, in the place of theirs, and enter their ``overviews``.
 
         An overview that was made at a later page stays if all that it tells of is in one chain still. Otherwise it
@@ -127,14 +129,36 @@ class Chains:
         Args:
             links: for each page the one it continues, or -1; a link that can't be is left out.
             overviews: ``[[page, text], …]``.
+            yields: pages at which overviews were made that give way to these, though they were made later.
 
         Returns:
             Pages beyond these whose overview went, and that have none now.
         """
-        involved = {self.chain_of(seq) for seq in (*links, *(seq for seq in links.values() if seq != NONE))}
-        told = list[tuple[int, str, list[int]]]()  # where an overview was made, its text, what it tells of
-        wholes = [self.pages_of(chain) for chain in sorted(involved)]
-        for chain, pages in zip(sorted(involved), wholes, strict=True):
+        told = self._take_links(links)
+        for seq in sorted(links):
+            if links[seq] != NONE and self.can_link(links[seq], seq):
+                self.link(links[seq], seq)
+        for seq, text in overviews:
+            self.set_overview(seq, text)
+        lost = set[int]()
+        for made_at, text, pages in told:
+            if not text or len({self.chain_of(seq) for seq in pages}) > 1:
+                lost.update(pages)
+            elif made_at not in yields or not self.overview(made_at):
+                self.set_overview(made_at, text)
+        return {seq for seq in lost if seq not in links and not self.overview(seq)}
+
+    def _take_links(self, links: Mapping[int, int]) -> list[tuple[int, str, list[int]]]:
+        """Take from pages the links by which they continue others, and from all chains involved the overviews.
+
+        Returns:
+            The overviews: the page each was made at, its text (empty where it was made at one of these pages, as that
+            one is replaced), and the pages that it tells of.
+        """
+        told = list[tuple[int, str, list[int]]]()
+        involved = sorted({self.chain_of(seq) for seq in (*links, *(seq for seq in links.values() if seq != NONE))})
+        wholes = list(map(self.pages_of, involved))
+        for chain, pages in zip(involved, wholes, strict=True):
             made_at, text = self._overviews.pop(chain, (NONE, ""))
             if text:
                 told.append((made_at, "" if made_at in links else text, [seq for seq in pages if seq <= made_at]))
@@ -144,18 +168,7 @@ class Chains:
                 self._next[before] = self._previous[seq] = NONE
         for pages in wholes:
             self._part(pages, ())
-        for seq in sorted(links):
-            if links[seq] != NONE and self.can_link(links[seq], seq):
-                self.link(links[seq], seq)
-        lost = set[int]()
-        for made_at, text, pages in told:
-            if text and len({self.chain_of(seq) for seq in pages}) == 1:
-                self.set_overview(made_at, text)
-            else:
-                lost.update(pages)
-        for seq, text in overviews:
-            self.set_overview(seq, text)
-        return {seq for seq in lost if seq not in links and not self.overview(seq)}
+        return told
 
     def as_plain(self, seqs: Collection[int]) -> list[Any]:
         """Return links and overviews of whole chains, given by all their pages, as msgpack can store them."""

@@ -1,4 +1,4 @@
-"""What a model still owes of one scope: tasks that an extractive answer stands in for, by the pages they were asked of."""
+"""What a model still owes of one scope: tasks that an extractive answer stands in for, by pages."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mos_pipeline.memory.ascending import column
+from mos_pipeline.memory.ascending import column, contains
 
 __all__ = ["OF_BATCH", "OF_PROMOTION", "Owed"]
 
@@ -41,20 +41,37 @@ class Owed:
         """Return how many pages each task is owed of; tasks that are owed of none are left out."""
         return {task: len(pages) for task, pages in self._pages.items()}
 
-    def owes(self, task: str, seqs: Collection[int]) -> bool:
+    def owes(self, task: str, seqs: Iterable[int]) -> bool:
         """Return whether ``task`` is owed of every one of these pages."""
-        return bool(np.isin(_numbers(seqs), _numbers(self.pages(task))).all())
+        pages = self.pages(task)
+        return all(contains(pages, seq) for seq in seqs)
 
     def note(self, tasks: Iterable[str], seqs: Collection[int]) -> None:
         """Note that ``tasks`` are owed of pages."""
+        new = np.unique(np.fromiter(seqs, np.int64, len(seqs)))
         for task in tasks:
-            self._set(task, np.union1d(_numbers(self.pages(task)), _numbers(seqs)))
+            pages = self._pages.get(task)
+            if not len(new):
+                continue
+            if pages is None or pages[-1] < new[0]:  # as they come, mostly
+                self._pages.setdefault(task, column()).frombytes(new.tobytes())
+            else:
+                self._pages[task] = array("q", np.union1d(np.frombuffer(pages, np.int64), new).tobytes())
 
     def settle(self, tasks: Iterable[str], seqs: Collection[int]) -> None:
         """Note that ``tasks`` are owed of these pages no longer; those that never were are passed over."""
         for task in tasks:
-            if pages := self.pages(task):
-                self._set(task, np.setdiff1d(_numbers(pages), _numbers(seqs), assume_unique=False))
+            pages = self._pages.get(task)
+            if pages is None or not seqs:
+                continue
+            known = np.frombuffer(pages, np.int64)
+            at = np.searchsorted(known, np.fromiter(seqs, np.int64, len(seqs)))
+            at = at[at < len(known)]
+            left = np.delete(known, at[np.isin(known[at], np.fromiter(seqs, np.int64, len(seqs)))])
+            if len(left):
+                self._pages[task] = array("q", left.tobytes())
+            else:
+                del self._pages[task]
 
     def as_plain(self) -> list[Any]:
         """Return it as msgpack can store it; an empty list where nothing is owed."""
@@ -71,16 +88,6 @@ class Owed:
             owed._pages = {task: array("q", seqs) for task, seqs in pages.items()}
             owed.stand_ins = set(stand_ins)
         return owed
-
-    def _set(self, task: str, seqs: np.ndarray[Any, np.dtype[np.int64]]) -> None:
-        if len(seqs):
-            self._pages[task] = array("q", seqs.tobytes())
-        else:
-            self._pages.pop(task, None)
-
-
-def _numbers(seqs: Collection[int]) -> np.ndarray[Any, np.dtype[np.int64]]:
-    return np.fromiter(seqs, np.int64, len(seqs))
 
 
 _NONE = column()

@@ -168,7 +168,8 @@ class MemoryState:
         scope.owed.settle(["topics"], repaid.topics)
         if repaid.continuity:
             links = dict(zip(repaid.continuity, repaid.links, strict=True))
-            scope.owed.note(["continuity"], self.chains.relink(links, repaid.overviews))
+            stand_ins = scope.owed.pages("continuity")
+            scope.owed.note(["continuity"], self.chains.relink(links, repaid.overviews, stand_ins))
         homes = {scope.mid_term.session_of(seq) for placed in repaid.placed for seq in placed.seqs}
         rows = [rehouse(scope.mid_term, placed, repaid.time) for placed in repaid.placed]
         for session_id in sorted(home for home in homes if home is not None):

@@ -40,7 +40,15 @@ KEPT_CHARS = 4000  # of an answer that can't be used, shown to the model once mo
 
 
 class UnansweredError(Exception):
-    """There is no answer that can be used, and time or tries are over; the text tells why."""
+    """There is no answer that can be used, and time or tries are over; the text tells why.
+
+    Attributes:
+        reached: whether the endpoint did answer: it refused for good, or what it said can't be used.
+    """
+
+    def __init__(self, reason: str, *, reached: bool = False) -> None:
+        super().__init__(reason)
+        self.reached = reached
 
 
 class Caller:
@@ -77,7 +85,7 @@ class Caller:
             reason = "; ".join(["", *trouble[-1:]])
             raise UnansweredError(f"no answer within {self._settings.deadline_s:g} s{reason}") from None
         except (RefusedError, UnusableError) as error:
-            raise UnansweredError(self._endpoint.shown(error)) from None
+            raise UnansweredError(self._endpoint.shown(error), reached=True) from None
 
     def _read(self, kind: str, completion: Completion, read: Callable[[dict[str, Any], Mended], T]) -> T:
         if not completion.whole:

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from mos_pipeline import config
 from mos_pipeline.runtime.meter import Meter
 from mos_pipeline.runtime.worker import Report
+from mos_pipeline.stages.again import AGAIN, answer_again
 from mos_pipeline.stages.asking import Asking
 from mos_pipeline.stages.caller import Caller, UnansweredError
 from mos_pipeline.stages.endpoint import Endpoint
@@ -74,7 +75,7 @@ class CallStage:
         self._incoming = descriptor
 
     def accept(self, unit_id: int, kind: str, payload: Any) -> None:
-        """Queue a unit of kind ``batch`` or ``promotion``."""
+        """Queue a unit of one of the kinds that ``stages/tasks.py`` tells."""
         self._waiting.append((unit_id, kind, payload))
 
     @property
@@ -172,6 +173,8 @@ class CallStage:
                 self._task("knowledge", self._asking.knowledge(pages), lambda: self._extractive.knowledge(pages), owed),
             )
             return promotion_result(new, known, sorted(owed))
+        if kind in AGAIN:
+            return await answer_again(self._asking, kind, payload)
         raise unknown_kind(kind)
 
     async def _topics(self, batch: Batch, owed: list[str]) -> list[Topic]:
