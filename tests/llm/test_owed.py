@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from mos_pipeline import MemoryPipeline
 from mos_pipeline.testing import FakeOpenAI, replies
 from tests.faults.common import PATIENCE_S, until
