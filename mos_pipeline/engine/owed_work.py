@@ -51,6 +51,11 @@ class OwedWork:
     stated: set[int] = field(default_factory=set)
     over: bool = False
 
+    @property
+    def left_unreached(self) -> bool:
+        """Whether a task was not answered at all."""
+        return not set(self.tasks) <= {*self.answered, *self.answers.get("unusable", ())}
+
     def end(self, fate: Fate) -> None:
         """Tell the end, once."""
         if not self.over:

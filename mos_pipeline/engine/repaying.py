@@ -181,6 +181,8 @@ class Repaying:
         current.in_flight -= 1
         current.repaid += repaid
         current.sure = current.sure or fate in {Fate.REPAID, Fate.UNUSABLE}
+        if fate is Fate.REPAID and work.left_unreached:
+            current.passed[work.scope.number, repayer].difference_update(work.seqs)  # it may be back by now
         self._note_pause(work, repayer, unusable=fate is Fate.UNUSABLE)
         if fate is Fate.UNREACHED:
             current.scopes.clear()

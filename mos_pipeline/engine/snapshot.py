@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any
 
 from mos_pipeline.engine.batches import LLM
@@ -17,7 +18,7 @@ from mos_pipeline.engine.reader import ReaderEngine
 from mos_pipeline.engine.view import View
 from mos_pipeline.memory.owed import OF_BATCH, OF_PROMOTION
 from mos_pipeline.memory.state import MemoryState, Scope
-from mos_pipeline.metrics import Stats, TaskStats, WorkerStats
+from mos_pipeline.metrics import UP, Stats, TaskStats, WorkerStats
 from mos_pipeline.runtime.meter import Tally
 from mos_pipeline.runtime.supervisor import PoolState
 from mos_pipeline.runtime.vector_pool import PoolUsage
@@ -44,6 +45,7 @@ def snapshot(engine: Engine) -> Stats:
             damage=_damage(engine.store.damage),
             workers=_workers(engine),
             tasks=_tasks(engine),
+            endpoint=_endpoint(engine),
         )
 
 
@@ -109,6 +111,13 @@ def _workers(engine: Engine) -> dict[str, WorkerStats]:
     if engine.supervisor is None:
         return {}
     return {role: _worker(engine.supervisor.state(role)) for role in (WRITER, EMBEDDER, LLM)}
+
+
+def _endpoint(engine: Engine) -> str:
+    if engine.supervisor is None or engine.config.llm.provider == "extractive":
+        return ""
+    since = engine.supervisor.state(LLM).down_since
+    return UP if since is None else f"down since {datetime.fromtimestamp(since):%Y-%m-%d %H:%M:%S}"
 
 
 def _tasks(engine: Engine) -> dict[str, TaskStats]:

@@ -57,6 +57,7 @@ class CallStage:
         self._in_work: dict[int, asyncio.Task[dict[str, Any]]] = {}
         self._incoming: int | None = None
         self._complained_at = float("-inf")
+        self._down_since: float | None = None
 
     def prepare(self) -> dict[str, Any]:
         """Make the client, and no call yet; return what it asks.
@@ -90,10 +91,20 @@ class CallStage:
         self._loop.run_until_complete(self._until_news(report))
         done = [unit_id for unit_id, task in self._in_work.items() if task.done()]
         report.metered(self._meter.take())
+        self._tell_of_endpoint(report)
         for unit_id in done:
             _hand_in(unit_id, self._in_work.pop(unit_id), report)
         if self._in_work or self._waiting:
             report.started(list(self._in_work))
+
+    def _tell_of_endpoint(self, report: Report) -> None:
+        """Report it where the endpoint has gone down, or has come back."""
+        since = self._caller.breaker.down_since
+        if since != self._down_since:
+            self._down_since = since
+            report.endpoint(since)
+            text = "%s is down: extractive answers stand in at once" if since else "%s is back"
+            logger.warning(text, self._settings.base_url or "the endpoint", extra={"event": "llm-endpoint"})
 
     def close(self) -> None:
         """Drop what was accepted, calls in flight included."""
@@ -174,6 +185,7 @@ class CallStage:
             )
             return promotion_result(new, known, sorted(owed))
         if kind in AGAIN:
+            self._caller.breaker.try_soon()
             return await answer_again(self._asking, kind, payload)
         raise unknown_kind(kind)
 
