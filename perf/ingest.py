@@ -197,7 +197,7 @@ class _Heard:
         raise AssertionError(f"the extractive tasks call no model: {told}")
 
     def endpoint(self, down_since: float | None) -> None:
-        raise AssertionError("it asks no endpoint")
+        raise AssertionError(f"the extractive tasks ask no endpoint: {down_since}")
 
 
 def _disk(size: tuple[int, int], pages: int, *, real: bool) -> Figure:
