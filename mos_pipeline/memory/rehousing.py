@@ -21,12 +21,12 @@ def rehouse(memory: MidTerm, placement: Placement, now: float) -> int:
     held = dict[int, list[int]]()
     for seq in placement.seqs:
         session_id = memory.session_of(seq)
-        if session_id is not None:
+        if session_id is not None and session_id != placement.session_id:
             held.setdefault(session_id, []).append(seq)
     analysed = set[int]()
     for session_id, seqs in held.items():
         if (session := memory.get(session_id)) is not None:
-            analysed |= set(seqs).difference(memory.leave(session, seqs, tells=session_id != placement.session_id))
+            analysed |= set(seqs).difference(memory.leave(session, seqs, tells=True))
     known, freed = memory.get(placement.session_id), -1
     if known is not None and placement.summary:
         freed, known.summary, known.row = known.row, placement.summary, placement.row

@@ -103,8 +103,10 @@ class CallStage:
         if since != self._down_since:
             self._down_since = since
             report.endpoint(since)
-            text = "%s is down: extractive answers stand in at once" if since else "%s is back"
-            logger.warning(text, self._settings.base_url or "the endpoint", extra={"event": "llm-endpoint"})
+            text = "the endpoint of %s is back"
+            if since is not None:
+                text = "the endpoint of %s is down: extractive answers stand in at once, until it answers again"
+            logger.warning(text, self._settings.model, extra={"event": "llm-endpoint"})
 
     def close(self) -> None:
         """Drop what was accepted, calls in flight included."""
