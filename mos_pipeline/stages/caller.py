@@ -99,19 +99,14 @@ class Caller:
                     prompt = again(prompt, completion.text[:KEPT_CHARS], str(error))
                 return self._read(kind, await self._completion(kind, prompt, deadline, tries), read)
         except TimeoutError:
-            self._gave_up(tries)
+            if tries.since is not None:
+                self.breaker.gave_up(tries.since)
             reason = "; ".join(["", *tries.trouble[-1:]])
             raise UnansweredError(f"no answer within {self._settings.deadline_s:g} s{reason}") from None
         except (RefusedError, UnusableError) as error:
             raise UnansweredError(self._endpoint.shown(error), reached=True) from None
         except _DownError as error:
             raise UnansweredError(str(error)) from None
-
-    def _gave_up(self, tries: _Tries) -> None:
-        if tries.since is not None:
-            self.breaker.gave_up(tries.since)
-            if not self.breaker.admits:
-                self.gate.turn_away(_down())
 
     def _read(self, kind: str, completion: Completion, read: Callable[[dict[str, Any], Mended], T]) -> T:
         if not completion.whole:
@@ -189,11 +184,7 @@ class Caller:
             finally:
                 self.gate.leave()
             await asyncio.sleep(self.gate.closed_s)
-        raise _down()
-
-
-def _down() -> _DownError:
-    return _DownError("the endpoint has not answered for a whole prompt's time; it is asked again now and then")
+        raise _DownError("the endpoint has not answered for a whole prompt's time; it is asked again now and then")
 
 
 @asynccontextmanager

@@ -52,12 +52,6 @@ class Gate:
             self._waiting.remove(place)
         return self._clock()
 
-    def turn_away(self, reason: Exception) -> None:
-        """Have those who wait for a place raise ``reason``."""
-        for place in self._waiting:
-            if not place.done():
-                place.set_exception(reason)
-
     def leave(self) -> None:
         """Make room for others: a call is over."""
         self.in_flight -= 1

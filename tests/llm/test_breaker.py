@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mos_pipeline.stages.breaker import FIRST_PAUSE_S, LONGEST_PAUSE_S, Breaker
-from mos_pipeline.stages.gate import Gate
 from mos_pipeline.testing import FakeOpenAI, Reply, replies
 from tests.llm.bench import Bench, batch
-from tests.llm.test_limits import Clock, ran
+from tests.llm.test_limits import Clock
 
 
 def opened(clock: Clock) -> Breaker:
@@ -93,22 +90,6 @@ def test_it_lets_through_all_while_closed_and_one_at_a_time_while_open(news: lis
         assert breaker.admits or breaker.down_since is not None
 
 
-def test_who_waits_for_a_place_is_turned_away() -> None:
-    async def wait() -> None:
-        gate = Gate(1)
-        await gate.enter()
-        others = [asyncio.create_task(gate.enter()) for _ in range(3)]
-        await asyncio.sleep(0)
-        gate.turn_away(ConnectionError("down"))
-        found = await asyncio.gather(*others, return_exceptions=True)
-        assert [str(one) for one in found] == ["down"] * 3
-        gate.leave()
-        await gate.enter()
-        assert gate.in_flight == 1
-
-    ran(wait)
-
-
 DEAD: dict[str, Reply] = {"hang": replies.hang(), "500": replies.status(500), "reset": replies.reset()}
 ALIVE: dict[str, Reply] = {
     "429": replies.status(429),
@@ -128,6 +109,7 @@ def test_a_dead_endpoint_is_given_up_once_and_then_probed(fake: FakeOpenAI, impa
         assert bench.down == [True]
         assert sum(tally.calls for tally in bench.meter.tallies.values()) == fake.calls
         assert fake.calls < 40, "most have not been asked"
+        assert bench.stage._caller.gate.in_flight == 0
         fake.script.clear()
         bench.stage._caller.breaker.try_soon()
         bench.ask(batch())

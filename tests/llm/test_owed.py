@@ -188,12 +188,22 @@ def test_each_task_is_owed_and_repaid_for_itself(tmp_path: Path, fake: FakeOpenA
 
 def test_what_can_never_be_answered_holds_nothing_else_up(tmp_path: Path, fake: FakeOpenAI) -> None:
     fake.script.add(replies.status(404), times=None)
-    with opened(tmp_path, fake, llm__repay_interval_s=0.3) as memory:
+    with opened(tmp_path, fake, llm__repay_interval_s=NEVER) as memory:
         ids = added(memory)
         check_whole(memory, ids)
         fake.script.clear()
+        for task in sorted(ALL_TASKS - {"continuity"}):
+            fake.script.add(replies.wrong_types(), times=None, task=task)
+        assert memory.repay().repaid == len(USERS) * PAGES
+        assert memory.stats().owed.keys() == ALL_TASKS - {"continuity"}
+        fake.script.clear()
         fake.script.add(replies.wrong_types(), times=None, task="topics")
-        until(lambda: memory.stats().owed.keys() == {"topics"}, "the others are repaid")
+        owed = memory.stats().owed
+        assert memory.repay() == Repaid(owed["profile"] + owed["knowledge"], owed["topics"]), "one after the other"
+        check_whole(memory, ids)
+    with opened(tmp_path, fake, llm__repay_interval_s=0.2) as memory:
+        calls = fake.calls
+        until(lambda: fake.calls > calls + 4, "it is tried again by itself")
         fake.script.clear()
         until(partial(nothing_owed, memory), "everything is repaid")
         check_whole(memory, ids)
