@@ -107,7 +107,6 @@ def test_a_dead_endpoint_is_given_up_once_and_then_probed(fake: FakeOpenAI, impa
         bench.run()
         assert all(bench.results[unit]["owed"] == ["continuity", "topics"] for unit in units)
         assert bench.down == [True]
-        assert sum(tally.calls for tally in bench.meter.tallies.values()) == fake.calls
         assert fake.calls < 40, "most have not been asked"
         assert bench.stage._caller.gate.in_flight == 0
         fake.script.clear()
