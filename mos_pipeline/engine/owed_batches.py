@@ -150,6 +150,6 @@ class OwedBatches:
             links, overviews = continuity(work.before, work.seqs, work.answers["continuity"])
         if "topics" in told:
             topics, pool = work.answers["topics"], self._embedding.pool
-            placed = place_again(work.scope, work.seqs, topics, rows, work.timestamps[0], pool)
+            placed = place_again(work.scope, work.seqs, topics, rows, work.timestamps, pool)
         asked = told.get("continuity", []), links, overviews, told.get("topics", [])
         return BatchRepaid(*asked, placed, self._clock())

@@ -68,7 +68,7 @@ def place_again(
     seqs: Sequence[int],
     topics: Sequence[Mapping[str, Any]],
     rows: Sequence[int],
-    timestamp: str,
+    timestamps: Sequence[str],
     pool: VectorPool,
 ) -> list[Placed]:
     """Return the sessions of pages whose topics were owed until now; as to ``pool``, see ``decide``.
@@ -81,7 +81,7 @@ def place_again(
         seqs: the pages that were asked of.
         topics: the answer, its pages being indices into ``seqs``.
         rows: of the vectors of the topics' summaries.
-        timestamp: of a session that is founded.
+        timestamps: those of ``seqs``; a session that is founded has that of its topic's first page.
         pool: where the vectors are.
     """
     topic_of = {seqs[index]: number for number, topic in enumerate(topics) for index in topic["pages"]}
@@ -101,6 +101,7 @@ def place_again(
             continue
         session_id = mine[0].session_id if mine else scope.mid_term.reserve_id()
         pool.commit([row], np.array([session_id], np.int64))
+        timestamp = timestamps[min(topic["pages"])]
         placed.append(Placed(session_id, True, topic["content"], keywords, timestamp, pages, row))
     return placed
 

@@ -125,7 +125,7 @@ class Owner(Memory):
             parts = [list(range(cut)), list(range(cut, len(seqs)))][: 1 + (cut < len(seqs))]
             topics = [{"keywords": ["k"], "content": "better", "pages": part} for part in parts]
             rows = [self.row(vector) for vector in (NORTH, SOUTH)[: len(topics)]]
-            placed = place_again(self.scope, seqs, topics, rows, "then", self.pool)
+            placed = place_again(self.scope, seqs, topics, rows, ["then"] * PAGES, self.pool)
         asked = seqs if "continuity" in tasks else [], links, overviews, seqs if "topics" in tasks else []
         repaid, vectors = BatchRepaid(*asked, placed, 2.0), self.vectors(placed)
         self.pool.release(self.state.repay_batch(self.scope, repaid))
@@ -207,7 +207,7 @@ def again(memory: Memory, seqs: list[int], *topics: tuple[np.ndarray[Any, Any], 
         {"keywords": [f"word{number}"], "content": f"better {number}", "pages": [seqs.index(seq) for seq in pages]}
         for number, (_, pages) in enumerate(topics)
     ]
-    placed = place_again(memory.scope, seqs, told, rows, "then", memory.pool)
+    placed = place_again(memory.scope, seqs, told, rows, ["then"] * PAGES, memory.pool)
     memory.pool.release(memory.state.repay_batch(memory.scope, BatchRepaid([], [], [], seqs, placed, 2.0)))
     sessions = memory.scope.mid_term.sessions
     assert memory.pool.usage.used == len(sessions)
