@@ -153,6 +153,13 @@ class Llm:
         unit="seconds",
         low=0.01,
     )
+    repay_interval_s: float = setting(
+        60.0,
+        "so often what is owed, since an extractive answer stood in, is asked for again: one probe, and all if it is "
+        "answered (openai)",
+        unit="seconds",
+        low=0.01,
+    )
     page_chars: int = setting(
         4000,
         "each side of a page is cut to so many characters, in its middle, before it is shown (openai)",

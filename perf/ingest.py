@@ -196,6 +196,9 @@ class _Heard:
     def metered(self, told: Mapping[str, Mapping[str, Any]]) -> None:
         raise AssertionError(f"the extractive tasks call no model: {told}")
 
+    def endpoint(self, down_since: float | None) -> None:
+        raise AssertionError(f"the extractive tasks ask no endpoint: {down_since}")
+
 
 def _disk(size: tuple[int, int], pages: int, *, real: bool) -> Figure:
     blocks, lengths = size

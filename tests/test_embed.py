@@ -73,6 +73,9 @@ class Report:
     def metered(self, told: Mapping[str, Mapping[str, Any]]) -> None:
         raise AssertionError("it calls no model")
 
+    def endpoint(self, down_since: float | None) -> None:
+        raise AssertionError("it asks no endpoint")
+
 
 class Bench:
     """A prepared stage with a pool to write to."""

@@ -47,6 +47,9 @@ class Reports:
     def metered(self, told: Mapping[str, Mapping[str, Any]]) -> None:
         raise AssertionError("it calls no model")
 
+    def endpoint(self, down_since: float | None) -> None:
+        raise AssertionError("it asks no endpoint")
+
 
 class Clock:
     def __init__(self) -> None:

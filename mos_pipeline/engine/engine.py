@@ -26,14 +26,20 @@ from mos_pipeline.engine.embedding import EMBEDDER, IDENTITY, Embedding, embedde
 from mos_pipeline.engine.forgetting import Forgetting
 from mos_pipeline.engine.indexing import Indexing
 from mos_pipeline.engine.intake import Intake
+from mos_pipeline.engine.likeness import Likeness
+from mos_pipeline.engine.owed_batches import OwedBatches
+from mos_pipeline.engine.owed_promotions import OwedPromotions
+from mos_pipeline.engine.owed_work import Repayer
 from mos_pipeline.engine.persistence import WRITER, Persistence
 from mos_pipeline.engine.processing import Processing
 from mos_pipeline.engine.promotion import Promotion
 from mos_pipeline.engine.removal import Removal
+from mos_pipeline.engine.repaying import Repaying
 from mos_pipeline.engine.replay import Replay
 from mos_pipeline.engine.restore import PagesOutOfOrderError, Restore
 from mos_pipeline.engine.retrieval import Retrieval
 from mos_pipeline.engine.retrying import Retrying
+from mos_pipeline.engine.settling import Settling
 from mos_pipeline.engine.takeover import TakingOver
 from mos_pipeline.engine.visits import Visits
 from mos_pipeline.errors import DeadlineError, ModelMismatchError, ModelNotFoundError, StoreError, WorkerError
@@ -183,9 +189,23 @@ class Engine:
             self.promotion,
             self.intake.worked_off,
         )
+        self.repaying = Repaying(
+            config.llm,
+            self.state,
+            self.embedding,
+            self.desk,
+            self._repayers(batches),
+            lambda: not (self.processing.idle and self.promotion.idle),
+        )
         self.visits = Visits(self.derived, self.promotion, self._wake)
         self.forgetting = Forgetting(
-            self.state, self.indexing, self.processing, self.promotion, self.derived, self.embedding
+            self.state,
+            self.indexing,
+            self.processing,
+            self.promotion,
+            self.repaying,
+            self.derived,
+            self.embedding,
         )
         self.compaction = Compaction(
             config.store,
@@ -211,8 +231,18 @@ class Engine:
             self.forgetting,
             self.visits,
             self.compaction,
+            self.repaying,
             self.desk,
             self.inbox,
+        )
+
+    def _repayers(self, batches: Batches) -> tuple[Repayer, ...]:
+        capacity, long_term = self.config.short_term.capacity, self.config.long_term
+        parts = self.state, self.reader, self.derived, self.desk, self.embedding
+        likeness = Likeness(long_term.merge_cosine, self.state, self.embedding)
+        return (
+            OwedBatches(capacity, *parts, batches),
+            OwedPromotions(long_term.promotion_pages, likeness, *parts, self.promotion),
         )
 
     def _assemble_finding(self) -> None:
@@ -231,6 +261,7 @@ class Engine:
         self.details = Details(self.state, self.coordinator, self.browsing, self.embedding)
         self.removal = Removal(self.state, self.coordinator, self.intake, self.reader)
         self.retrying = Retrying(self.state, self.coordinator, self.processing, self.intake, self.reader, self._wake)
+        self.settling = Settling(self.coordinator, self.repaying, self.inbox.put)
 
     @property
     def gate(self) -> Coordinator:
@@ -296,7 +327,7 @@ class Engine:
                 if not scope.gaps:  # else a batch comes first, and leads here
                     self.promotion.take_up(scope)
                 self.coordinator.breathe()
-            self.compaction.may_begin = True
+            self.compaction.may_begin = self.repaying.may_begin = True
 
     def _new_pool(self, dimension: int) -> VectorPool:
         folder = self.store.folder

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any
 
 from mos_pipeline.engine.batches import LLM
@@ -14,8 +16,9 @@ from mos_pipeline.engine.persistence import WRITER
 from mos_pipeline.engine.questions import Questions
 from mos_pipeline.engine.reader import ReaderEngine
 from mos_pipeline.engine.view import View
-from mos_pipeline.memory.state import MemoryState
-from mos_pipeline.metrics import Stats, TaskStats, WorkerStats
+from mos_pipeline.memory.owed import OF_BATCH, OF_PROMOTION
+from mos_pipeline.memory.state import MemoryState, Scope
+from mos_pipeline.metrics import UP, Stats, TaskStats, WorkerStats
 from mos_pipeline.runtime.meter import Tally
 from mos_pipeline.runtime.supervisor import PoolState
 from mos_pipeline.runtime.vector_pool import PoolUsage
@@ -42,6 +45,7 @@ def snapshot(engine: Engine) -> Stats:
             damage=_damage(engine.store.damage),
             workers=_workers(engine),
             tasks=_tasks(engine),
+            endpoint=_endpoint(engine),
         )
 
 
@@ -76,8 +80,16 @@ def _told(state: MemoryState, browsing: Browsing) -> dict[str, Any]:
         "sessions": sum(len(scope.mid_term) for scope in scopes),
         "facts": sum(len(scope.facts(of_user=of_user)) for scope in scopes for of_user in (True, False)),
         "backlog_pages": state.pages.kept - state.pages.embedded - sum(state.pages.row(seq) < 0 for seq in aside),
+        "owed": _owed(scopes),
         "set_aside": {page.page_id: reason for page, reason in zip(pages, aside.values(), strict=True)},
     }
+
+
+def _owed(scopes: Iterable[Scope]) -> dict[str, int]:
+    counts = Counter[str]()
+    for scope in scopes:
+        counts.update(scope.owed.counts())
+    return {task: counts[task] for task in (*OF_BATCH, *OF_PROMOTION) if counts[task]}
 
 
 def _vectors(usage: PoolUsage | None) -> dict[str, Any]:
@@ -99,6 +111,13 @@ def _workers(engine: Engine) -> dict[str, WorkerStats]:
     if engine.supervisor is None:
         return {}
     return {role: _worker(engine.supervisor.state(role)) for role in (WRITER, EMBEDDER, LLM)}
+
+
+def _endpoint(engine: Engine) -> str:
+    if engine.supervisor is None or engine.config.llm.provider == "extractive":
+        return ""
+    since = engine.supervisor.state(LLM).down_since
+    return UP if since is None else f"down since {datetime.fromtimestamp(since):%Y-%m-%d %H:%M:%S}"
 
 
 def _tasks(engine: Engine) -> dict[str, TaskStats]:

@@ -65,6 +65,8 @@ class PoolState:
         state: "starting", "ready" or "failed".
         info: what the stage said of itself when it was ready.
         meter: the calls that its workers, the dead ones included, have made to a model.
+        down_since: since when, in seconds since 1970, one of them has found the model's endpoint down; None where all
+            find it up.
     """
 
     state: str
@@ -75,6 +77,7 @@ class PoolState:
     info: Mapping[str, Any]
     meter: Meter
     error: str | None
+    down_since: float | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -85,6 +88,7 @@ class Worker:
         born: when it was started, in monotonic seconds.
         heard: when it last said something, or got work into empty hands.
         eof: it has closed its pipe.
+        down_since: since when, in seconds since 1970, the endpoint that it asks has been down; None where it is not.
     """
 
     process: ChildProcess
@@ -93,6 +97,7 @@ class Worker:
     heard: float
     ready: bool = False
     eof: bool = False
+    down_since: float | None = None
 
     def end(self) -> int | None:
         """Wait for the dead process, let go of everything, and return its exit code."""
@@ -162,4 +167,5 @@ class Pool:
             info=dict(self.info),
             meter=self.meter.copy(),
             error=self.error,
+            down_since=min((one.down_since for one in self.workers if one.down_since is not None), default=None),
         )

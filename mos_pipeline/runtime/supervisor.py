@@ -203,6 +203,9 @@ class Supervisor:
             case ["meter", told]:
                 with self._lock:
                     pool.meter.add(told)
+            case ["endpoint", down_since]:
+                with self._lock:
+                    worker.down_since = down_since
             case ["log", name, level, message, event]:
                 fields = {"role": pool.role.name, "event": event}
                 logging.getLogger(name).log(level, "%s", message, extra=fields)

@@ -9,6 +9,7 @@ reports to its pipe:
     ["done", unit_id, result]
     ["failed", unit_id, message]        the work was refused; the worker is well
     ["meter", told]                     calls made to a model since the last of these, see ``Meter.take``
+    ["endpoint", since]                 the model's endpoint has been down since then, seconds since 1970; nil: it is up
     ["log", logger, level, message, event]
 """
 
@@ -45,6 +46,9 @@ class Report(Protocol):
 
     def metered(self, told: Mapping[str, Mapping[str, Any]]) -> None:
         """Tell what ``Meter.take`` returned; nothing is sent where that is nothing."""
+
+    def endpoint(self, down_since: float | None) -> None:
+        """Say since when, in seconds since 1970, a model's endpoint has been down; None where it is up again."""
 
 
 class Stage(Protocol):
@@ -110,6 +114,9 @@ class _PipeReport:
     def metered(self, told: Mapping[str, Mapping[str, Any]]) -> None:
         if told:
             self.send("meter", told)
+
+    def endpoint(self, down_since: float | None) -> None:
+        self.send("endpoint", down_since)
 
 
 class _PipeHandler(logging.Handler):

@@ -19,7 +19,18 @@ from types import TracebackType
 from typing import Any, Self
 
 from mos_pipeline.errors import DeadlineError, InputError, StoreError
-from mos_pipeline.messages import Added, Compacted, Knowledge, Page, Profile, Response, Retrieved, Session, encode
+from mos_pipeline.messages import (
+    Added,
+    Compacted,
+    Knowledge,
+    Page,
+    Profile,
+    Repaid,
+    Response,
+    Retrieved,
+    Session,
+    encode,
+)
 from mos_pipeline.metrics import Stats
 from mos_pipeline.service.address import connected
 from mos_pipeline.service.protocol import PROTOCOL, error_from, receive, send
@@ -151,6 +162,13 @@ class RemoteMemory:
     def retry(self) -> int:
         """Give out again what was set aside; as ``MemoryPipeline.retry``."""
         return int(self._ask(int, "retry"))
+
+    def repay(self, user_id: str | None = None, **options: Any) -> Repaid:
+        """Ask the model again for what it owes; as ``MemoryPipeline.repay``."""
+        timeout = options.get("timeout")
+        patience = LONG_S if timeout is None else _beyond(timeout)
+        repaid: Repaid = self._ask(Repaid, "repay", user_id, _patience=patience, **options)
+        return repaid
 
     def compact(self, timeout: float | None = None) -> Compacted:
         """Have segments compacted; as ``MemoryPipeline.compact``."""

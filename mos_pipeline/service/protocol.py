@@ -45,6 +45,7 @@ METHODS = frozenset(
         "knowledge",
         "pages",
         "profile",
+        "repay",
         "respond",
         "retrieve",
         "retry",

@@ -2,21 +2,25 @@
 
 A prompt waits for its turn (a place in the gate, the hour's budget) as long as it takes. From then on it has
 ``llm.deadline_s`` for all its calls and the pauses between them: as long as the endpoint asks for, where it does, and
-some more, jittered and doubling. Where an answer can't be used, the model is told why and asked once more.
+some more, jittered and doubling. Where an answer can't be used, the model is told why and asked once more. While an
+endpoint is down (``stages/breaker.py``), no prompt waits for it but one that probes.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from mos_pipeline import config
 from mos_pipeline.runtime.meter import Meter
 from mos_pipeline.stages.answers import Mended, UnusableError, parsed
+from mos_pipeline.stages.breaker import Breaker
 from mos_pipeline.stages.budget import Budget
 from mos_pipeline.stages.endpoint import (
     CHARS_OF_TOKEN,
@@ -40,7 +44,27 @@ KEPT_CHARS = 4000  # of an answer that can't be used, shown to the model once mo
 
 
 class UnansweredError(Exception):
-    """There is no answer that can be used, and time or tries are over; the text tells why."""
+    """There is no answer that can be used, and time or tries are over; the text tells why.
+
+    Attributes:
+        reached: whether the endpoint did answer: it refused for good, or what it said can't be used.
+    """
+
+    def __init__(self, reason: str, *, reached: bool = False) -> None:
+        super().__init__(reason)
+        self.reached = reached
+
+
+class _DownError(Exception):
+    """The endpoint has not been heard of for so long that it is not asked now."""
+
+
+@dataclass(slots=True)
+class _Tries:
+    """What became of a prompt's calls: when the first began, and what went wrong, the latest last."""
+
+    since: float | None = None
+    trouble: list[str] = field(default_factory=list)
 
 
 class Caller:
@@ -52,6 +76,7 @@ class Caller:
         self._meter = meter
         self._random = random.Random()  # noqa: S311  (jitter)
         self.gate = Gate(settings.max_in_flight)
+        self.breaker = Breaker()
         self.budget = Budget(settings.max_calls_per_hour, settings.max_tokens_per_hour, settings.processes)
 
     async def ask(self, kind: str, prompt: Prompt, read: Callable[[dict[str, Any], Mended], T]) -> T:
@@ -62,22 +87,26 @@ class Caller:
         Raises:
             UnansweredError: there is none.
         """
-        trouble = list[str]()  # what went wrong, the latest last
+        tries = _Tries()
         try:
             async with asyncio.timeout(self._settings.deadline_s) as deadline:
-                completion = await self._completion(kind, prompt, deadline, trouble)
+                completion = await self._completion(kind, prompt, deadline, tries)
                 try:
                     return self._read(kind, completion, read)
                 except UnusableError as error:
-                    trouble.append(f"the answer can't be used: {error}")
+                    tries.trouble.append(f"the answer can't be used: {error}")
                     self._meter.of(kind).repairs += 1
                     prompt = again(prompt, completion.text[:KEPT_CHARS], str(error))
-                return self._read(kind, await self._completion(kind, prompt, deadline, trouble), read)
+                return self._read(kind, await self._completion(kind, prompt, deadline, tries), read)
         except TimeoutError:
-            reason = "; ".join(["", *trouble[-1:]])
+            if tries.since is not None:
+                self.breaker.gave_up(tries.since)
+            reason = "; ".join(["", *tries.trouble[-1:]])
             raise UnansweredError(f"no answer within {self._settings.deadline_s:g} s{reason}") from None
         except (RefusedError, UnusableError) as error:
-            raise UnansweredError(self._endpoint.shown(error)) from None
+            raise UnansweredError(self._endpoint.shown(error), reached=True) from None
+        except _DownError as error:
+            raise UnansweredError(str(error)) from None
 
     def _read(self, kind: str, completion: Completion, read: Callable[[dict[str, Any], Mended], T]) -> T:
         if not completion.whole:
@@ -87,39 +116,55 @@ class Caller:
         self._meter.of(kind).repairs += mended.yes
         return answer
 
-    async def _completion(self, kind: str, prompt: Prompt, deadline: asyncio.Timeout, trouble: list[str]) -> Completion:
+    async def _completion(self, kind: str, prompt: Prompt, deadline: asyncio.Timeout, tries: _Tries) -> Completion:
         """Call until there is an answer, or the deadline ends it."""
         form, pause = 0, FIRST_PAUSE_S
         while True:
             try:
-                return await self._call(kind, prompt, form, deadline)
+                return await self._call(kind, prompt, form, deadline, tries)
             except UnknownFormatError as error:
-                trouble.append(str(error))
+                tries.trouble.append(str(error))
                 form = error.form + 1
             except FailedError as error:
-                trouble.append(str(error))
+                tries.trouble.append(str(error))
                 # Jitter, so that calls that failed together don't come back together.
                 wait = (error.pause_s or 0.0) + pause * self._random.uniform(0.5, 1.0)
                 pause = min(2 * pause, LONGEST_PAUSE_S)
-                await asyncio.sleep(wait)
+                await self._rest(wait)
             self._meter.of(kind).retries += 1
 
-    async def _call(self, kind: str, prompt: Prompt, form: int, deadline: asyncio.Timeout) -> Completion:
+    async def _rest(self, seconds: float) -> None:
+        """Wait, but no longer than until it turns out that the endpoint is down."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.breaker.opened.wait()
+
+    async def _call(self, kind: str, prompt: Prompt, form: int, deadline: asyncio.Timeout, tries: _Tries) -> Completion:
         """Wait for its turn, and make one call; formats before ``form`` were refused."""
         expected = sum(len(message["content"]) for message in prompt.messages) // CHARS_OF_TOKEN + ANSWER_TOKENS
         spent = 0
         async with self._turn(expected, deadline) as entered:
             begun = time.monotonic()
+            tries.since = self.breaker.now() if tries.since is None else tries.since
             self._meter.of(kind).calls += 1
+            probes = self.breaker.begin()
             try:
                 completion = await self._endpoint.complete(prompt, max(form, self._endpoint.form))
+                self.breaker.heard()
                 spent = completion.tokens_in + completion.tokens_out
             except FailedError as error:
+                if not error.down:
+                    self.breaker.heard()
                 if error.busy:
                     self.gate.refused(entered, error.pause_s or 0.0)
                 raise
+            except (UnknownFormatError, RefusedError):
+                self.breaker.heard()
+                raise
             finally:
                 self.budget.settle(expected, spent)
+                if probes:
+                    self.breaker.end_probe()
             self.gate.succeeded()
             self._meter.of(kind).answered(time.monotonic() - begun, completion.tokens_in, completion.tokens_out)
             return completion
@@ -127,11 +172,11 @@ class Caller:
     @asynccontextmanager
     async def _turn(self, tokens: int, deadline: asyncio.Timeout) -> AsyncIterator[float]:
         """Take a place among the calls in flight, and hold ``tokens`` of the budget, to be settled inside."""
-        while True:
+        while self.breaker.admits:
             async with _uncounted(deadline):
                 entered = await self.gate.enter()
             try:
-                if not self.gate.closed_s:
+                if not self.gate.closed_s and self.breaker.admits:
                     async with _uncounted(deadline):
                         await self.budget.hold(tokens)
                     yield entered
@@ -139,6 +184,7 @@ class Caller:
             finally:
                 self.gate.leave()
             await asyncio.sleep(self.gate.closed_s)
+        raise _DownError("the endpoint has not answered for a whole prompt's time; it is asked again now and then")
 
 
 @asynccontextmanager

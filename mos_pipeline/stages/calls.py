@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from mos_pipeline import config
 from mos_pipeline.runtime.meter import Meter
 from mos_pipeline.runtime.worker import Report
+from mos_pipeline.stages.again import AGAIN, answer_again
 from mos_pipeline.stages.asking import Asking
 from mos_pipeline.stages.caller import Caller, UnansweredError
 from mos_pipeline.stages.endpoint import Endpoint
@@ -56,6 +57,7 @@ class CallStage:
         self._in_work: dict[int, asyncio.Task[dict[str, Any]]] = {}
         self._incoming: int | None = None
         self._complained_at = float("-inf")
+        self._down_since: float | None = None
 
     def prepare(self) -> dict[str, Any]:
         """Make the client, and no call yet; return what it asks.
@@ -74,7 +76,7 @@ class CallStage:
         self._incoming = descriptor
 
     def accept(self, unit_id: int, kind: str, payload: Any) -> None:
-        """Queue a unit of kind ``batch`` or ``promotion``."""
+        """Queue a unit of one of the kinds that ``stages/tasks.py`` tells."""
         self._waiting.append((unit_id, kind, payload))
 
     @property
@@ -89,10 +91,22 @@ class CallStage:
         self._loop.run_until_complete(self._until_news(report))
         done = [unit_id for unit_id, task in self._in_work.items() if task.done()]
         report.metered(self._meter.take())
+        self._tell_of_endpoint(report)
         for unit_id in done:
             _hand_in(unit_id, self._in_work.pop(unit_id), report)
         if self._in_work or self._waiting:
             report.started(list(self._in_work))
+
+    def _tell_of_endpoint(self, report: Report) -> None:
+        """Report it where the endpoint has gone down, or has come back."""
+        since = self._caller.breaker.down_since
+        if since != self._down_since:
+            self._down_since = since
+            report.endpoint(since)
+            text = "the endpoint of %s is back"
+            if since is not None:
+                text = "the endpoint of %s is down: extractive answers stand in at once, until it answers again"
+            logger.warning(text, self._settings.model, extra={"event": "llm-endpoint"})
 
     def close(self) -> None:
         """Drop what was accepted, calls in flight included."""
@@ -172,6 +186,9 @@ class CallStage:
                 self._task("knowledge", self._asking.knowledge(pages), lambda: self._extractive.knowledge(pages), owed),
             )
             return promotion_result(new, known, sorted(owed))
+        if kind in AGAIN:
+            self._caller.breaker.try_soon()
+            return await answer_again(self._asking, kind, payload)
         raise unknown_kind(kind)
 
     async def _topics(self, batch: Batch, owed: list[str]) -> list[Topic]:

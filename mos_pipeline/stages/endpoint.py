@@ -45,12 +45,14 @@ class FailedError(Exception):
     Attributes:
         pause_s: how long the endpoint asks to wait; None where it does not say.
         busy: whether it refused because of too many calls.
+        down: whether it is no sign of life: no answer, one that broke off, or a fault of the server's own.
     """
 
-    def __init__(self, reason: str, pause_s: float | None = None, *, busy: bool = False) -> None:
+    def __init__(self, reason: str, pause_s: float | None = None, *, busy: bool = False, down: bool = True) -> None:
         super().__init__(reason)
         self.pause_s = pause_s
         self.busy = busy
+        self.down = down
 
 
 class UnknownFormatError(Exception):
@@ -153,7 +155,9 @@ class Endpoint:
         status: int = error.status_code
         reason = self.shown(f"status {status}: {error.message}")
         if status in AGAIN or (status >= 500 and status not in UNKNOWN_FORMAT):
-            return FailedError(reason, _pause(error.response.headers), busy=status in BUSY)
+            pause = _pause(error.response.headers)
+            down = status >= 500 and not (status in BUSY and pause is not None)  # one that says when is there
+            return FailedError(reason, pause, busy=status in BUSY, down=down)
         last = self.form if self._proven else len(FORMATS) - 1
         if status in UNKNOWN_FORMAT:
             if form < last:

@@ -19,6 +19,15 @@ as one unit, so that the pages cross over and are read once; they come oldest fi
                         "owed": [task, …]}
 
 Owed are those of the unit's tasks that a model could not answer, so that the extractive answer stands in for its own.
+They may be asked for again, of a model alone, where nothing shall stand in:
+
+    batch again, promotion again
+               payload as above, with "tasks": [task, …] that are wanted
+               result  {task: what the result above has of it, …, "unusable": [task, …]}: those that were answered, and
+                       those to which the endpoint gave no answer that can be used; the others it did not answer at all
+
+Of continuity that is {"continues", "overviews"}, of knowledge {"user", "assistant"}.
+
 Vectors are float16 bytes, row-major, (n, d), in the order of the pages.
 """
 
@@ -251,7 +260,7 @@ def promotion_result(profile: str, knowledge: Knowledge, owed: Sequence[str] = (
 
 def unknown_kind(kind: str) -> ValueError:
     """Return the error that says so."""
-    return ValueError(f"unknown kind of unit {kind!r}; known are batch and promotion")
+    return ValueError(f"unknown kind of unit {kind!r}; known are batch and promotion, and each of them again")
 
 
 def _make_provider(settings: config.Llm, long_term: config.LongTerm) -> Provider:

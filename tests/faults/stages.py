@@ -46,6 +46,9 @@ class _DeadlyReport:
     def metered(self, told: Mapping[str, Mapping[str, Any]]) -> None:
         self._report.metered(told)
 
+    def endpoint(self, down_since: float | None) -> None:
+        self._report.endpoint(down_since)
+
 
 class PoisonedEmbedStage(EmbedStage):
     """An embedder that dies of a text with the poison in it."""

@@ -57,6 +57,7 @@ class Bench:
         self.failures: dict[int, str] = {}
         self.begun: list[list[int]] = []
         self.meter = Meter()
+        self.down: list[bool] = []
         self.info: dict[str, Any] = {}
         self._next = 1
 
@@ -72,6 +73,9 @@ class Bench:
 
     def metered(self, told: Mapping[str, Mapping[str, Any]]) -> None:
         self.meter.add(decode(encode(told)))
+
+    def endpoint(self, down_since: float | None) -> None:
+        self.down.append(down_since is not None)
 
     def accept(self, payload: Any, kind: str = "") -> int:
         unit_id, self._next = self._next, self._next + 1

@@ -51,6 +51,9 @@ class _Report:
     def metered(self, told: Mapping[str, Mapping[str, Any]]) -> None:
         raise AssertionError("it calls no model")
 
+    def endpoint(self, down_since: float | None) -> None:
+        raise AssertionError("it asks no endpoint")
+
 
 class _Room:
     """One stage, and what came of its work; it takes the place of a worker's process."""
