@@ -7,12 +7,13 @@ from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from mos_pipeline.answering.model import EXTRACTIVE, ChatMessage, ChatModel, Limits, model_of
+from mos_pipeline.answering.model import EXTRACTIVE, ChatMessage, ChatModel, Limits
 from mos_pipeline.answering.prompt import VERSION, Asked, compose
 from mos_pipeline.answering.quoting import quotes
 from mos_pipeline.answering.thoughts import ThoughtFilter, without_thoughts
 from mos_pipeline.arguments import checked_count, checked_record, checked_text, checked_timestamp
 from mos_pipeline.config import Config
+from mos_pipeline.engine.chat import Chat
 from mos_pipeline.engine.engine import Engine
 from mos_pipeline.engine.reader import ReaderEngine
 from mos_pipeline.engine.retrieval import Question
@@ -117,13 +118,15 @@ class Responding(Reading):
         record = checked_record(user_id, query, "", assistant_id, None, metadata)
         checked_text("style_hint", style_hint)
         checked_text("relationship", relationship)
-        config = self._open_engine().config
+        engine = self._open_engine()
+        config = engine.config
         budget = config.response.prompt_tokens if max_tokens is None else checked_count("max_tokens", max_tokens)
         pages = config.retrieval.k if k is None else checked_count("k", k)
         if remember:  # what can't be kept is told before anybody answers
             self._owner("respond").intake.check(record)
         provider = config.llm.provider if model is None else CALLER
-        model = model_of(config.llm) if model is None else model
+        if model is None and provider != EXTRACTIVE:
+            model = _by(engine.chat)
         # Without quotes: a question that is asked twice would find itself, and nothing else after a while.
         question = Question(query, pages, Filter(lacking=QUOTES))
         found = self._found(user_id, assistant_id, question, timeout)
@@ -151,6 +154,11 @@ class Responding(Reading):
                 "read_only where none does"
             )
         return engine
+
+
+def _by(chat: Chat) -> ChatModel:
+    """Return the endpoint as a model."""
+    return lambda messages, limits: chat.pieces(messages, limits.temperature, limits.max_tokens, stream=limits.stream)
 
 
 class _Exchange(NamedTuple):
