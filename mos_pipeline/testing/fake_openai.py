@@ -191,15 +191,19 @@ class FakeOpenAI:
         messages, model = http.body.get("messages"), http.body.get("model")
         if not isinstance(messages, list) or not messages or not isinstance(model, str):
             return 400, _told("messages must be an array, and not empty; model must be a string")
+        unknown = self._unknown(http.body)
+        if unknown:
+            self._left(self._noted(http))
+            return 400, _told(unknown)
+        return None
+
+    def _unknown(self, body: Mapping[str, Any]) -> str:
+        """Return what of a request is refused; empty where nothing is."""
         for name in self._refused:
-            if name in http.body:
-                self._left(self._noted(http))
-                return 400, _told(f"Unsupported parameter: {name!r}")
-        form = (http.body.get("response_format") or {"type": "text"}).get("type")
-        if form in self._formats:
-            return None
-        self._left(self._noted(http))
-        return 400, _told(f"response_format of type {form!r} is not supported")
+            if name in body:
+                return f"Unsupported parameter: {name!r}"
+        form = (body.get("response_format") or {"type": "text"}).get("type")
+        return "" if form in self._formats else f"response_format of type {form!r} is not supported"
 
     async def _complete(self, request: Request, writer: asyncio.StreamWriter) -> None:
         """Answer; all is counted just before the last bytes leave, so that no client knows of them earlier."""
