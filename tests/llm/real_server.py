@@ -20,6 +20,7 @@ READY_S = 60.0
 END_S = 10.0
 CONTEXT = 8192  # tokens, of all slots together
 SLOTS = 2
+LONGEST = 100  # tokens of an answer: a model as small as this one does not always find an end
 
 
 def model_file() -> Path:
@@ -63,7 +64,10 @@ def main() -> None:
     params.port = 0
     params.n_ctx = CONTEXT
     params.n_parallel = SLOTS
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 2
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = (
+        1  # two would wait for one another, beside other work
+    )
+    params.n_predict = LONGEST
     params.warmup = False
     server = xllamacpp.Server(params)
     told.write(f"{server.listening_address}/v1\n")

@@ -110,7 +110,9 @@ class LedgerMachine(RuleBasedStateMachine):
             self.deaths[unit_id] += unit_id in self.started
         self.started -= set(had)
         killers = {unit.unit_id for unit in self.ledger.died(worker)}
-        assert killers == {unit_id for unit_id in had if self.deaths[unit_id] >= self.max_deaths or unit_id in self.once}
+        assert killers == {
+            unit_id for unit_id in had if self.deaths[unit_id] >= self.max_deaths or unit_id in self.once
+        }
         self.killers |= killers
         back = [unit_id for unit_id in had if unit_id not in killers]
         for urgent in (False, True):  # what somebody waits for comes before the rest
