@@ -121,7 +121,7 @@ class Embedding:
 
 @dataclass(frozen=True, slots=True)
 class Llm:
-    """The pool that tells topics, continuity, profile and knowledge."""
+    """The pool that tells topics, continuity, profile and knowledge, and writes answers."""
 
     provider: str = setting(
         "extractive",

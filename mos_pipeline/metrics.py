@@ -77,8 +77,8 @@ class Stats:
         model: identity of the store's embedding model; empty before the first vector.
         damage: file, offset and reason of what could not be read at opening.
         workers: by role: "embedder", "llm", "writer"; empty where opened without workers.
-        tasks: by kind of task: "continuity", "topics", "profile", "knowledge", and "continues" and "overview" with
-            ``llm.plan: per_page``; empty where no language model is asked.
+        tasks: by kind of task: "continuity", "topics", "profile", "knowledge", "answer" (to ``respond``), and
+            "continues" and "overview" with ``llm.plan: per_page``; empty where no language model is asked.
     """
 
     path: str

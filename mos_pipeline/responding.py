@@ -47,7 +47,8 @@ class Responding(Reading):
     ) -> Response:
         """Answer ``query`` from what this user's memory with this assistant tells, and add the exchange to it.
 
-        With ``llm.provider: extractive`` and without ``model`` nobody writes an answer: the pages that tell most are
+        With ``llm.provider: openai`` the endpoint writes it, before all other work that it is asked for, within
+        ``response.deadline_s``. With ``extractive`` and without ``model`` nobody does: the pages that tell most are
         quoted, which the answer says. Such quotes are kept with the page, but nothing is learned from them.
 
         Args:
@@ -67,8 +68,10 @@ class Responding(Reading):
 
         Raises:
             InputError: an argument can't be taken, or the store was opened read-only; nothing was asked or added.
-            WorkerError: the model answered nothing; nothing was added.
-            DeadlineError, StoreError, ClosedError: as from ``retrieve``, and from ``add`` when the answer is there.
+            WorkerError: the model answered nothing, or the endpoint gave no answer, which tells why; nothing was added.
+            DeadlineError: the endpoint gave none in time; nothing was added. And as from ``retrieve``.
+            ConfigError: there is neither a key for the endpoint nor its address.
+            StoreError, ClosedError: as from ``retrieve``, and from ``add`` when the answer is there.
             BackpressureError: the answer is there, and the exchange could not be added.
         """
         exchange = self._exchange(
@@ -93,7 +96,9 @@ class Responding(Reading):
     ) -> ResponseStream:
         """Answer as ``respond`` does, piece by piece; the exchange is added when the last one has been handed out.
 
-        Memory is searched before this returns; the model is asked for the first piece with the first ``next``.
+        Memory is searched before this returns; the model is asked for the first piece with the first ``next``, which
+        raises what ``respond`` does where there is no answer. Where the model fails later, what was handed out is not
+        kept.
         """
         exchange = self._exchange(
             user_id, query, assistant_id, metadata, style_hint, relationship, max_tokens, k, timeout, remember, model
