@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 from mos_pipeline.errors import DeadlineError, InputError, StoreError
 from mos_pipeline.messages import Added, Compacted, Knowledge, Page, Profile, Response, Retrieved, Session, encode
@@ -107,6 +107,14 @@ class RemoteMemory:
         wait = ANSWER_S + _beyond(options.get("timeout"))
         answer: Response = self._ask(Response, "respond", user_id, query, _patience=wait, **options)
         return answer
+
+    def respond_stream(self, user_id: str, query: str, **options: Any) -> NoReturn:  # noqa: ARG002
+        """Refuse: what crosses the socket is whole.
+
+        Raises:
+            InputError: always; it says what to do instead.
+        """
+        raise InputError(f"{self._told} gives answers whole, not in pieces: call respond, or do it in that process")
 
     def get(self, page_id: str) -> Page | None:
         """Return a page; as ``MemoryPipeline.get``."""

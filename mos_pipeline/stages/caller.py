@@ -10,6 +10,7 @@ Somebody waits for the answer to a chat: it goes before prompts, and has one dea
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -37,6 +38,7 @@ ANSWER_TOKENS = 400  # expected, for the budget, until the answer tells
 TURN = "its turn: other calls are in flight (llm.max_in_flight)"
 BUDGET = "the next hour: llm.max_calls_per_hour or llm.max_tokens_per_hour is used up"
 ENDPOINT = "the endpoint"
+PAUSE = "the end of a pause: the endpoint has had too many calls"
 KEPT_CHARS = 4000  # of an answer that can't be used, shown to the model once more
 
 
@@ -144,6 +146,8 @@ class Caller:
                 call.trouble.append(str(error))
                 # Jitter, so that calls that failed together don't come back together.
                 wait = (error.pause_s or 0.0) + pause * self._random.uniform(0.5, 1.0)
+                if call.urgent and asyncio.get_running_loop().time() + wait >= (deadline.when() or math.inf):
+                    raise TimeoutError from None  # somebody waits: told now and not then
                 pause = min(2 * pause, LONGEST_PAUSE_S)
                 await asyncio.sleep(wait)
             self._meter.of(call.kind).retries += 1
@@ -185,7 +189,7 @@ class Caller:
                     return
             finally:
                 self.gate.leave()
-            call.waits_for = ENDPOINT
+            call.waits_for = PAUSE
             await asyncio.sleep(self.gate.closed_s)
 
 

@@ -194,7 +194,7 @@ class Endpoint:
         try:
             yield
         except (TimeoutError, openai.APITimeoutError):
-            raise FailedError(f"no answer within {self._settings.timeout_s:g} s") from None
+            raise FailedError(f"no answer within {self._settings.timeout_s:g} s (llm.timeout_s)") from None
         except openai.APIStatusError as error:
             status, reason = error.status_code, self.shown(f"status {error.status_code}: {error.message}")
             if status in AGAIN or (status >= 500 and status not in unknown):

@@ -21,7 +21,7 @@ from mos_pipeline import ClosedError, ConfigError, DeadlineError, InputError, Me
 from mos_pipeline.metrics import prometheus
 from mos_pipeline.service.client import RemoteMemory
 from mos_pipeline.testing import FakeOpenAI, replies
-from tests.cli.common import environment, run
+from tests.cli.common import SETTINGS, environment, run, start
 from tests.faults.common import PATIENCE_S, check_consistent, until
 from tests.llm.bench import KEY
 from tests.llm.test_llm_pipeline import opened
@@ -311,6 +311,8 @@ def test_beside_the_owner_its_endpoint_answers(memory: MemoryPipeline, fake: Fak
         answer = remote.respond("tom", QUESTION)
         assert answer.provider == "openai"
         assert all_pages(memory)[-1].page_id == answer.page_id
+        with pytest.raises(InputError, match="gives answers whole, not in pieces: call respond"):
+            remote.respond_stream("tom", QUESTION)
         fake.script.add(replies.status(401), task="")
         with pytest.raises(WorkerError, match="status 401"):
             remote.respond("tom", QUESTION)
@@ -332,6 +334,24 @@ def test_the_command_line_s_answers_are_the_endpoint_s(tmp_path: Path, fake: Fak
     assert "status 401" in failed.stderr
     assert KEY not in failed.stderr
     assert fake.requests[0].body["stream"] is True
+
+
+def test_a_signal_amid_an_answer_keeps_what_was_shown(tmp_path: Path, fake: FakeOpenAI) -> None:
+    fake.script.add(replies.stall(LONG), task="")
+    settings = {**SETTINGS, "MOS_PIPELINE_LLM__PROVIDER": "openai", "MOS_PIPELINE_LLM__BASE_URL": fake.base_url}
+    talk = start("respond", QUESTION, "--store", tmp_path / "store", "--user", "tom", settings=settings)
+    try:
+        assert talk.stdout is not None
+        shown = os.read(talk.stdout.fileno(), 1 << 16).decode()
+        talk.send_signal(signal.SIGINT)
+        out, err = talk.communicate(timeout=PATIENCE_S)
+    finally:
+        talk.kill()
+    assert (talk.returncode, err) == (128 + signal.SIGINT, "interrupted\n")
+    with opened(tmp_path / "store", fake, workers=False) as memory:
+        (page,) = all_pages(memory)
+    assert shown and LONG.startswith(shown + out)
+    assert page.agent_response == (shown + out).rstrip()
 
 
 def test_get_response_is_the_endpoint_s(tmp_path: Path, fake: FakeOpenAI) -> None:

@@ -109,7 +109,10 @@ def test_one_that_falls_silent_amid_a_stream_is_given_up(fake: FakeOpenAI) -> No
         unit = bench.accept(chat(stream=True))
         bench.run()
         assert bench.pieces[unit]
-        assert "no answer within 0.3 s, when a part of it had been handed out" in bench.results[unit]["error"]
+        assert (
+            "no answer within 0.3 s (llm.timeout_s), when a part of it had been handed out"
+            in bench.results[unit]["error"]
+        )
 
 
 def test_one_that_is_slow_but_not_silent_is_not(fake: FakeOpenAI) -> None:
@@ -236,6 +239,16 @@ def test_the_hour_s_budget_makes_it_wait_and_then_it_says_so(fake: FakeOpenAI) -
         result = bench.ask(chat(within_s=0.2))
     assert result["late"]
     assert "llm.max_calls_per_hour" in result["error"]
+    assert fake.calls == 1
+
+
+def test_nobody_waits_for_a_pause_that_is_longer_than_the_deadline(fake: FakeOpenAI) -> None:
+    fake.script.add(replies.status(429, retry_after=3600))
+    with Bench(fake) as bench:
+        result = bench.ask(chat(within_s=600.0))
+        assert result["late"]
+        assert "status 429" in result["error"]
+        assert "the end of a pause" in bench.ask(chat(within_s=0.1))["error"]
     assert fake.calls == 1
 
 
