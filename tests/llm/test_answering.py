@@ -248,6 +248,23 @@ def test_many_ask_while_batches_are_worked_off_and_pages_added(tmp_path: Path, f
         assert memory.stats().tasks["answer"].calls == 48
 
 
+def test_pages_are_accepted_and_found_while_nobody_answers(tmp_path: Path, fake: FakeOpenAI) -> None:
+    fake.script.add(replies.hang(), times=None)
+    memory = opened(tmp_path, fake, llm__max_in_flight=2, short_term__capacity=3, retrieval__timeout_s=PATIENCE_S)
+    with ThreadPoolExecutor(12) as pool:
+        asked = [pool.submit(memory.respond, "tom", f"question {at}?") for at in range(12)]
+        fake.wait_for_calls(4)
+        ids = [memory.add("ann", *page_text(number)) for number in range(30)]
+        found = memory.retrieve("ann", "number17", k=3)
+        assert ids[17] in [hit.page.page_id for hit in found.pages]
+        assert [page.page_id for page in all_pages(memory, "ann")] == ids
+        assert not any(one.done() for one in asked)
+        memory.close()
+        assert all(isinstance(one.exception(PATIENCE_S), ClosedError) for one in asked)
+    with opened(tmp_path, fake, workers=False) as memory:
+        assert [page.page_id for page in all_pages(memory)] == ids
+
+
 def test_closing_ends_the_wait(tmp_path: Path, fake: FakeOpenAI) -> None:
     fake.script.add(replies.hang(), times=None, task="")
     memory = opened(tmp_path, fake, llm__processes=1)
