@@ -248,10 +248,19 @@ class ResponseStream:
                 return piece
         raise StopIteration
 
-    def close(self) -> None:
-        """End here: add what was handed out so far, if anything was; again, and it changes nothing."""
+    def close(self, seen: int | None = None) -> None:
+        """End here: add what was handed out so far, if anything was; again, and it changes nothing.
+
+        ``seen`` is how many of the pieces count, where whoever they are for has not got all of them.
+        """
         if not self._over:
+            self._said = self._said[:seen]
             self._end(complete=False)
+
+    def abandon(self) -> None:
+        """End here, and add nothing; after the end it changes nothing."""
+        self._over = True
+        self._close_pieces()
 
     def __enter__(self) -> Self:
         return self
@@ -279,6 +288,9 @@ class ResponseStream:
         if complete or self._said:
             with self.guard():
                 self.response = self._finished("".join(self._said), complete=complete)
+        self._close_pieces()
+
+    def _close_pieces(self) -> None:
         close: Callable[[], None] | None = getattr(self._pieces, "close", None)
         if close is not None:
             close()

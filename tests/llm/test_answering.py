@@ -328,8 +328,12 @@ def test_beside_the_owner_its_endpoint_answers(memory: MemoryPipeline, fake: Fak
         answer = remote.respond("tom", QUESTION)
         assert answer.provider == "openai"
         assert all_pages(memory)[-1].page_id == answer.page_id
-        with pytest.raises(InputError, match="gives answers whole, not in pieces: call respond"):
-            remote.respond_stream("tom", QUESTION)
+        fake.script.add(replies.paced(0.05, replies.content(LONG)), times=1, task="")
+        with remote.respond_stream("tom", QUESTION) as stream:
+            assert LONG.startswith(next(stream))
+            assert fake.answered == 1
+            assert len(list(stream)) > 1
+        assert all_pages(memory)[-1].agent_response == LONG.strip()
         fake.script.add(replies.status(401), task="")
         with pytest.raises(WorkerError, match="status 401"):
             remote.respond("tom", QUESTION)
