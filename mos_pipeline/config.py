@@ -121,7 +121,7 @@ class Embedding:
 
 @dataclass(frozen=True, slots=True)
 class Llm:
-    """The pool that tells topics, continuity, profile and knowledge."""
+    """The pool that tells topics, continuity, profile and knowledge, and writes answers."""
 
     provider: str = setting(
         "extractive",
@@ -273,6 +273,13 @@ class Response:
     )
     answer_tokens: int = setting(1500, "length of an answer, thoughts included, at most", unit="tokens", low=1)
     temperature: float = setting(0.7, "0 for the likeliest answer (both MemoryOS's own)", low=0.0, high=2.0)
+    deadline_s: float = setting(
+        120.0,
+        "how long an answer of the endpoint may take in all, waiting for its turn and calls made again included; then "
+        "respond raises (openai)",
+        unit="seconds",
+        low=0.01,
+    )
 
 
 @dataclass(frozen=True, slots=True)

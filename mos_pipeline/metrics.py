@@ -78,8 +78,8 @@ class Stats:
         model: identity of the store's embedding model; empty before the first vector.
         damage: file, offset and reason of what could not be read at opening.
         workers: by role: "embedder", "llm", "writer"; empty where opened without workers.
-        tasks: by kind of task: "continuity", "topics", "profile", "knowledge", and "continues" and "overview" with
-            ``llm.plan: per_page``; empty where no language model is asked.
+        tasks: by kind of task: "continuity", "topics", "profile", "knowledge", "answer" (to ``respond``), and
+            "continues" and "overview" with ``llm.plan: per_page``; empty where no language model is asked.
         endpoint: of the language model: "up", or "down since" when, as far as its last calls tell; empty where none is
             asked.
         owed: of how many pages each task is owed, since an extractive answer stands in for a model's; see

@@ -61,6 +61,9 @@ class Report:
     def started(self, unit_ids: Sequence[int]) -> None:
         self.events.append(("started", list(unit_ids)))
 
+    def piece(self, unit_id: int, piece: Any) -> None:
+        raise AssertionError("it answers whole")
+
     def done(self, unit_id: int, result: Any) -> None:
         assert unit_id not in self.results
         self.events.append(("done", unit_id))
