@@ -217,10 +217,7 @@ class Supervisor:
             case ["done", unit_id, result]:
                 self._finish(pool, worker, Outcome(unit_id, "done", result))
             case ["piece", unit_id, piece]:
-                with self._lock:
-                    wanted = pool.ledger.handed_out(worker, unit_id)
-                if wanted and self._on_piece is not None:
-                    self._tell(self._on_piece, unit_id, piece)
+                self._hand_on(pool, worker, unit_id, piece)
             case ["started", unit_ids] if pool.role.blames:
                 with self._lock:
                     pool.ledger.started(worker, unit_ids)
@@ -240,6 +237,12 @@ class Supervisor:
                 self._tell(self._on_change, pool.role.name)
             case ["refused", kind, message]:
                 self._fail(pool, f"{kind}: {message}")
+
+    def _hand_on(self, pool: Pool, worker: Worker, unit_id: int, piece: Any) -> None:
+        with self._lock:
+            wanted = pool.ledger.handed_out(worker, unit_id)
+        if wanted and self._on_piece is not None:
+            self._tell(self._on_piece, unit_id, piece)
 
     def _finish(self, pool: Pool, worker: Worker, outcome: Outcome) -> None:
         with self._lock:
