@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -69,11 +69,11 @@ def build_writer(folder: str, segment_bytes: int, level: int, _lock: InheritedFd
     return WriteStage(folder, segment_bytes, level)
 
 
-def build_calls(llm: Llm, long_term: LongTerm, alive_every_s: float) -> Stage:
+def build_calls(llm: Llm, long_term: LongTerm, alive_every_s: float, spent: Sequence[Sequence[float]]) -> Stage:
     """Make the stage that asks an endpoint; only its own process loads what that needs."""
     from mos_pipeline.stages.calls import CallStage
 
-    return CallStage(llm, long_term, alive_every_s)
+    return CallStage(llm, long_term, alive_every_s, spent)
 
 
 def _llm_role(config: Config) -> Role:
@@ -81,7 +81,7 @@ def _llm_role(config: Config) -> Role:
     if llm.provider == "extractive":
         return Role(LLM, TaskStage, (llm, long_term), workers=llm.processes, credit=LLM_CREDIT)
     args = llm, long_term, min(LLM_ALIVE_S, config.runtime.work_timeout_s / 4)
-    return Role(LLM, build_calls, args, workers=llm.processes, credit=LLM_CREDIT, units=llm.max_in_flight)
+    return Role(LLM, build_calls, args, workers=llm.processes, credit=LLM_CREDIT, units=llm.max_in_flight, heirs=True)
 
 
 class Engine:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -11,6 +12,7 @@ from mos_pipeline.config import Runtime
 from mos_pipeline.runtime.channel import Channel
 from mos_pipeline.runtime.ledger import Ledger
 from mos_pipeline.runtime.meter import Meter
+from mos_pipeline.runtime.spending import Spending
 from mos_pipeline.runtime.start import ChildProcess
 from mos_pipeline.runtime.worker import Stage
 
@@ -31,6 +33,8 @@ class Role:
             for the others.
         blames: may a worker's death be its work's fault; work that can't be blamed is given out again for ever.
         stateful: at shutdown it is told to finish what it accepted; others are ended at once.
+        heirs: is a worker that takes the place of another one told, by one more argument for ``build``, what that has
+            spent: ``Spending.left``.
     """
 
     name: str
@@ -41,6 +45,7 @@ class Role:
     units: int | None = None
     blames: bool = True
     stateful: bool = False
+    heirs: bool = False
 
 
 class Outcome(NamedTuple):
@@ -98,6 +103,7 @@ class Worker:
     ready: bool = False
     eof: bool = False
     down_since: float | None = None
+    spending: Spending = field(default_factory=Spending)
 
     def end(self) -> int | None:
         """Wait for the dead process, let go of everything, and return its exit code."""
@@ -116,6 +122,7 @@ class Pool:
         start_at: when (monotonic seconds) workers are to be started, one entry each.
         deaths_in_a_row: since work was last done.
         error: why it has failed for good.
+        legacies: what workers had spent that died, and that nobody has taken the place of yet.
     """
 
     role: Role
@@ -126,6 +133,7 @@ class Pool:
     restarts: int = 0
     info: dict[str, Any] = field(default_factory=dict)
     meter: Meter = field(default_factory=Meter)
+    legacies: deque[Spending] = field(default_factory=deque)
     error: str | None = None
 
     def hand_out(self) -> None:

@@ -141,28 +141,32 @@ class Caller:
 
     async def _call(self, kind: str, prompt: Prompt, form: int, deadline: asyncio.Timeout, tries: _Tries) -> Completion:
         """Wait for its turn, and make one call; formats before ``form`` were refused."""
-        expected = sum(len(message["content"]) for message in prompt.messages) // CHARS_OF_TOKEN + ANSWER_TOKENS
-        spent = 0
+        asked = sum(len(message["content"]) for message in prompt.messages) // CHARS_OF_TOKEN
+        expected = asked + ANSWER_TOKENS
         async with self._turn(expected, deadline) as entered:
             begun = time.monotonic()
             tries.since = self.breaker.now() if tries.since is None else tries.since
             self._meter.of(kind).calls += 1
-            probes = self.breaker.begin()
+            probes, lost = self.breaker.begin(), asked  # unless it turns out that it was not read
+            spent = 0
             try:
                 completion = await self._endpoint.complete(prompt, max(form, self._endpoint.form))
                 self.breaker.heard()
-                spent = completion.tokens_in + completion.tokens_out
+                spent, lost = completion.tokens_in + completion.tokens_out, 0
             except FailedError as error:
+                lost = asked if error.read else 0
                 if not error.down:
                     self.breaker.heard()
                 if error.busy:
                     self.gate.refused(entered, error.pause_s or 0.0)
                 raise
             except (UnknownFormatError, RefusedError):
+                lost = 0
                 self.breaker.heard()
                 raise
             finally:
-                self.budget.settle(expected, spent)
+                self.budget.settle(expected, spent + lost)
+                self._meter.of(kind).tokens_lost += lost
                 if probes:
                     self.breaker.end_probe()
             self.gate.succeeded()

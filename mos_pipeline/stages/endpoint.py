@@ -46,13 +46,17 @@ class FailedError(Exception):
         pause_s: how long the endpoint asks to wait; None where it does not say.
         busy: whether it refused because of too many calls.
         down: whether it is no sign of life: no answer, one that broke off, or a fault of the server's own.
+        read: whether the prompt may have been read, and count.
     """
 
-    def __init__(self, reason: str, pause_s: float | None = None, *, busy: bool = False, down: bool = True) -> None:
+    def __init__(
+        self, reason: str, pause_s: float | None = None, *, busy: bool = False, down: bool = True, read: bool = True
+    ) -> None:
         super().__init__(reason)
         self.pause_s = pause_s
         self.busy = busy
         self.down = down
+        self.read = read
 
 
 class UnknownFormatError(Exception):
@@ -133,7 +137,7 @@ class Endpoint:
         except openai.APIStatusError as error:
             raise self._of_status(error, form) from None
         except openai.APIConnectionError as error:
-            raise FailedError(self.shown(f"no connection ({error.__cause__ or error})")) from None
+            raise FailedError(self.shown(f"no connection ({error.__cause__ or error})"), read=False) from None
         return _completion(body, prompt)
 
     async def _body(self, prompt: Prompt, form: str) -> bytes | None:
@@ -157,7 +161,7 @@ class Endpoint:
         if status in AGAIN or (status >= 500 and status not in UNKNOWN_FORMAT):
             pause = _pause(error.response.headers)
             down = status >= 500 and not (status in BUSY and pause is not None)  # one that says when is there
-            return FailedError(reason, pause, busy=status in BUSY, down=down)
+            return FailedError(reason, pause, busy=status in BUSY, down=down, read=status not in BUSY)
         last = self.form if self._proven else len(FORMATS) - 1
         if status in UNKNOWN_FORMAT:
             if form < last:
