@@ -105,6 +105,14 @@ def _of_owner(root: Path, owner: int) -> Iterator[Finding]:
     for role, worker in stats.workers.items():
         if worker.state == "failed":
             yield problem(Area.STORE, f"worker {role}", worker.error or "down", "mend what it says; reopen the store")
+    if stats.endpoint.startswith("down"):
+        mend = "see that it runs, and llm.base_url; it is asked again by itself"
+        yield note(Area.STORE, "endpoint", f"the language model's is {stats.endpoint}", mend)
+    if stats.owed:
+        owed = ", ".join(f"{task} of {pages:,}" for task, pages in stats.owed.items())
+        yield note(
+            Area.STORE, "owed", f"pages by task: {owed}", "nothing: it is asked for again; or mos-pipeline repay"
+        )
     yield from _set_aside(stats.set_aside)
 
 

@@ -67,6 +67,12 @@ class Batches:
         flow = self._flows.get(scope.number)
         return [seq for batch in flow.batches for seq in batch.seqs] if flow is not None else []
 
+    def builds_on(self, scope: Scope) -> int:
+        """Return the page of ``scope`` whose chain the tasks under way were told of; -1 where there is none."""
+        flow = self._flows.get(scope.number)
+        begun = [batch for batch in flow.batches if batch.step > Step.EMBEDDING] if flow is not None else []
+        return begun[0].before if begun else -1
+
     def begin(self, scope: Scope, seqs: list[int]) -> None:
         """Take the next pages of ``scope``; their tasks begin once all of them are embedded."""
         self._flows.setdefault(scope.number, ScopeFlow()).batches.append(Batch(tuple(seqs)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mos_pipeline.config import Config, Llm, LongTerm
 from mos_pipeline.engine.batches import LLM
 from mos_pipeline.runtime.supervisor import Role
@@ -14,11 +16,11 @@ CREDIT = 1 << 20
 ALIVE_S = 1.0  # so often a worker says that it lives, while an endpoint takes its time
 
 
-def build_calls(llm: Llm, long_term: LongTerm, alive_every_s: float) -> Stage:
+def build_calls(llm: Llm, long_term: LongTerm, alive_every_s: float, spent: Sequence[Sequence[float]]) -> Stage:
     """Make the stage that asks an endpoint; only its own process loads what that needs."""
     from mos_pipeline.stages.calls import CallStage
 
-    return CallStage(llm, long_term, alive_every_s)
+    return CallStage(llm, long_term, alive_every_s, spent)
 
 
 def llm_role(config: Config, *, processes: int | None = None) -> Role:
@@ -28,4 +30,5 @@ def llm_role(config: Config, *, processes: int | None = None) -> Role:
     if llm.provider == "extractive":
         return Role(LLM, TaskStage, (llm, long_term), workers=workers, credit=CREDIT)
     args = llm, long_term, min(ALIVE_S, config.runtime.work_timeout_s / 4)
-    return Role(LLM, build_calls, args, workers=workers, credit=CREDIT, units=llm.max_in_flight, cancels=True)
+    units = llm.max_in_flight
+    return Role(LLM, build_calls, args, workers=workers, credit=CREDIT, units=units, cancels=True, heirs=True)

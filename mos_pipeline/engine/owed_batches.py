@@ -133,14 +133,17 @@ class OwedBatches:
             work.end(Fate.DROPPED)
             return
         outcome = self._outcome(work, rows)
+        base = self._batches.builds_on(scope)
+        told = chains.chain_of(base), chains.overview(base)
         freed = self._state.repay_batch(scope, outcome)
         evicted, more = self._state.evict(scope)
         vectors = pool.read([placed.row for placed in outcome.placed if placed.founded])
         event = Repaid(outcome._replace(evicted=evicted), vectors)
         self._derived.event(Event(scope.user_id, scope.assistant_id, event))
         pool.release([*freed, *more])
-        self._batches.forget(scope, set())  # what has begun meanwhile goes on from chains that are others now
-        self._batches.advance(scope)
+        if (chains.chain_of(base), chains.overview(base)) != told:
+            self._batches.forget(scope, set())  # what has begun meanwhile goes on from what is no more
+            self._batches.advance(scope)
         work.end(Fate.REPAID)
 
     def _outcome(self, work: OwedWork, rows: list[int]) -> BatchRepaid:

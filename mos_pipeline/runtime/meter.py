@@ -26,6 +26,7 @@ class Tally:
         calls: requests sent, those included that failed.
         tokens_in: tokens of prompts that were answered, as the endpoint tells, or estimated where it doesn't.
         tokens_out: likewise, of answers.
+        tokens_lost: about how many the prompts had of calls that failed, and may have been read all the same.
         retries: calls sent again since the one before failed.
         repairs: answers that had to be mended, or asked for once more.
         fallbacks: tasks that the extractive answer stands in for.
@@ -35,6 +36,7 @@ class Tally:
     calls: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
+    tokens_lost: int = 0
     retries: int = 0
     repairs: int = 0
     fallbacks: int = 0

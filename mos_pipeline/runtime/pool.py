@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -11,6 +12,7 @@ from mos_pipeline.config import Runtime
 from mos_pipeline.runtime.channel import Channel
 from mos_pipeline.runtime.ledger import Ledger
 from mos_pipeline.runtime.meter import Meter
+from mos_pipeline.runtime.spending import Spending
 from mos_pipeline.runtime.start import ChildProcess
 from mos_pipeline.runtime.worker import Stage
 
@@ -32,6 +34,8 @@ class Role:
         blames: may a worker's death be its work's fault; work that can't be blamed is given out again for ever.
         stateful: at shutdown it is told to finish what it accepted; others are ended at once.
         cancels: whether its stage takes units of kind ``WITHDRAW``, which have one that it was given cancelled.
+        heirs: is a worker that takes the place of another one told, by one more argument for ``build``, what that has
+            spent: ``Spending.left``.
     """
 
     name: str
@@ -43,6 +47,7 @@ class Role:
     blames: bool = True
     stateful: bool = False
     cancels: bool = False
+    heirs: bool = False
 
 
 class Outcome(NamedTuple):
@@ -101,6 +106,7 @@ class Worker:
     ready: bool = False
     eof: bool = False
     down_since: float | None = None
+    spending: Spending = field(default_factory=Spending)
 
     def end(self) -> int | None:
         """Wait for the dead process, let go of everything, and return its exit code."""
@@ -119,6 +125,7 @@ class Pool:
         start_at: when (monotonic seconds) workers are to be started, one entry each.
         deaths_in_a_row: since work was last done.
         error: why it has failed for good.
+        legacies: what workers had spent that died, and that nobody has taken the place of yet.
     """
 
     role: Role
@@ -129,6 +136,7 @@ class Pool:
     restarts: int = 0
     info: dict[str, Any] = field(default_factory=dict)
     meter: Meter = field(default_factory=Meter)
+    legacies: deque[Spending] = field(default_factory=deque)
     error: str | None = None
 
     def hand_out(self) -> None:

@@ -25,6 +25,7 @@ from mos_pipeline.messages import encode
 from mos_pipeline.runtime.channel import Channel
 from mos_pipeline.runtime.ledger import Ledger, Unit
 from mos_pipeline.runtime.pool import Outcome, Pool, PoolState, Role, Worker
+from mos_pipeline.runtime.spending import Spending
 from mos_pipeline.runtime.start import ChildProcess
 from mos_pipeline.runtime.worker import WITHDRAW, run_worker
 
@@ -171,10 +172,12 @@ class Supervisor:
                 self._start_worker(pool)
 
     def _start_worker(self, pool: Pool) -> None:
-        role, channel = pool.role, Channel()
+        role, channel, now = pool.role, Channel(), time.monotonic()
+        spending = pool.legacies.popleft() if pool.legacies else Spending()
+        args = (*role.args, spending.left(now)) if role.heirs else role.args
         process = ChildProcess(
             target=run_worker,
-            args=(role.build, role.args, channel.worker_end()),
+            args=(role.build, args, channel.worker_end()),
             name=f"mos-{role.name}",
             daemon=True,
         )
@@ -183,6 +186,7 @@ class Supervisor:
         except OSError as error:
             logger.warning("%s: the worker could not be started (%s); trying again", role.name, error)
             channel.close()
+            pool.legacies.append(spending)
             self._count_death(pool, f"could not be started: {error}")
             return
         except Exception as error:  # multiprocessing refuses for good, by errors of many kinds
@@ -192,7 +196,7 @@ class Supervisor:
             return
         now = time.monotonic()
         channel.drop_worker_end()
-        worker = Worker(process, channel, now, now)
+        worker = Worker(process, channel, now, now, spending=spending)
         with self._lock:
             pool.workers.append(worker)
             if self._deadline is not None:
@@ -226,6 +230,7 @@ class Supervisor:
             case ["meter", told]:
                 with self._lock:
                     pool.meter.add(told)
+                    worker.spending.add(told, worker.heard)
             case ["endpoint", down_since]:
                 with self._lock:
                     worker.down_since = down_since
@@ -263,6 +268,7 @@ class Supervisor:
             self._watched.unregister(worker.channel.pipe)
         with self._lock:  # out of the pool first: nobody may look at, or give work to, what is closed
             pool.workers.remove(worker)
+            pool.legacies.append(worker.spending)
             lost = pool.ledger.died(worker)
             pool.hand_out()
         cause = _cause(worker.end())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 __all__ = ["Budget", "Window"]
@@ -64,7 +64,7 @@ class Window:
 class Budget:
     """One process's share of the calls and tokens an hour. For one event loop.
 
-    It knows what this process has spent: one that is started anew begins with its whole share.
+    It knows what this process has spent, and what it is told of the one whose place it takes.
     """
 
     def __init__(self, calls: int, tokens: int, processes: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -74,6 +74,15 @@ class Budget:
         self._held = 0
         self._clock = clock
         self._settled = asyncio.Event()
+
+    def inherit(self, spent: Sequence[Sequence[float]]) -> None:
+        """Count what was spent before: ``[[seconds ago, calls, tokens], …]``, the oldest first."""
+        now = self._clock()
+        for ago, calls, tokens in spent:
+            if self._calls is not None:
+                self._calls.spend(calls, now - ago)
+            if self._tokens is not None:
+                self._tokens.spend(tokens, now - ago)
 
     def wait_s(self, tokens: int) -> float:
         """Return the seconds until a call of about so many tokens may be sent; 0 where it may be now."""

@@ -189,28 +189,35 @@ class Caller:
 
     async def _call(self, call: _Call, form: int, deadline: asyncio.Timeout) -> Completion:
         """Wait for its turn, and make one call; formats before ``form`` were refused."""
-        spent = 0
+        asked = call.tokens - ANSWER_TOKENS
         async with self._turn(call, deadline) as entered:
             call.waits_for = ENDPOINT
             begun = time.monotonic()
             call.tries.since = self.breaker.now() if call.tries.since is None else call.tries.since
             self._meter.of(call.kind).calls += 1
-            probes = self.breaker.begin()
+            probes, lost = self.breaker.begin(), asked  # unless it turns out that it was not read
+            spent = 0
             try:
                 completion = await call.send(form)
                 self.breaker.heard()
-                spent = completion.tokens_in + completion.tokens_out
+                spent, lost = completion.tokens_in + completion.tokens_out, 0
             except FailedError as error:
+                lost = asked if error.read else 0
                 if not error.down:
                     self.breaker.heard()
                 if error.busy:
                     self.gate.refused(entered, error.pause_s or 0.0)
                 raise
-            except (UnknownFormatError, RefusedError, BrokenOffError):
+            except BrokenOffError:
+                self.breaker.heard()
+                raise
+            except (UnknownFormatError, RefusedError):
+                lost = 0
                 self.breaker.heard()
                 raise
             finally:
-                self.budget.settle(call.tokens, spent)
+                self.budget.settle(call.tokens, spent + lost)
+                self._meter.of(call.kind).tokens_lost += lost
                 if probes:
                     self.breaker.end_probe()
             self.gate.succeeded()

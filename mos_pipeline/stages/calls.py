@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -48,9 +48,19 @@ FEWEST_TOKENS = 1  # of a prompt: is there any budget left?
 class CallStage:
     """Answers units by calls to an endpoint, and by extraction where that has no answer. A PatientStage."""
 
-    def __init__(self, settings: config.Llm, long_term: config.LongTerm, alive_every_s: float) -> None:
-        """Say every ``alive_every_s`` seconds, at least, what is in work, where anything is pending."""
+    def __init__(
+        self,
+        settings: config.Llm,
+        long_term: config.LongTerm,
+        alive_every_s: float,
+        spent: Sequence[Sequence[float]] = (),
+    ) -> None:
+        """Say every ``alive_every_s`` seconds, at least, what is in work, where anything is pending.
+
+        ``spent`` is what the process before has spent of the hour's budget, see ``Budget.inherit``.
+        """
         self._settings = settings
+        self._spent = spent
         self._alive_every_s = alive_every_s
         self._extractive = Extractive(settings, long_term)
         self._meter = Meter()
@@ -72,6 +82,7 @@ class CallStage:
         """
         self._endpoint = Endpoint(self._settings)
         self._caller = Caller(self._settings, self._endpoint, self._meter)
+        self._caller.budget.inherit(self._spent)
         self._asking = Asking(self._settings, self._caller)
         self._answering = Answering(self._settings.model, self._caller)
         self._loop = asyncio.new_event_loop()

@@ -87,13 +87,17 @@ class FailedError(Exception):
         pause_s: how long the endpoint asks to wait; None where it does not say.
         busy: whether it refused because of too many calls.
         down: whether it is no sign of life: no answer, one that broke off, or a fault of the server's own.
+        read: whether the prompt may have been read, and count.
     """
 
-    def __init__(self, reason: str, pause_s: float | None = None, *, busy: bool = False, down: bool = True) -> None:
+    def __init__(
+        self, reason: str, pause_s: float | None = None, *, busy: bool = False, down: bool = True, read: bool = True
+    ) -> None:
         super().__init__(reason)
         self.pause_s = pause_s
         self.busy = busy
         self.down = down
+        self.read = read
 
 
 class UnknownFormatError(Exception):
@@ -202,12 +206,13 @@ class Endpoint:
             if status in AGAIN or (status >= 500 and status not in unknown):
                 pause = _pause(error.response.headers)
                 down = status >= 500 and not (status in BUSY and pause is not None)  # one that says when is there
-                raise FailedError(reason, pause, busy=status in BUSY, down=down) from None
+                read = status not in BUSY
+                raise FailedError(reason, pause, busy=status in BUSY, down=down, read=read) from None
             if status in unknown and ladder.refused(rung):
                 raise UnknownFormatError(reason, rung) from None
             raise RefusedError(reason, status) from None
         except openai.APIConnectionError as error:
-            raise FailedError(self.shown(f"no connection ({error.__cause__ or error})")) from None
+            raise FailedError(self.shown(f"no connection ({error.__cause__ or error})"), read=False) from None
 
     async def _body(self, **asked: Any) -> bytes | None:
         """Return the answer as it came; None where it is longer than any that is wanted, and was cut off."""

@@ -437,3 +437,14 @@ def test_a_profile_that_says_nothing_replaces_none(fake: FakeOpenAI) -> None:
         with Bench(fake) as bench:
             told = bench.ask(promotion(profile=old))
         assert (told["profile"], told["owed"]) == (old, [])
+
+
+def test_a_prompt_that_may_have_been_read_counts_though_its_call_failed(fake: FakeOpenAI) -> None:
+    with warm(fake, max_tokens_per_hour=1_000_000) as bench:
+        before = bench.meter.of("topics").tokens_lost
+        fake.script.add(replies.status(429), task="topics")
+        bench.ask(batch())
+        assert bench.meter.of("topics").tokens_lost == before == 0
+        fake.script.add(replies.status(500), task="topics")
+        bench.ask(batch())
+        assert bench.meter.of("topics").tokens_lost > 100

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from mos_pipeline.messages import decode, encode
 from mos_pipeline.runtime.meter import Meter, Tally
+from mos_pipeline.runtime.spending import Spending
 from mos_pipeline.stages.budget import Budget, Window
 from mos_pipeline.stages.gate import Gate
 
@@ -204,3 +205,32 @@ def test_what_workers_tell_adds_up(calls: list[tuple[str, float, int, int]]) -> 
 
 def test_without_answers_there_is_no_latency() -> None:
     assert Tally().quantile_s(0.99) == 0.0
+
+
+def test_what_was_spent_before_counts_for_the_rest_of_its_hour() -> None:
+    clock = Clock()
+    budget = Budget(2, 1000, 1, clock)
+    budget.inherit([[3000.0, 1, 100], [1000.0, 1, 700]])
+    assert budget.wait_s(100) == pytest.approx(600)
+    clock.now += 600
+    assert budget.wait_s(100) == 0
+    assert budget.wait_s(400) == pytest.approx(2000)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1000), st.integers(0, 5), st.integers(0, 100)), max_size=40))
+def test_what_a_worker_has_spent_is_kept_for_an_hour(told: list[tuple[float, int, int]]) -> None:
+    spending, now, all_told = Spending(), 5000.0, list[tuple[float, int, int]]()
+    for pause, calls, tokens in told:
+        now += pause
+        meter = Meter()
+        meter.of("topics").calls = calls
+        meter.of("topics").tokens_lost = tokens
+        spending.add(decode(encode(meter.take())), now)
+        all_told.append((now, calls, tokens))
+    left = spending.left(now)
+    assert left == sorted(left, reverse=True)
+    assert all(0 <= ago < 3600 for ago, _, _ in left)
+    within = [entry for entry in all_told if now - entry[0] < 3600 - 10]
+    assert sum(calls for _, calls, _ in left) >= sum(calls for _, calls, _ in within)
+    assert sum(tokens for _, _, tokens in left) <= sum(tokens for _, _, tokens in all_told)
+    assert len(left) <= 3600 / 10 + 1

@@ -6,6 +6,7 @@ import logging
 import os
 import random
 import signal
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -228,6 +229,22 @@ def test_beyond_the_hours_budget_pages_wait_and_stay(tmp_path: Path, fake: FakeO
     with opened(tmp_path, fake) as memory:
         check_whole(memory, ids)
         assert fallbacks(memory) == 0
+
+
+def test_a_worker_that_takes_a_dead_ones_place_knows_what_that_has_spent(tmp_path: Path, fake: FakeOpenAI) -> None:
+    with opened(tmp_path, fake, llm__max_calls_per_hour=4, llm__processes=1) as memory:
+        ids = added(memory)
+        until(
+            lambda: sum(task.calls for task in memory.stats().tasks.values()) == 4, "the worker has told of its calls"
+        )
+        for _ in range(2):
+            before = memory.stats().workers["llm"]
+            os.kill(before.pids[0], signal.SIGKILL)
+            until(partial(restarted, memory, before.restarts), "its death was noticed")
+            until(lambda: memory.stats().workers["llm"].state == "ready", "another one is there")
+        time.sleep(0.5)  # it would begin at once
+        assert fake.calls == 4
+        check_order(memory, ids)
 
 
 def test_the_key_is_nowhere_to_be_read(

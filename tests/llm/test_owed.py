@@ -87,9 +87,10 @@ def nothing_owed(memory: MemoryPipeline) -> bool:
     return not memory.stats().owed
 
 
-def test_it_is_repaid_by_itself_when_the_endpoint_is_back(tmp_path: Path, fake: FakeOpenAI) -> None:
+@pytest.mark.parametrize("plan", ["batched", "per_page"])
+def test_it_is_repaid_by_itself_when_the_endpoint_is_back(tmp_path: Path, fake: FakeOpenAI, plan: str) -> None:
     fake.script.add(replies.status(404), times=None)
-    with opened(tmp_path, fake, llm__repay_interval_s=0.2) as memory:
+    with opened(tmp_path, fake, llm__repay_interval_s=0.2, llm__plan=plan) as memory:
         ids = added(memory)
         check_whole(memory, ids)
         assert owed_of(memory)
@@ -348,6 +349,8 @@ def test_who_asks_an_owner_by_the_command_line_and_who_can_not_be_asked(
         owed = owed_of(memory)
         assert main(["stats", "--store", str(tmp_path)]) == 0
         assert re.search(r"owed topics +of 54 pages\n", capsys.readouterr().out)
+        main(["doctor", "--store", str(tmp_path)])
+        assert re.search(r"owed: pages by task: continuity of 54, topics of 54, ", capsys.readouterr().out)
         fake.script.clear()
         assert main(["repay", "--store", str(tmp_path), "--user", "tom", "--json"]) == 0
         told = json.loads(capsys.readouterr().out)
