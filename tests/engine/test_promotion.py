@@ -11,7 +11,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mos_pipeline.config import Config, LongTerm
+from mos_pipeline.config import Config, Llm, LongTerm
+from mos_pipeline.engine.bulk import Bulk
 from mos_pipeline.engine.desk import Answer
 from mos_pipeline.engine.embedding import RowsAnswer
 from mos_pipeline.engine.events import Event, Promoted
@@ -53,6 +54,8 @@ class Office:
             self,  # type: ignore[arg-type]
             self,  # type: ignore[arg-type]
             self,  # type: ignore[arg-type]
+            Bulk(Llm()),
+            lambda _: False,
             lambda: NOW,
         )
 
