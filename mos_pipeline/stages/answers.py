@@ -17,6 +17,7 @@ from mos_pipeline.stages.sentences import shorten
 from mos_pipeline.stages.tasks import Continuity, Knowledge, PageFact, PageText, Previous, Topic
 
 __all__ = [
+    "BreaksOffError",
     "Mended",
     "UnusableError",
     "parsed",
@@ -46,6 +47,10 @@ _NOTHING = {"", "none", "none.", "null", "n/a", "nothing"}
 
 class UnusableError(Exception):
     """An answer can't be used; the text tells the model why."""
+
+
+class BreaksOffError(UnusableError):
+    """An answer has no end: it was longer than the model's, or the endpoint's, limit."""
 
 
 class Mended:
@@ -78,28 +83,44 @@ def parsed(text: str, mended: Mended) -> dict[str, Any]:
     text = text[:end]
     # Where the end is missing nobody knows what would have come: a profile cut in half is no profile.
     if text.count("{") + text.count("[") != text.count("}") + text.count("]"):
-        raise UnusableError("the JSON object breaks off before its end; be briefer")
+        raise BreaksOffError("the JSON object breaks off before its end; be briefer")
     if end > MENDABLE_CHARS:
         raise UnusableError("it is no valid JSON, and very long")
     mended.yes = True
     return _object(_repaired(text))
 
 
-def read_continuity(answer: dict[str, Any], pages: Sequence[PageText], previous: Previous | None) -> Continuity:
-    """Return what the answer to ``prompts.ask_continuity`` tells; raise UnusableError where it can't be used."""
-    entries = {}
-    for entry in _list(answer, "pages"):
-        entries[_page(entry, len(pages))] = _flag(entry, "continues"), _text(entry, "overview", OVERVIEW_CHARS)
-    missing = [number for number in range(len(pages)) if number not in entries]
+def read_continuity(
+    answer: dict[str, Any], pages: Sequence[PageText], previous: Previous | None, mended: Mended
+) -> Continuity:
+    """Return what the answer to ``prompts.ask_continuity`` tells.
+
+    Chains that share pages are parted where the later one begins.
+
+    Raises:
+        UnusableError: it can't be used.
+    """
+    chains = sorted(
+        (
+            _number(_field(entry, "first"), len(pages)),
+            _number(_field(entry, "last"), len(pages)),
+            _text(entry, "overview", OVERVIEW_CHARS),
+        )
+        for entry in _list(answer, "chains")
+    )
+    missing = set(range(len(pages))).difference(*(range(first, last + 1) for first, last, _ in chains))
     if missing:
-        raise UnusableError(f"these pages are missing: {missing}")
-    continues = [entries[number][0] for number in range(len(pages))]
-    overviews = [entries[number][1] for number in range(len(pages))]
-    if previous is None:
-        continues[0] = False
+        raise UnusableError(f"these pages are in no chain: {sorted(missing)}")
+    overviews = dict[int, str]()  # by a chain's first page
+    for first, _, overview in chains:
+        mended.yes |= first in overviews
+        overviews.setdefault(first, overview)
+    mended.yes |= sum(last + 1 - first for first, last, _ in chains) > len(pages)
+    continues = [number not in overviews for number in range(len(pages))]
+    continues[0] = _flag(answer, "continues_before") and previous is not None
     before = [previous.overview, *previous.page[:2]] if previous is not None else []
-    _check_script(overviews, pages, before)
-    return Continuity(continues, overviews)
+    _check_script(overviews.values(), pages, before)
+    return Continuity(continues, _of_each_page(overviews, len(pages)))
 
 
 def read_continues(answer: dict[str, Any]) -> bool:
@@ -166,6 +187,14 @@ def read_knowledge(answer: dict[str, Any], pages: Sequence[PageText], most: tupl
     )
     _check_script((fact.text for fact in [*user, *assistant]), pages)
     return Knowledge(user, assistant)
+
+
+def _of_each_page(overviews: dict[int, str], count: int) -> list[str]:
+    found, overview = list[str](), ""
+    for number in range(count):
+        overview = overviews.get(number, overview)
+        found.append(overview)
+    return found
 
 
 def _without_thoughts(text: str) -> str:

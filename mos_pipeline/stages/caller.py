@@ -16,13 +16,14 @@ from typing import Any, TypeVar
 
 from mos_pipeline import config
 from mos_pipeline.runtime.meter import Meter
-from mos_pipeline.stages.answers import Mended, UnusableError, parsed
+from mos_pipeline.stages.answers import BreaksOffError, Mended, UnusableError, parsed
 from mos_pipeline.stages.budget import Budget
 from mos_pipeline.stages.endpoint import (
     CHARS_OF_TOKEN,
     Completion,
     Endpoint,
     FailedError,
+    LateError,
     RefusedError,
     UnknownFormatError,
 )
@@ -40,7 +41,17 @@ KEPT_CHARS = 4000  # of an answer that can't be used, shown to the model once mo
 
 
 class UnansweredError(Exception):
-    """There is no answer that can be used, and time or tries are over; the text tells why."""
+    """There is no answer that can be used, and time or tries are over; the text tells why.
+
+    Attributes:
+        reached: whether the endpoint did answer: it refused for good, or what it said can't be used.
+        kind: of task, as which it is metered; empty where that is not known.
+    """
+
+    def __init__(self, reason: str, *, reached: bool = False, kind: str = "") -> None:
+        super().__init__(reason)
+        self.reached = reached
+        self.kind = kind
 
 
 class Caller:
@@ -57,7 +68,8 @@ class Caller:
     async def ask(self, kind: str, prompt: Prompt, read: Callable[[dict[str, Any], Mended], T]) -> T:
         """Return what ``read`` makes of the answer; ``kind`` of task is what it is metered as.
 
-        ``read`` raises UnusableError where the answer can't be used; it is asked for once more then.
+        ``read`` raises UnusableError where the answer can't be used; it is asked for once more then. What is too much
+        for one answer, and divisible, is not: it would be too much again.
 
         Raises:
             UnansweredError: there is none.
@@ -69,19 +81,21 @@ class Caller:
                 try:
                     return self._read(kind, completion, read)
                 except UnusableError as error:
+                    if prompt.divisible and isinstance(error, BreaksOffError):
+                        raise
                     trouble.append(f"the answer can't be used: {error}")
                     self._meter.of(kind).repairs += 1
                     prompt = again(prompt, completion.text[:KEPT_CHARS], str(error))
                 return self._read(kind, await self._completion(kind, prompt, deadline, trouble), read)
         except TimeoutError:
             reason = "; ".join(["", *trouble[-1:]])
-            raise UnansweredError(f"no answer within {self._settings.deadline_s:g} s{reason}") from None
+            raise UnansweredError(f"no answer within {self._settings.deadline_s:g} s{reason}", kind=kind) from None
         except (RefusedError, UnusableError) as error:
-            raise UnansweredError(self._endpoint.shown(error)) from None
+            raise UnansweredError(self._endpoint.shown(error), reached=True, kind=kind) from None
 
     def _read(self, kind: str, completion: Completion, read: Callable[[dict[str, Any], Mended], T]) -> T:
         if not completion.whole:
-            raise UnusableError("it breaks off, since it is too long; be briefer")
+            raise BreaksOffError("it breaks off, since it is too long; be briefer")
         mended = Mended()
         answer = read(parsed(completion.text, mended), mended)
         self._meter.of(kind).repairs += mended.yes
@@ -112,7 +126,7 @@ class Caller:
             begun = time.monotonic()
             self._meter.of(kind).calls += 1
             try:
-                completion = await self._endpoint.complete(prompt, max(form, self._endpoint.form))
+                completion = await self._send(prompt, form)
                 spent = completion.tokens_in + completion.tokens_out
             except FailedError as error:
                 if error.busy:
@@ -123,6 +137,14 @@ class Caller:
             self.gate.succeeded()
             self._meter.of(kind).answered(time.monotonic() - begun, completion.tokens_in, completion.tokens_out)
             return completion
+
+    async def _send(self, prompt: Prompt, form: int) -> Completion:
+        try:
+            return await self._endpoint.complete(prompt, max(form, self._endpoint.form))
+        except LateError as error:
+            if prompt.divisible:
+                raise RefusedError(f"{error}; fewer pages may take less") from None
+            raise
 
     @asynccontextmanager
     async def _turn(self, tokens: int, deadline: asyncio.Timeout) -> AsyncIterator[float]:

@@ -22,7 +22,7 @@ from mos_pipeline.stages.prompts import Prompt
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
-__all__ = ["FORMATS", "Completion", "Endpoint", "FailedError", "RefusedError", "UnknownFormatError"]
+__all__ = ["FORMATS", "Completion", "Endpoint", "FailedError", "LateError", "RefusedError", "UnknownFormatError"]
 
 ANSWER_BYTES = 1 << 20
 CHARS_OF_TOKEN = 4
@@ -51,6 +51,10 @@ class FailedError(Exception):
         super().__init__(reason)
         self.pause_s = pause_s
         self.busy = busy
+
+
+class LateError(FailedError):
+    """The call took longer than ``llm.timeout_s``."""
 
 
 class UnknownFormatError(Exception):
@@ -127,7 +131,7 @@ class Endpoint:
             async with asyncio.timeout(self._settings.timeout_s):
                 body = await self._body(prompt, FORMATS[form])
         except (TimeoutError, openai.APITimeoutError):
-            raise FailedError(f"no answer within {self._settings.timeout_s:g} s") from None
+            raise LateError(f"no answer within {self._settings.timeout_s:g} s") from None
         except openai.APIStatusError as error:
             raise self._of_status(error, form) from None
         except openai.APIConnectionError as error:
