@@ -79,6 +79,8 @@ class Stats:
         workers: by role: "embedder", "llm", "writer"; empty where opened without workers.
         tasks: by kind of task: "continuity", "topics", "profile", "knowledge", and "continues" and "overview" with
             ``llm.plan: per_page``; empty where no language model is asked.
+        waiting_pages: pages of full batches that are in no session yet: they are being embedded, or wait for more of a
+            bulk load (``llm.bulk_tokens``), or for their tasks.
     """
 
     path: str
@@ -99,6 +101,7 @@ class Stats:
     damage: list[str]
     workers: dict[str, WorkerStats]
     tasks: dict[str, TaskStats] = field(default_factory=dict)
+    waiting_pages: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain nested dicts and lists, for JSON."""
@@ -114,6 +117,7 @@ _FIGURES = (
     ("forgotten_pages", "gauge", "Pages forgotten whose bytes are still on the disk.", "forgotten"),
     ("backlog_pages", "gauge", "Pages without a vector.", "backlog_pages"),
     ("backlog_bytes", "gauge", "Bytes of pages without a vector.", "backlog_bytes"),
+    ("waiting_pages", "gauge", "Pages of full batches that are in no session yet.", "waiting_pages"),
     ("in_flight_texts", "gauge", "Texts at the embedder.", "in_flight_texts"),
     ("unwritten_pieces", "gauge", "Pieces of work that the writer has not acknowledged.", "unwritten"),
     ("restored", "gauge", "1 once everything stored is in memory.", "restored"),

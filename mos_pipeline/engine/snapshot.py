@@ -42,6 +42,7 @@ def snapshot(engine: Engine) -> Stats:
             damage=_damage(engine.store.damage),
             workers=_workers(engine),
             tasks=_tasks(engine),
+            waiting_pages=engine.batches.pages,
         )
 
 
