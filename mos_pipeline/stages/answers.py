@@ -82,7 +82,7 @@ def parsed(text: str, mended: Mended) -> dict[str, Any]:
     end = text.rfind("}") + 1
     text = text[:end]
     # Where the end is missing nobody knows what would have come: a profile cut in half is no profile.
-    if text.count("{") + text.count("[") != text.count("}") + text.count("]"):
+    if not end or text.count("{") + text.count("[") != text.count("}") + text.count("]"):
         raise BreaksOffError("the JSON object breaks off before its end; be briefer")
     if end > MENDABLE_CHARS:
         raise UnusableError("it is no valid JSON, and very long")
