@@ -8,11 +8,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from mos_pipeline import MemoryPipeline
 from mos_pipeline.messages import SourceMark
@@ -265,7 +263,8 @@ def test_sigkill_while_a_load_waits_loses_nothing_and_it_goes_on(tmp_path: Path,
         owner.join()
     assert fake.calls == 0
     with opened(tmp_path, fake) as memory:
-        until(lambda: memory.stats().restored, "the store is read")
+        waiting(memory, count)
+        assert fake.calls == 0
         ids += loaded(memory, "tom", CAPACITY, count)
         waiting(memory, count + CAPACITY)  # for one another
         assert fake.calls == 0
@@ -284,14 +283,13 @@ def test_reopened_it_goes_on_by_itself(tmp_path: Path, fake: FakeOpenAI) -> None
     assert said(asked(fake, "topics")) == [texts(3 * CAPACITY)]
 
 
-@pytest.fixture
-def config_file(tmp_path: Path, fake: FakeOpenAI) -> Iterator[Path]:
+def config_file(tmp_path: Path, fake: FakeOpenAI, **more: Any) -> Path:
     path = tmp_path / "settings.yaml"
-    settings = {key.replace("__", "."): value for key, value in settings_of(fake, llm__bulk_wait_s=0.5).items()}
+    settings = {key.replace("__", "."): value for key, value in settings_of(fake, **more).items()}
     path.write_text(
         "".join(f"{key}: {json.dumps(value)}\n" for key, value in settings.items()) + "embedding.backend: fake\n"
     )
-    yield path
+    return path
 
 
 def ingesting(config_file: Path, store: Path, source: str) -> subprocess.Popen[str]:
@@ -313,16 +311,17 @@ def lines(count: int, begin: int = 0) -> str:
     return "".join(f"{json.dumps(page)}\n" for page in pages("tom", count, begin))
 
 
-def test_the_end_of_a_file_is_the_end_of_waiting(tmp_path: Path, fake: FakeOpenAI, config_file: Path) -> None:
+def test_the_end_of_a_file_is_the_end_of_waiting(tmp_path: Path, fake: FakeOpenAI) -> None:
     source = tmp_path / "pages.jsonl"
     source.write_text(lines(5 * CAPACITY + 2))
-    with ingesting(config_file, tmp_path / "store", str(source)) as command:
+    with ingesting(config_file(tmp_path, fake), tmp_path / "store", str(source)) as command:
         assert command.wait(PATIENCE_S) == 0
     assert said(asked(fake, "topics")) == [texts(5 * CAPACITY)]
 
 
-def test_lines_that_trickle_in_do_not_wait_for_their_end(tmp_path: Path, fake: FakeOpenAI, config_file: Path) -> None:
-    with ingesting(config_file, tmp_path / "store", "-") as command:
+def test_lines_that_trickle_in_do_not_wait_for_their_end(tmp_path: Path, fake: FakeOpenAI) -> None:
+    settings = config_file(tmp_path, fake, llm__bulk_wait_s=0.5)
+    with ingesting(settings, tmp_path / "store", "-") as command:
         assert command.stdin is not None
         command.stdin.write(lines(2 * CAPACITY))
         command.stdin.flush()

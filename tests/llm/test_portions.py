@@ -104,7 +104,7 @@ def test_an_answer_that_breaks_off_is_asked_for_in_halves(fake: FakeOpenAI) -> N
         check_told_of(bench.ask(batch(PAGES)), MANY)
         topics = [request.asked["pages"] for request in fake.requests if request.task == "topics"]
     assert len(topics[0]) == MANY
-    assert [len(pages) for pages in topics[calls:]] == [MANY // 2] * 2  # it is known by now
+    assert [len(pages) for pages in topics[calls:]] == [MANY // 4] * 4  # it is known by now
     assert not [task for task, tally in bench.meter.tallies.items() if tally.fallbacks]
 
 
