@@ -39,7 +39,6 @@ PROFILE_CHARS = 12_000
 SHORTEST_PROFILE = 30  # below, there is nothing in it (MemoryOS's own)
 MENDABLE_CHARS = 65_536  # mending looks at a text again and again
 
-_THOUGHT = re.compile(r"\A.*?</think>|<think>.*\Z", re.DOTALL)
 _FENCE = re.compile(r"\A```[a-zA-Z]*\s*|\s*```\Z")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]+")
 _NOTHING = {"", "none", "none.", "null", "n/a", "nothing"}
@@ -70,15 +69,15 @@ def parsed(text: str, mended: Mended) -> dict[str, Any]:
         return _object(json.loads(text))
     except (ValueError, RecursionError):
         pass
-    text = _without_thoughts(text).strip()
-    begin = text.find("{")
-    if begin < 0:
+    objects = [text[begin:] for text in _outside_thoughts(text) if (begin := text.find("{")) >= 0]
+    if not objects:
         raise UnusableError("there is no JSON object in it")
-    text = _FENCE.sub("", text[begin:])
-    try:
-        return _object(json.JSONDecoder().raw_decode(text)[0])
-    except (ValueError, RecursionError):
-        pass
+    for found in objects:
+        try:
+            return _object(json.JSONDecoder().raw_decode(found)[0])
+        except (ValueError, RecursionError):
+            continue
+    text = _FENCE.sub("", objects[0])
     end = text.rfind("}") + 1
     text = text[:end]
     # Where the end is missing nobody knows what would have come: a profile cut in half is no profile.
@@ -197,9 +196,15 @@ def _of_each_page(overviews: dict[int, str], count: int) -> list[str]:
     return found
 
 
-def _without_thoughts(text: str) -> str:
-    """Leave out what a reasoning model thought aloud; some servers leave out the tag that it begins with."""
-    return _THOUGHT.sub("", text)
+def _outside_thoughts(text: str) -> list[str]:
+    """Return where an answer may be, the likeliest first.
+
+    That is behind a reasoning model's thoughts, where they have an end, or all of the text, where none begin before it.
+    Some servers leave out the tag that thoughts begin with. And an answer may hold both tags, as pages may.
+    """
+    _, end, behind = text.partition("</think>")
+    begin, brace = text.find("<think>"), text.find("{")
+    return [behind] * bool(end) + [text] * (begin < 0 or 0 <= brace < begin)
 
 
 def _repaired(text: str) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mos_pipeline.stages import answers, prompts
@@ -108,6 +108,8 @@ def test_any_text_is_an_object_or_refused(text: str) -> None:
         assert str(error)
 
 
+@example({"<think>": None}, "")
+@example({"a": "<think>", "</think>": "b"}, "so")
 @given(st.dictionaries(texts, scalars), texts.filter(lambda text: "{" not in text and "<think" not in text))
 def test_an_object_is_found_among_thoughts_fences_and_talk(answer: dict[str, Any], around: str) -> None:
     mended = Mended()
@@ -146,6 +148,12 @@ ANSWER = json.dumps({"profile": "fond of dogs", "user": [{"fact": "f", "page": 0
 def test_what_breaks_off_is_never_mended(length: int) -> None:
     with pytest.raises(UnusableError, match=r"breaks off|no JSON object"):
         parsed(ANSWER[:length], Mended())
+
+
+@pytest.mark.parametrize("text", ["<think>is it {}", "so <think> {} or", '<think>{"a": 1}'])
+def test_thoughts_are_no_answer(text: str) -> None:
+    with pytest.raises(UnusableError, match="no JSON object"):
+        parsed(text, Mended())
 
 
 def test_pages_that_topics_forget_or_name_twice_have_one_all_the_same() -> None:
