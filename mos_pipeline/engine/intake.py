@@ -119,8 +119,10 @@ class Intake:
         """The journal that takes the next page."""
         return self._journal
 
-    def add(self, record: PageRecord) -> tuple[str, bool]:
+    def add(self, record: PageRecord, *, online: bool = True) -> tuple[str, bool]:
         """Accept ``record``; return its id, and whether it is new (an id that is known already is one page).
+
+        Where it is not ``online``, or comes from a source, others like it are expected: see ``engine/bulk.py``.
 
         Raises:
             InputError: the metadata can't be stored, the page is too large, or the id is that of another user's or
@@ -132,7 +134,7 @@ class Intake:
         """
         self._check(record, self._config.timeout_s)
         with self.lock:
-            seq, new, rouse = self._enter(record, online=record.source is None)
+            seq, new, rouse = self._enter(record, online=online and record.source is None)
         if rouse:
             self._wake()
         if self._power:

@@ -120,13 +120,14 @@ class Promotion:
 
     def _taken(self, hot: Sequence[int]) -> int:
         """Return how many of the pages ``hot`` one call takes: as many as ever, or more where these are short."""
-        count, room = 0, BUDGETS * self._bulk.tokens
-        for seq in hot:
-            page = own_words(decode_record(self._reader.read(seq)))
-            room -= self._bulk.cost(page.user_input, page.agent_response)
-            if room < 0 and count >= self._config.promotion_pages:
-                break
-            count += 1
+        every, count, room = self._config.promotion_pages, 0, BUDGETS * self._bulk.tokens
+        for begin in range(0, len(hot), every):
+            for record in self._reader.read_many(hot[begin : begin + every]):
+                page = own_words(decode_record(record))
+                room -= self._bulk.cost(page.user_input, page.agent_response)
+                if room < 0 and count >= every:
+                    return count
+                count += 1
         return count
 
     def analyse(self, scope: Scope) -> None:
