@@ -102,19 +102,19 @@ class Promotion:
         if self._bulk.tokens and scope.number not in self._at_once and not scope.remake:
             self._consider_many(scope)
             return
-        seqs = self._state.hot_pages(scope, self._clock(), at_once=scope.number in self._at_once)
-        if seqs:
-            self._begin(scope, seqs)
+        hot = self._state.hot_pages(scope, self._clock(), at_once=scope.number in self._at_once)
+        if hot:
+            self._begin(scope, sorted(hot[: self._config.promotion_pages]))
         else:
             self._at_once.discard(scope.number)
 
     def _consider_many(self, scope: Scope) -> None:
         """Promote what is hot in ``scope``; while more is on its way, when that is as much as one call takes."""
-        hot = self._state.hot_pages(scope, self._clock(), limit=MOST_PAGES)
-        taken = self._taken(hot)
-        if not hot or (taken == len(hot) < MOST_PAGES and self._more(scope)):
+        hot = self._state.hot_pages(scope, self._clock())
+        taken = self._taken(hot[:MOST_PAGES])
+        if not hot or (taken == len(hot) and self._more(scope)):
             return
-        self._begin(scope, hot[:taken])
+        self._begin(scope, sorted(hot[:taken]))
         if len(hot) - taken >= self._config.promotion_pages:
             scope.long_term.since_promotion = self._config.promotion_pages  # the rest need not wait another time
 

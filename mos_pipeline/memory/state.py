@@ -173,23 +173,22 @@ class MemoryState:
 
     # Long-term memory
 
-    def hot_pages(self, scope: Scope, now: float, *, at_once: bool = False, limit: int | None = None) -> list[int]:
-        """Return the pages that are to be made long-term memory next, ascending; none where it is not time for it.
+    def hot_pages(self, scope: Scope, now: float, *, at_once: bool = False) -> list[int]:
+        """Return the pages that are to be made long-term memory, in the order in which they should be.
 
-        They are those of the sessions whose heat has reached the threshold, hottest first, that were not analysed yet:
-        ``limit``, or as many as one promotion takes. With ``at_once`` it is time, and any session is hot enough.
+        There are none where it is not time for it. They are those of the sessions whose heat has reached the threshold,
+        hottest first, that were not analysed yet. With ``at_once`` it is time, and any session is hot enough.
         """
-        every = self._config.long_term.promotion_pages
-        limit = every if limit is None else limit
         if scope.remake:
-            return scope.remake[:limit]
+            return scope.remake
         if at_once:
-            return sorted([seq for session, _ in scope.mid_term.hot(now, 0.0) for seq in session.fresh][:limit])
-        hottest = scope.mid_term.hottest(now) if scope.long_term.since_promotion >= every else None
+            return [seq for session, _ in scope.mid_term.hot(now, 0.0) for seq in session.fresh]
+        is_time = scope.long_term.since_promotion >= self._config.long_term.promotion_pages
+        hottest = scope.mid_term.hottest(now) if is_time else None
         if hottest is None or hottest[1] < self._config.mid_term.heat_threshold:
             return []
         hot = scope.mid_term.hot(now, self._config.mid_term.heat_threshold)
-        return sorted([seq for session, _ in hot for seq in session.fresh][:limit])
+        return [seq for session, _ in hot for seq in session.fresh]
 
     def promote(self, scope: Scope, outcome: PromotionOutcome) -> list[int]:
         """Enter a promotion's outcome; return the vector rows that are of no use any more."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mos_pipeline import MemoryPipeline
+from mos_pipeline.cli import main
 from mos_pipeline.messages import SourceMark
 from mos_pipeline.testing import FakeOpenAI, Request, replies
 from tests.faults.common import PATIENCE_S, check_consistent, check_order, until
@@ -316,6 +317,15 @@ def test_the_end_of_a_file_is_the_end_of_waiting(tmp_path: Path, fake: FakeOpenA
     source.write_text(lines(5 * CAPACITY + 2))
     with ingesting(config_file(tmp_path, fake), tmp_path / "store", str(source)) as command:
         assert command.wait(PATIENCE_S) == 0
+    assert said(asked(fake, "topics")) == [texts(5 * CAPACITY)]
+
+
+def test_the_end_of_a_file_is_told_to_the_owner(tmp_path: Path, fake: FakeOpenAI) -> None:
+    source = tmp_path / "pages.jsonl"
+    source.write_text(lines(5 * CAPACITY + 2))
+    with opened(tmp_path / "store", fake) as memory:
+        assert main(["ingest", str(source), "--store", str(tmp_path / "store")]) == 0  # asks the owner: this process
+        assert memory.stats().waiting_pages == 0
     assert said(asked(fake, "topics")) == [texts(5 * CAPACITY)]
 
 
