@@ -166,6 +166,19 @@ class Llm:
         unit="characters",
         low=16,
     )
+    bulk_tokens: int = setting(
+        6000,
+        "pages that an input brings wait for one another until so much text of a user is there, four characters for a "
+        "token, or nothing more comes, and are told of at once; 0: each batch by itself (openai)",
+        unit="tokens",
+        low=0,
+    )
+    bulk_wait_s: float = setting(
+        10.0,
+        "so long after the last page of a user nothing of that user waits for more (openai)",
+        unit="seconds",
+        low=0.1,
+    )
     max_calls_per_hour: int = setting(
         0, "calls of all processes in an hour; beyond, work waits; 0 is no limit (openai)", unit="calls", low=0
     )

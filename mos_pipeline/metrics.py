@@ -84,6 +84,8 @@ class Stats:
             asked.
         owed: of how many pages each task is owed, since an extractive answer stands in for a model's; see
             ``MemoryPipeline.repay``.
+        waiting_pages: pages of full batches that are in no session yet: they are being embedded, or wait for more of a
+            bulk load (``llm.bulk_tokens``), or for their tasks.
     """
 
     path: str
@@ -106,6 +108,7 @@ class Stats:
     tasks: dict[str, TaskStats] = field(default_factory=dict)
     endpoint: str = ""
     owed: dict[str, int] = field(default_factory=dict)
+    waiting_pages: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain nested dicts and lists, for JSON."""
@@ -121,6 +124,7 @@ _FIGURES = (
     ("forgotten_pages", "gauge", "Pages forgotten whose bytes are still on the disk.", "forgotten"),
     ("backlog_pages", "gauge", "Pages without a vector.", "backlog_pages"),
     ("backlog_bytes", "gauge", "Bytes of pages without a vector.", "backlog_bytes"),
+    ("waiting_pages", "gauge", "Pages of full batches that are in no session yet.", "waiting_pages"),
     ("in_flight_texts", "gauge", "Texts at the embedder.", "in_flight_texts"),
     ("unwritten_pieces", "gauge", "Pieces of work that the writer has not acknowledged.", "unwritten"),
     ("restored", "gauge", "1 once everything stored is in memory.", "restored"),

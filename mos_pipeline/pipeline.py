@@ -154,8 +154,9 @@ class MemoryPipeline(Responding):
         """
         count = 0
         for item in pages:
+            engine = self._owner("add_many")
             try:
-                self.add(**checked_arguments(item))
+                engine.intake.add(_record(item), online=False)
             except InputError as error:
                 raise InputError(f"item {count}: {error}; the {count} items before it are kept") from None
             count += 1

@@ -20,7 +20,8 @@ SAMPLE = re.compile(r'([a-z_]+)\{((?:[a-z_]+="(?:[^"\\\n]|\\[\\"n])*",?)+)\} (-?
 LABEL = re.compile(r'([a-z_]+)="((?:[^"\\]|\\.)*)"')
 PREFIX = "mos_pipeline_"
 COUNTED = """
-pages users sessions facts forgotten backlog_pages backlog_bytes in_flight_texts unwritten vectors vector_bytes
+pages users sessions facts forgotten backlog_pages backlog_bytes waiting_pages in_flight_texts unwritten vectors
+vector_bytes
 """
 
 counts = st.integers(0, 1 << 62)

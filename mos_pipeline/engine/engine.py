@@ -17,6 +17,7 @@ from mos_pipeline.engine.aside import Aside
 from mos_pipeline.engine.asking import ask
 from mos_pipeline.engine.batches import Batches
 from mos_pipeline.engine.browsing import Browsing
+from mos_pipeline.engine.bulk import Bulk
 from mos_pipeline.engine.chat import Chat
 from mos_pipeline.engine.compaction import Compaction
 from mos_pipeline.engine.coordinator import Call, Coordinator
@@ -45,7 +46,7 @@ from mos_pipeline.engine.settling import Settling
 from mos_pipeline.engine.takeover import TakingOver
 from mos_pipeline.engine.visits import Visits
 from mos_pipeline.errors import DeadlineError, ModelMismatchError, ModelNotFoundError, StoreError, WorkerError
-from mos_pipeline.memory.state import MemoryState
+from mos_pipeline.memory.state import MemoryState, Scope
 from mos_pipeline.messages import Compacted
 from mos_pipeline.runtime.shared_memory import SHM_FOLDER, sweep
 from mos_pipeline.runtime.start import InheritedFd
@@ -148,9 +149,19 @@ class Engine:
         config = self.config
         self.embedding = Embedding(self.desk, config.embedding.in_flight_texts)
         aside = Aside(self.state, self.reader, self.derived)
-        self.promotion = Promotion(config.long_term, self.state, self.reader, self.derived, self.desk, self.embedding)
-        batches = Batches(
-            self.state, self.reader, self.derived, self.desk, self.embedding, aside, self.promotion.consider
+        bulk = Bulk(config.llm)
+        self.promotion = Promotion(
+            config.long_term,
+            self.state,
+            self.reader,
+            self.derived,
+            self.desk,
+            self.embedding,
+            bulk,
+            self._has_more,
+        )
+        self.batches = Batches(
+            self.state, self.reader, self.derived, self.desk, self.embedding, aside, bulk, self.promotion.consider
         )
         self.processing = Processing(
             config.short_term.capacity,
@@ -160,7 +171,8 @@ class Engine:
             self.derived,
             self.embedding,
             aside,
-            batches,
+            self.batches,
+            bulk,
             self.intake.worked_off,
             self.promotion,
         )
@@ -179,7 +191,7 @@ class Engine:
             self.state,
             self.embedding,
             self.desk,
-            self._repayers(batches),
+            self._repayers(),
             lambda: not (self.processing.idle and self.promotion.idle),
         )
         self.visits = Visits(self.derived, self.promotion, self._wake)
@@ -196,7 +208,7 @@ class Engine:
             config.store,
             self.state,
             self.forgetting,
-            batches,
+            self.batches,
             self.derived,
             self.persistence,
             self.intake,
@@ -221,14 +233,17 @@ class Engine:
             self.inbox,
         )
 
-    def _repayers(self, batches: Batches) -> tuple[Repayer, ...]:
+    def _repayers(self) -> tuple[Repayer, ...]:
         capacity, long_term = self.config.short_term.capacity, self.config.long_term
         parts = self.state, self.reader, self.derived, self.desk, self.embedding
         likeness = Likeness(long_term.merge_cosine, self.state, self.embedding)
         return (
-            OwedBatches(capacity, *parts, batches),
+            OwedBatches(capacity, *parts, self.batches),
             OwedPromotions(long_term.promotion_pages, likeness, *parts, self.promotion),
         )
+
+    def _has_more(self, scope: Scope) -> bool:
+        return self.batches.more(scope)
 
     def _assemble_finding(self) -> None:
         """Make what callers' threads read with, and ask for pages to be forgotten, or to be worked on again."""

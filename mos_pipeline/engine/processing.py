@@ -9,6 +9,7 @@ import numpy as np
 
 from mos_pipeline.engine.aside import Aside
 from mos_pipeline.engine.batches import Batches
+from mos_pipeline.engine.bulk import Bulk
 from mos_pipeline.engine.derived import Derived
 from mos_pipeline.engine.embedding import Embedding
 from mos_pipeline.engine.holes import Holes
@@ -39,8 +40,9 @@ class Processing:
         embedding: Embedding,
         aside: Aside,
         batches: Batches,
+        bulk: Bulk,
         worked_off: Callable[[int], None],
-        statements: Promotion,
+        promotion: Promotion,
     ) -> None:
         """Give out ``capacity`` pages at once; ``worked_off(bytes)`` is told of pages that have left the backlog."""
         self._capacity = capacity
@@ -51,8 +53,9 @@ class Processing:
         self._embedding = embedding
         self._aside = aside
         self._batches = batches
+        self._bulk = bulk
         self._worked_off = worked_off
-        self._statements = statements
+        self._promotion = promotion
         self._queue: FairQueue[int] = FairQueue()
         self._queued: set[int] = set()
         self._loose: set[int] = set()
@@ -71,14 +74,18 @@ class Processing:
         """Whether no batch can be given out until the embedder answers."""
         return self._embedding.saturated
 
-    def page_came(self, scope: Scope) -> None:
-        """Note that ``scope`` has a new page."""
+    def page_came(self, scope: Scope, seq: int) -> None:
+        """Note that ``scope`` has a new page ``seq``."""
+        if seq > scope.latest_online:
+            self._bulk.came(scope)
         self._loose.add(scope.number)
         self._enqueue(scope)
 
     def resume(self, scope: Scope, bare: list[int]) -> None:
         """Take up a restored scope; its pages ``bare`` have their places in sessions, but lost their vectors."""
         self._holes.restore(scope, bare)
+        if self._has_loose(scope):
+            self._bulk.came(scope)
         self.look_again(scope)
 
     def lack_vectors(self, scope: Scope, bare: list[int]) -> None:
@@ -88,8 +95,9 @@ class Processing:
     def look_again(self, scope: Scope) -> None:
         """Take up what ``scope`` has come to have for other reasons than a new page."""
         if self._has_loose(scope):
-            self.page_came(scope)
-        self._batches.advance(scope)
+            self._loose.add(scope.number)
+            self._enqueue(scope)
+        self._advance(scope)
 
     def retry(self, scope: Scope) -> list[int]:
         """Take up again the pages of ``scope`` that were set aside, but for those whose batches are still under way.
@@ -111,6 +119,21 @@ class Processing:
         self.draining = True
         for number in list(self._loose):
             self._enqueue(self._state.scopes[number])
+        for number in self._bulk.scopes:
+            self._advance(self._state.scopes[number])
+
+    def due(self) -> float | None:
+        """Return when (monotonic seconds) ``end_bulk`` has something to do; None for never."""
+        return self._bulk.due
+
+    def end_bulk(self) -> None:
+        """Let nothing of a scope wait any longer for which nothing has come for ``llm.bulk_wait_s``."""
+        for number in self._bulk.overdue:
+            scope = self._state.scopes[number]
+            if self._has_more(scope):
+                self._bulk.came(scope)
+            else:
+                self._end_bulk(scope)
 
     def dispatch(self) -> bool:
         """Give out one batch if there is room for it; return whether there was one."""
@@ -160,7 +183,25 @@ class Processing:
         if not self._has_loose(scope):
             self._loose.discard(scope.number)
         self._enqueue(scope)
+        self._advance(scope)
+
+    def _advance(self, scope: Scope) -> None:
+        """Do what can be done for ``scope`` now; while everything shall be done, it waits only for what is to come."""
+        if self.draining and self._bulk.goes_on(scope) and not self._has_more(scope):
+            self._end_bulk(scope)
+        else:
+            self._batches.advance(scope)
+
+    def _end_bulk(self, scope: Scope) -> None:
+        self._bulk.end(scope)
         self._batches.advance(scope)
+        if not self._batches.count_of(scope):  # else what is applied last leads there
+            self._promotion.go_on(scope)
+
+    def _has_more(self, scope: Scope) -> bool:
+        """Return whether more pages of ``scope`` are on their way to be embedded, for batches."""
+        coming = self._holes.of(scope) or self._waiting(scope) >= self._capacity
+        return coming or scope.latest >= len(self._state.pages) or self._batches.is_embedding(scope)
 
     def _has_loose(self, scope: Scope) -> bool:
         """Whether pages of ``scope`` are neither embedded nor on their way to be."""
@@ -211,7 +252,9 @@ class Processing:
                 self._aside.put(scope, seqs[0], f"embedding it failed: {outcome.error}")
         self._under_way.difference_update(seqs)
         self._worked_off(sum(sizes))
-        self._batches.advance(scope)
+        if self._bulk.goes_on(scope):
+            self._bulk.came(scope)
+        self._advance(scope)
 
     def _enter(self, scope: Scope, seqs: list[int], rows: list[int], facts: dict[int, Stated]) -> None:
         """Make vectors searchable, but for those of pages that were forgotten while they were computed."""
@@ -227,7 +270,7 @@ class Processing:
         self._derived.vectors(numbers[~stated], vectors[~stated])
         if stated.any():
             mine = numbers[stated].tolist()
-            event = self._statements.enter(scope, {seq: facts[seq] for seq in mine}, vectors[stated])
+            event = self._promotion.enter(scope, {seq: facts[seq] for seq in mine}, vectors[stated])
             self._derived.event_before_vectors(event, numbers[stated], vectors[stated])
 
     def _embed_halves(self, scope: Scope, seqs: list[int], sizes: list[int]) -> None:

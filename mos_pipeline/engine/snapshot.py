@@ -45,6 +45,7 @@ def snapshot(engine: Engine) -> Stats:
             workers=_workers(engine),
             tasks=_tasks(engine.supervisor.state(LLM) if engine.supervisor is not None else None),
             endpoint=_endpoint(engine),
+            waiting_pages=engine.batches.pages,
         )
 
 

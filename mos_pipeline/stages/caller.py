@@ -24,11 +24,18 @@ from typing import Any, TypeVar
 
 from mos_pipeline import config
 from mos_pipeline.runtime.meter import Meter
-from mos_pipeline.stages.answers import Mended, UnusableError, parsed
+from mos_pipeline.stages.answers import BreaksOffError, Mended, UnusableError, parsed
 from mos_pipeline.stages.breaker import Breaker
 from mos_pipeline.stages.budget import Budget
 from mos_pipeline.stages.completion import Chat, Completion, about_tokens
-from mos_pipeline.stages.endpoint import BrokenOffError, Endpoint, FailedError, RefusedError, UnknownFormatError
+from mos_pipeline.stages.endpoint import (
+    BrokenOffError,
+    Endpoint,
+    FailedError,
+    LateError,
+    RefusedError,
+    UnknownFormatError,
+)
 from mos_pipeline.stages.gate import Gate
 from mos_pipeline.stages.prompts import Prompt, again
 
@@ -51,11 +58,17 @@ class UnansweredError(Exception):
 
     Attributes:
         reached: whether the endpoint did answer: it refused for good, or what it said can't be used.
+        kind: of task, as which it is metered; empty where that is not known.
     """
 
-    def __init__(self, reason: str, *, reached: bool = False) -> None:
+    def __init__(self, reason: str, *, reached: bool = False, kind: str = "") -> None:
         super().__init__(reason)
         self.reached = reached
+        self.kind = kind
+
+
+class _SlowError(RefusedError):
+    """The endpoint takes too long for so many pages; fewer may be had in time."""
 
 
 class _DownError(Exception):
@@ -106,7 +119,8 @@ class Caller:
     async def ask(self, kind: str, prompt: Prompt, read: Callable[[dict[str, Any], Mended], T]) -> T:
         """Return what ``read`` makes of the answer; ``kind`` of task is what it is metered as.
 
-        ``read`` raises UnusableError where the answer can't be used; it is asked for once more then.
+        ``read`` raises UnusableError where the answer can't be used; it is asked for once more then. What is too much
+        for one answer, and divisible, is not: it would be too much again.
 
         Raises:
             UnansweredError: there is none.
@@ -118,6 +132,8 @@ class Caller:
                 try:
                     return self._read(kind, completion, read)
                 except UnusableError as error:
+                    if prompt.divisible and isinstance(error, BreaksOffError):
+                        raise
                     tries.trouble.append(f"the answer can't be used: {error}")
                     self._meter.of(kind).repairs += 1
                     prompt = again(prompt, completion.text[:KEPT_CHARS], str(error))
@@ -126,11 +142,11 @@ class Caller:
             if tries.since is not None:
                 self.breaker.gave_up(tries.since)
             reason = "; ".join(["", *tries.trouble[-1:]])
-            raise UnansweredError(f"no answer within {self._settings.deadline_s:g} s{reason}") from None
+            raise UnansweredError(f"no answer within {self._settings.deadline_s:g} s{reason}", kind=kind) from None
         except (RefusedError, UnusableError) as error:
-            raise UnansweredError(self._endpoint.shown(error), reached=True) from None
+            raise UnansweredError(self._endpoint.shown(error), reached=True, kind=kind) from None
         except _DownError as error:
-            raise UnansweredError(str(error)) from None
+            raise UnansweredError(str(error), kind=kind) from None
 
     async def chat(self, kind: str, chat: Chat, tell: Callable[[str], None], until: float) -> Completion:
         """Return the answer to a chat that has come by ``until``, monotonic seconds.
@@ -152,11 +168,11 @@ class Caller:
 
     def _of(self, kind: str, prompt: Prompt, tries: _Tries) -> _Call:
         tokens = about_tokens(prompt.messages) + ANSWER_TOKENS
-        return _Call(kind, tokens, lambda form: self._endpoint.complete(prompt, form), tries)
+        return _Call(kind, tokens, partial(self._complete, prompt), tries)
 
     def _read(self, kind: str, completion: Completion, read: Callable[[dict[str, Any], Mended], T]) -> T:
         if not completion.whole:
-            raise UnusableError("it breaks off, since it is too long; be briefer")
+            raise BreaksOffError("it breaks off, since it is too long; be briefer")
         mended = Mended()
         answer = read(parsed(completion.text, mended), mended)
         self._meter.of(kind).repairs += mended.yes
@@ -208,6 +224,8 @@ class Caller:
                 if error.busy:
                     self.gate.refused(entered, error.pause_s or 0.0)
                 raise
+            except _SlowError:
+                raise
             except BrokenOffError:
                 self.breaker.heard()
                 raise
@@ -223,6 +241,14 @@ class Caller:
             self.gate.succeeded()
             self._meter.of(call.kind).answered(time.monotonic() - begun, completion.tokens_in, completion.tokens_out)
             return completion
+
+    async def _complete(self, prompt: Prompt, form: int) -> Completion:
+        try:
+            return await self._endpoint.complete(prompt, form)
+        except LateError as error:
+            if prompt.divisible:
+                raise _SlowError(f"{error}; fewer pages may take less") from None
+            raise
 
     @asynccontextmanager
     async def _turn(self, call: _Call, deadline: asyncio.Timeout) -> AsyncIterator[float]:

@@ -24,10 +24,14 @@ from mos_pipeline.stages.caller import Caller, UnansweredError
 from mos_pipeline.stages.chat import Answering
 from mos_pipeline.stages.endpoint import Endpoint
 from mos_pipeline.stages.extractive import Extractive
+from mos_pipeline.stages.parts import joined_facts, joined_topics
+from mos_pipeline.stages.prompts import PAGES_OF_FACTS, PAGES_OF_TOPICS
 from mos_pipeline.stages.tasks import (
     CHAT,
     Batch,
     BatchAsked,
+    Knowledge,
+    PageText,
     Topic,
     batch_result,
     promotion_result,
@@ -218,7 +222,7 @@ class CallStage:
                     lambda: self._extractive.profile(profile, pages),
                     owed,
                 ),
-                self._task("knowledge", self._asking.knowledge(pages), lambda: self._extractive.knowledge(pages), owed),
+                self._task("knowledge", self._asking.knowledge(pages), lambda: self._own_knowledge(pages), owed),
             )
             return promotion_result(new, known, sorted(owed))
         if kind in AGAIN:
@@ -229,14 +233,27 @@ class CallStage:
     async def _topics(self, batch: Batch, owed: list[str]) -> list[Topic]:
         if not batch.pages:
             return []
-        return await self._task("topics", self._asking.topics(batch), lambda: self._extractive.topics(batch), owed)
+        return await self._task("topics", self._asking.topics(batch), lambda: self._own_topics(batch), owed)
+
+    def _own_topics(self, batch: Batch) -> list[Topic]:
+        """Extract topics of some pages at a time: of any number it makes two at the most."""
+        starts = range(0, len(batch.pages), PAGES_OF_TOPICS)
+        parts = [slice(start, start + PAGES_OF_TOPICS) for start in starts]
+        cut = [Batch(batch.pages[part], batch.vectors[part]) for part in parts]
+        return joined_topics(zip(starts, map(self._extractive.topics, cut), strict=True))
+
+    def _own_knowledge(self, pages: list[PageText]) -> Knowledge:
+        """Extract facts of some pages at a time: of any number it takes but a few."""
+        starts = range(0, len(pages), PAGES_OF_FACTS)
+        cut = [pages[start : start + PAGES_OF_FACTS] for start in starts]
+        return joined_facts(zip(starts, map(self._extractive.knowledge, cut), strict=True))
 
     async def _task(self, task: str, asked: Coroutine[Any, Any, T], instead: Callable[[], T], owed: list[str]) -> T:
         """Return what is ``asked``; where there is no answer, what stands in for it, and note the task as owed."""
         try:
             return await asked
         except UnansweredError as error:
-            self._meter.of(task).fallbacks += 1
+            self._meter.of(error.kind or task).fallbacks += 1
             self._complain(task, error)
             owed.append(task)
             return instead()

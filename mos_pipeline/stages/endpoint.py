@@ -39,6 +39,7 @@ __all__ = [
     "BrokenOffError",
     "Endpoint",
     "FailedError",
+    "LateError",
     "RefusedError",
     "UnknownFormatError",
 ]
@@ -98,6 +99,10 @@ class FailedError(Exception):
         self.busy = busy
         self.down = down
         self.read = read
+
+
+class LateError(FailedError):
+    """The call took longer than ``llm.timeout_s``."""
 
 
 class UnknownFormatError(Exception):
@@ -200,7 +205,7 @@ class Endpoint:
         try:
             yield
         except (TimeoutError, openai.APITimeoutError):
-            raise FailedError(f"no answer within {self._settings.timeout_s:g} s (llm.timeout_s)") from None
+            raise LateError(f"no answer within {self._settings.timeout_s:g} s (llm.timeout_s)") from None
         except openai.APIStatusError as error:
             status, reason = error.status_code, self.shown(f"status {error.status_code}: {error.message}")
             if status in AGAIN or (status >= 500 and status not in unknown):

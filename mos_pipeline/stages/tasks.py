@@ -119,7 +119,8 @@ class Continuity:
 
     Attributes:
         continues: for each page, whether it continues the page before it.
-        overviews: for each page, the running overview of its chain with that page in it.
+        overviews: for each page, the overview of its chain with that page in it; a model's may tell of the later pages
+            of the chain in the batch, too. That of a chain's last page is kept.
     """
 
     continues: list[bool]
@@ -165,7 +166,7 @@ class Provider(Protocol):
         ...
 
     def topics(self, batch: Batch) -> list[Topic]:
-        """Split the batch into at most two topics; every page is in exactly one of them."""
+        """Split the batch into topics, not many; every page is in exactly one of them."""
         ...
 
     def profile(self, profile: str, pages: list[PageText]) -> str:
