@@ -129,15 +129,15 @@ class Embedding:
     model: str = setting("all-MiniLM-L6-v2", "a folder, or the name of a sentence-transformers model")
     query_prompt: str = setting(
         "",
-        "what is put before a question: a text, or the name of a prompt that the model brings; empty is the model's own "
-        "for queries, if it has one",
+        "what is put before a question: a text, or the name of a prompt that the model brings; empty is the model's "
+        "own for queries, if it has one",
     )
     document_prompt: str = setting(
         "",
         "likewise before what is remembered: pages, summaries, facts; vectors made with another one count as another "
         "model's",
     )
-    model_kwargs: dict[str, Any] = setting(
+    model_kwargs: Mapping[str, Any] = setting(
         {}, f"arguments for the model's constructor: any of {', '.join(MODEL_KWARGS)}", keys=MODEL_KWARGS
     )
     trust_remote_code: bool = setting(False, "may code that comes with the model's files be run; read it before")
@@ -450,7 +450,7 @@ def _parsed(text: str, kind: type) -> Any:
         if kind is dict:
             return json.loads(text)
         return kind(text)
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, RecursionError):
         return text
 
 
@@ -469,7 +469,7 @@ def _checked(key: str, value: Any, where: str) -> Any:
         raise ConfigError(f"{where}: {key} must be of type {kind.__name__}, found {value!r}")
     if isinstance(value, float) and not math.isfinite(value):  # an infinite time limit overflows in select()
         raise ConfigError(f"{where}: {key} must be a finite number, found {value!r}")
-    if meta["keys"] is not None:
+    if isinstance(value, dict):
         _check_keys(key, value, meta["keys"], where)
     if meta["choices"] and value not in meta["choices"]:
         raise ConfigError(f"{where}: {key} must be one of {', '.join(meta['choices'])}, found {value!r}")

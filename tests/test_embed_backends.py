@@ -143,7 +143,7 @@ class TestSentenceTransformer(BackendLaws):
         model = backend._model
         model.prompts, model.default_prompt_name = {"page": "passage about: "}, "page"
         caplog.clear()
-        backend._split = backend._splits_alike()
+        backend._split = all(backend._splits_alike(query=query) for query in (True, False))
         assert not backend._split
         assert (embed(backend, TEXTS) * model.encode(TEXTS, show_progress_bar=False)).sum(1).min() > 0.999
         assert all(item.length >= 1 for item in backend.prepare(TEXTS))

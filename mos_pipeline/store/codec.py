@@ -6,8 +6,8 @@ A frame is a header of 32 bytes, little endian, and a body:
     stored length u32 | raw length u32 | body CRC u32 | last page i64 | header CRC u32
 
 The vector generation tells whether vectors in it are those of the store's present model: they are where it is that of
-MANIFEST. The last page is the highest sequence number that the frame holds or speaks of, -1 where there is none: opening need not
-unpack a frame to know it.
+MANIFEST. The last page is the highest sequence number that the frame holds or speaks of, -1 where there is none:
+opening need not unpack a frame to know it.
 
 The body is one zstd frame, or plain (flag bit 0) where compression fails or gains nothing; its CRC-32 is that of the
 stored bytes. Unpacked, every body is one msgpack message; that of a PAGES frame is ``[first_seq, heads, [record, …]]``,
