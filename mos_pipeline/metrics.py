@@ -77,6 +77,8 @@ class Stats:
         model: identity of the store's embedding model; empty before the first vector.
         damage: file, offset and reason of what could not be read at opening.
         workers: by role: "embedder", "llm", "writer"; empty where opened without workers.
+        unlifted: vectors by another model that are still to be made again by the store's: of pages, which count as
+            ``backlog_pages`` too, of summaries and of facts.
         tasks: by kind of task: "continuity", "topics", "profile", "knowledge", and "continues" and "overview" with
             ``llm.plan: per_page``; empty where no language model is asked.
     """
@@ -98,6 +100,7 @@ class Stats:
     model: dict[str, Any]
     damage: list[str]
     workers: dict[str, WorkerStats]
+    unlifted: int = 0
     tasks: dict[str, TaskStats] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
@@ -118,6 +121,7 @@ _FIGURES = (
     ("unwritten_pieces", "gauge", "Pieces of work that the writer has not acknowledged.", "unwritten"),
     ("restored", "gauge", "1 once everything stored is in memory.", "restored"),
     ("vectors", "gauge", "Rows in the vector pool.", "vectors"),
+    ("unlifted_vectors", "gauge", "Vectors by another model that are still to be made again.", "unlifted"),
     ("vector_bytes", "gauge", "Bytes of shared memory given to the vector pool.", "vector_bytes"),
 )
 _WORKER_FIGURES = (

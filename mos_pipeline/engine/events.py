@@ -18,7 +18,17 @@ from mos_pipeline.memory.outcomes import BatchOutcome, Placed, PromotionOutcome,
 from mos_pipeline.messages import decode, encode
 from mos_pipeline.store.codec import pack_vectors, unpack_vectors
 
-__all__ = ["BatchDone", "Event", "Forgotten", "Promoted", "Visited", "decode_batches", "decode_events", "encode_events"]
+__all__ = [
+    "BatchDone",
+    "Event",
+    "Forgotten",
+    "Lifted",
+    "Promoted",
+    "Visited",
+    "decode_batches",
+    "decode_events",
+    "encode_events",
+]
 
 Vectors = npt.NDArray[np.float16]
 
@@ -28,7 +38,8 @@ class BatchDone(NamedTuple):
 
     Attributes:
         seqs: all its pages, those set aside included.
-        vectors: float16 (f, dimension): summary embeddings of the sessions it founded, in the order of ``placed``.
+        vectors: float16 (f, dimension): summary embeddings of the sessions it founded, in the order of ``placed``; none
+            where those that were stored are of another model.
     """
 
     seqs: Sequence[int]
@@ -37,7 +48,7 @@ class BatchDone(NamedTuple):
 
 
 class Promoted(NamedTuple):
-    """Pages became long-term memory; ``vectors``, float16 (f, dimension), are those of the new facts."""
+    """Pages became long-term memory; ``vectors``, float16 (f, dimension), are the new facts'; or none, likewise."""
 
     outcome: PromotionOutcome
     vectors: Vectors
@@ -49,13 +60,27 @@ class Forgotten(NamedTuple):
     seqs: Sequence[int]
 
 
+class Lifted(NamedTuple):
+    """Summaries or facts that had no vector, or one of another model, have one now.
+
+    Attributes:
+        kind: which of ``bearers.groups`` they are of.
+        ids: of the sessions, or of the facts.
+        vectors: float16 (n, dimension), in their order.
+    """
+
+    kind: int
+    ids: list[int]
+    vectors: Vectors
+
+
 class Visited(NamedTuple):
     """How often sessions were visited: ``[[session id, visits, last visit in seconds since 1970, accesses], …]``."""
 
     sessions: list[list[Any]]
 
 
-What = BatchDone | Promoted | Forgotten | Visited
+What = BatchDone | Promoted | Forgotten | Visited | Lifted
 
 
 class Event(NamedTuple):
@@ -68,12 +93,24 @@ class Event(NamedTuple):
     @property
     def pages(self) -> int:
         """How many pages it is about: what it counts for when events make a frame."""
-        return len(self.what.sessions) if isinstance(self.what, Visited) else len(_seqs(self.what))
+        match self.what:
+            case Visited(sessions):
+                return len(sessions)
+            case Lifted(ids=ids):
+                return len(ids)
+        return len(_seqs(self.what))
 
     @property
     def last_page(self) -> int:
         """The highest page it is about; -1 for none."""
-        return -1 if isinstance(self.what, Visited) else max(_seqs(self.what), default=-1)
+        return -1 if isinstance(self.what, Visited | Lifted) else max(_seqs(self.what), default=-1)
+
+    @property
+    def without_vectors(self) -> Event:
+        """The same of vectors that are of no use here, as another model made them."""
+        if isinstance(self.what, BatchDone | Promoted | Lifted):
+            return self._replace(what=self.what._replace(vectors=_NO_VECTORS))
+        return self
 
 
 def _seqs(what: BatchDone | Promoted | Forgotten) -> Sequence[int]:
@@ -84,7 +121,7 @@ def _seqs(what: BatchDone | Promoted | Forgotten) -> Sequence[int]:
 
 def encode_events(events: Sequence[Event], dimension: int) -> bytes:
     """Return the frame body of events."""
-    vectors = [event.what.vectors for event in events if isinstance(event.what, BatchDone | Promoted)]
+    vectors = [event.what.vectors for event in events if isinstance(event.what, BatchDone | Promoted | Lifted)]
     joined = np.concatenate([np.empty((0, max(1, dimension)), np.float16), *(part for part in vectors if len(part))])
     packed = [[_TAGS[type(event.what)], *event[:2], *_packed(event.what)] for event in events]
     return encode([packed, max(1, dimension), pack_vectors(joined)])
@@ -100,6 +137,8 @@ def _packed(what: What) -> list[Any]:
             return [np.array(seqs, "<i8").tobytes()]
         case Visited(sessions):
             return [sessions]
+        case Lifted(kind, ids):
+            return [kind, ids]
 
 
 def decode_events(body: bytes) -> list[Event]:
@@ -162,5 +201,10 @@ def _visited(_: _Rows, sessions: list[list[Any]]) -> Visited:
     return Visited(sessions)
 
 
-_TAGS = {BatchDone: 0, Promoted: 1, Forgotten: 2, Visited: 3}
-_UNPACK: tuple[Any, ...] = (_batch, _promotion, _forgotten, _visited)
+def _lifted(rows: _Rows, kind: int, ids: list[int]) -> Lifted:
+    return Lifted(kind, ids, rows.take(len(ids)))
+
+
+_TAGS = {BatchDone: 0, Promoted: 1, Forgotten: 2, Visited: 3, Lifted: 4}
+_UNPACK: tuple[Any, ...] = (_batch, _promotion, _forgotten, _visited, _lifted)
+_NO_VECTORS: Vectors = np.empty((0, 1), np.float16)

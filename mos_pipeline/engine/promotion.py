@@ -88,7 +88,13 @@ class Promotion:
 
     def consider(self, scope: Scope) -> None:
         """Promote what is hot in ``scope``, if it is time for it."""
-        if scope.held or scope.number in self._under_way or not self._embedding.ready or self._is_put_off(scope):
+        if (
+            scope.held
+            or scope.lifting
+            or scope.number in self._under_way
+            or not self._embedding.ready
+            or self._is_put_off(scope)
+        ):
             return
         seqs = self._state.hot_pages(scope, self._clock(), at_once=scope.number in self._at_once)
         if seqs:
@@ -267,5 +273,5 @@ def enter_promotion(state: MemoryState, scope: Scope, outcome: PromotionOutcome,
     pool.release(state.promote(scope, outcome))
     for told in outcome.told:
         fact = scope.facts(of_user=told.of_user).find(told.text) if told.new else None
-        if fact is not None and fact.row == told.row:
+        if fact is not None and fact.row == told.row >= 0:
             pool.commit([told.row], np.array([scope.fact_tag(fact.fact_id)], np.int64))

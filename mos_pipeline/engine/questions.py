@@ -9,7 +9,8 @@ from typing import Any
 from mos_pipeline.config import Config
 from mos_pipeline.engine.asking import QueryVector
 from mos_pipeline.engine.desk import Desk
-from mos_pipeline.engine.embedding import EMBEDDER, IDENTITY, embedder_role
+from mos_pipeline.engine.embedding import EMBEDDER, embedder_role
+from mos_pipeline.engine.identity import identity_of
 from mos_pipeline.runtime.supervisor import PoolState, Supervisor
 
 __all__ = ["Questions"]
@@ -44,7 +45,7 @@ class Questions:
     def _changed(self, _role: str) -> None:
         state = self.state()
         if state is not None and state.error is None:
-            self.model = {key: state.info[key] for key in IDENTITY}
+            self.model = identity_of(state.info)
 
     def state(self) -> PoolState | None:
         """Return how the embedder is; None where it was not needed yet."""

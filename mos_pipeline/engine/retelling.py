@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from mos_pipeline.engine.bearers import current, give_vectors, groups
 from mos_pipeline.engine.checkpoints import Checkpoint, decode_checkpoints, encode_checkpoints, enter, take
-from mos_pipeline.engine.events import BatchDone, Event, Forgotten, Promoted, Visited
+from mos_pipeline.engine.events import BatchDone, Event, Forgotten, Lifted, Promoted, Visited
 from mos_pipeline.engine.promotion import enter_promotion
 from mos_pipeline.memory.outcomes import BatchOutcome, Placed
 from mos_pipeline.memory.pages import LOST
@@ -63,6 +64,9 @@ class Retelling:
                 case Visited(sessions):
                     for counts in sessions:
                         scope.mid_term.set_visits(*counts)
+                case Lifted():
+                    self._enter_summaries(scope, founded.pop(scope.number, []))  # they may be among them
+                    self._lift(scope, event.what)
         for number, summaries in founded.items():
             self._enter_summaries(self._state.scopes[number], summaries)
 
@@ -129,7 +133,7 @@ class Retelling:
         self._tells_of(scope, seqs)
         self._pool.release(self._state.apply(scope, self._without_lost(done.outcome)))
         ids = [entry.session_id for entry in done.outcome.placed if entry.founded]
-        return list(zip(ids, done.vectors, strict=True))
+        return list(zip(ids, done.vectors, strict=True)) if len(done.vectors) else []
 
     def _enter_summaries(self, scope: Scope, summaries: list[tuple[int, npt.NDArray[np.float16]]]) -> None:
         """Fill in the vectors of founded sessions that are still there."""
@@ -144,6 +148,16 @@ class Retelling:
             self._pool.commit(rows, np.array(list(present), np.int64))
             scope.mid_term.set_rows(dict(zip(present, rows.tolist(), strict=True)))
 
+    def _lift(self, scope: Scope, lifted: Lifted) -> None:
+        """Give vectors to what is still there, and has none."""
+        owner = [group.owner for group in groups(scope)][lifted.kind]
+        found = [
+            (*bearer, vector)
+            for bearer_id, vector in zip(lifted.ids, lifted.vectors, strict=len(lifted.vectors) > 0)
+            if (bearer := current(scope, lifted.kind, bearer_id)) is not None and bearer[0].row < 0
+        ]
+        give_vectors(self._pool, owner, found)
+
     def _promotion(self, scope: Scope, promoted: Promoted) -> None:
         outcome = promoted.outcome
         rows = iter(self._new_rows(scope, promoted))
@@ -154,6 +168,8 @@ class Retelling:
 
     def _new_rows(self, scope: Scope, promoted: Promoted) -> list[int]:
         rows = list[int]()
+        if not len(promoted.vectors):
+            return [-1 for told in promoted.outcome.told if told.new]
         for told, vector in zip((told for told in promoted.outcome.told if told.new), promoted.vectors, strict=True):
             (row,) = self._pool.allocate(scope.fact_rows(of_user=told.of_user), 1)
             self._pool.write([row], vector[None])

@@ -9,6 +9,7 @@ from mos_pipeline.engine.batches import LLM
 from mos_pipeline.engine.browsing import Browsing
 from mos_pipeline.engine.embedding import EMBEDDER
 from mos_pipeline.engine.engine import Engine
+from mos_pipeline.engine.lifting import unlifted
 from mos_pipeline.engine.page_vectors import PageVectors
 from mos_pipeline.engine.persistence import WRITER
 from mos_pipeline.engine.questions import Questions
@@ -39,6 +40,7 @@ def snapshot(engine: Engine) -> Stats:
             restored=engine.restored.is_set(),
             **_vectors(usage),
             model=engine.model,
+            unlifted=unlifted(engine.state, engine.processing.stale),
             damage=_damage(engine.store.damage),
             workers=_workers(engine),
             tasks=_tasks(engine),
@@ -61,6 +63,7 @@ def reader_snapshot(reader: ReaderEngine, view: View) -> Stats:
             restored=True,
             **_copies(view.vectors),
             model=view.identity or {},
+            unlifted=unlifted(view.state, view.stale),
             damage=_damage(reader.store.damage),
             workers=_questions(reader.questions),
         )

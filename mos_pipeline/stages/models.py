@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 from mos_pipeline.config import Embedding
 from mos_pipeline.errors import ModelNotFoundError
 
-__all__ = ["MINILM", "MINILM_DIGEST", "ModelFiles", "chosen_prompt", "find_model", "options_of"]
+__all__ = ["MINILM", "MINILM_DIGEST", "ModelFiles", "chosen_prompt", "find_model", "options_of", "prompts_in"]
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_DIGEST = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -43,6 +44,15 @@ class ModelFiles(NamedTuple):
 def options_of(settings: Embedding) -> dict[str, Any]:
     """Return the arguments for the model's constructor that change what vectors it makes."""
     return {name: value for name, value in settings.model_kwargs.items() if name not in ALIKE}
+
+
+def prompts_in(folder: Path) -> tuple[dict[str, str], str | None]:
+    """Return the prompts that a saved model brings, by name, and the name of the one for whatever has none."""
+    try:
+        saved = json.loads((folder / "config_sentence_transformers.json").read_text(encoding="utf-8"))
+        return dict(saved.get("prompts") or {}), saved.get("default_prompt_name")
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}, None  # there is no such file; or the model can't be loaded either
 
 
 def chosen_prompt(wanted: str, own: Mapping[str, str], default: str | None, *, query: bool) -> str:
