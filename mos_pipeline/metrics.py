@@ -77,10 +77,10 @@ class Stats:
         model: identity of the store's embedding model; empty before the first vector.
         damage: file, offset and reason of what could not be read at opening.
         workers: by role: "embedder", "llm", "writer"; empty where opened without workers.
-        unlifted: vectors by another model that are still to be made again by the store's: of pages, which count as
-            ``backlog_pages`` too, of summaries and of facts.
         tasks: by kind of task: "continuity", "topics", "profile", "knowledge", and "continues" and "overview" with
             ``llm.plan: per_page``; empty where no language model is asked.
+        unlifted: vectors by another model that are still to be made again by the store's: of pages, which count as
+            ``backlog_pages`` too, of summaries and of facts.
     """
 
     path: str
@@ -100,8 +100,8 @@ class Stats:
     model: dict[str, Any]
     damage: list[str]
     workers: dict[str, WorkerStats]
-    unlifted: int = 0
     tasks: dict[str, TaskStats] = field(default_factory=dict)
+    unlifted: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain nested dicts and lists, for JSON."""
