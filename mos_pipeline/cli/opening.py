@@ -183,7 +183,7 @@ def own_model(args: argparse.Namespace) -> dict[str, Any]:
     None where there is no store, no vector in it yet, or the configured model is the store's as far as can be told.
     """
     from mos_pipeline.config import load_config
-    from mos_pipeline.engine.identity import check_configured
+    from mos_pipeline.stages.identity import check_configured
     from mos_pipeline.store.folder import StoreFolder
     from mos_pipeline.store.manifest import Manifest
 

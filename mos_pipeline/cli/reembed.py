@@ -46,15 +46,15 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, signals: Signals) -> ExitCode:
     """Have vectors made, show how far it is, and print what came of it."""
     stored(args)
-    with _opened(args, signals) as memory:
-        before, begun = restored(memory), time.monotonic()
-        try:
+    try:
+        with _opened(args, signals) as memory:
+            before, begun = restored(memory), time.monotonic()
             _wait(memory, before, signals)
             result = memory.compact() if args.compact else None
-        except Interrupted:
-            say("note: what was made again is kept; the same command goes on from there")
-            raise
-        after, seconds = memory.stats(), time.monotonic() - begun
+            after, seconds = memory.stats(), time.monotonic() - begun
+    except Interrupted:
+        say("note: what was made again is kept; the same command goes on from there")
+        raise
     if args.json:
         _print_json(before, after, seconds, result)
     else:

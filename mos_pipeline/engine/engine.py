@@ -24,7 +24,6 @@ from mos_pipeline.engine.desk import Desk
 from mos_pipeline.engine.details import Details
 from mos_pipeline.engine.embedding import EMBEDDER, Embedding, embedder_role
 from mos_pipeline.engine.forgetting import Forgetting
-from mos_pipeline.engine.identity import check_configured, identity_of, mismatch, same_vectors
 from mos_pipeline.engine.indexing import Indexing
 from mos_pipeline.engine.intake import Intake
 from mos_pipeline.engine.persistence import WRITER, Persistence
@@ -46,6 +45,7 @@ from mos_pipeline.runtime.start import InheritedFd
 from mos_pipeline.runtime.supervisor import Role, Supervisor
 from mos_pipeline.runtime.vector_pool import VectorPool
 from mos_pipeline.runtime.worker import Stage
+from mos_pipeline.stages.identity import check_configured, identity_of, mismatch, same_vectors
 from mos_pipeline.stages.tasks import TaskStage
 from mos_pipeline.stages.write import WriteStage
 from mos_pipeline.store.reading import PageReader

@@ -10,8 +10,8 @@ from mos_pipeline.config import Config
 from mos_pipeline.engine.asking import QueryVector
 from mos_pipeline.engine.desk import Desk
 from mos_pipeline.engine.embedding import EMBEDDER, embedder_role
-from mos_pipeline.engine.identity import identity_of
 from mos_pipeline.runtime.supervisor import PoolState, Supervisor
+from mos_pipeline.stages.identity import identity_of
 
 __all__ = ["Questions"]
 

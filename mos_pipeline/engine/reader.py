@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from mos_pipeline.config import Config
-from mos_pipeline.engine.identity import check_configured
 from mos_pipeline.engine.questions import Questions
 from mos_pipeline.engine.view import View
 from mos_pipeline.errors import ClosedError, DeadlineError, ModelMismatchError
 from mos_pipeline.runtime.attached_rows import AttachedRows
+from mos_pipeline.stages.identity import check_configured
 from mos_pipeline.store.readonly import Fresh, ReadOnlyStore
 
 __all__ = ["ReaderEngine"]

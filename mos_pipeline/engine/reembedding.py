@@ -15,9 +15,9 @@ from typing import Any
 
 from mos_pipeline.config import Config
 from mos_pipeline.engine.embedding import EMBEDDER, embedder_role
-from mos_pipeline.engine.identity import expected_identity, identity_of, same_vectors
 from mos_pipeline.errors import DeadlineError, ModelNotFoundError, StoreFullError, WorkerError
 from mos_pipeline.runtime.supervisor import Supervisor
+from mos_pipeline.stages.identity import identity_of, names_it, same_vectors
 from mos_pipeline.store.codec import GENERATIONS
 from mos_pipeline.store.recovery import OpenStore, StoredFrame
 
@@ -39,10 +39,7 @@ def begin_reembedding(store: OpenStore, config: Config, frames: Iterable[StoredF
         StoreError: MANIFEST can't be replaced, or the store has vectors of so many models that it must be compacted.
     """
     stored = store.manifest.embedding
-    if stored is None:
-        return False
-    expected = expected_identity(config.embedding)
-    if same_vectors({**stored, "document_prompt": None, "options": None, **expected}, stored):
+    if stored is None or names_it(config.embedding, stored):
         return False
     identity = _loaded_identity(config)
     if same_vectors(identity, stored):

@@ -15,7 +15,6 @@ import numpy.typing as npt
 
 from mos_pipeline.config import Config
 from mos_pipeline.engine.browsing import Browsing
-from mos_pipeline.engine.identity import same_vectors
 from mos_pipeline.engine.indexing import Indexing
 from mos_pipeline.engine.page_vectors import PageVectors
 from mos_pipeline.engine.questions import Questions
@@ -26,6 +25,7 @@ from mos_pipeline.engine.runs import PageEntry, Run, Runs
 from mos_pipeline.memory.state import MemoryState, Scope
 from mos_pipeline.runtime.attached_rows import AttachedRows
 from mos_pipeline.runtime.vector_pool import VectorPool
+from mos_pipeline.stages.identity import same_vectors
 from mos_pipeline.store.reading import PageReader
 from mos_pipeline.store.readonly import Fresh, ReadOnlyStore
 from mos_pipeline.store.recovery import StoredFrame

@@ -11,7 +11,7 @@ from mos_pipeline.errors import ModelMismatchError, ModelNotFoundError
 from mos_pipeline.stages.fake_backend import FakeBackend
 from mos_pipeline.stages.models import chosen_prompt, find_model, options_of, prompts_in
 
-__all__ = ["check_configured", "expected_identity", "identity_of", "mismatch", "same_vectors"]
+__all__ = ["check_configured", "expected_identity", "identity_of", "mismatch", "names_it", "same_vectors"]
 
 Identity = Mapping[str, Any]
 
@@ -53,6 +53,15 @@ def _document_prompt(settings: Embedding, folder: Path) -> str:
     own, default = prompts_in(folder)
     own = {**own, **settings.model_kwargs.get("prompts", {})}
     return chosen_prompt(settings.document_prompt, own, default, query=False)
+
+
+def names_it(settings: Embedding, stored: Identity) -> bool:
+    """Return whether the configured model is ``stored``, as far as can be told without loading it.
+
+    Raises:
+        ModelNotFoundError: it is nowhere to be found.
+    """
+    return same_vectors({**stored, "document_prompt": None, "options": None, **expected_identity(settings)}, stored)
 
 
 def check_configured(root: Path, stored: Identity, settings: Embedding) -> None:
