@@ -8,7 +8,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -278,6 +279,38 @@ def until_placed(memory: MemoryPipeline, page_ids: set[str]) -> int:
     return memory.stats().unlifted
 
 
+def test_what_comes_meanwhile_is_placed_as_it_would_be_afterwards(store: Path, tmp_path: Path) -> None:
+    """Told in chains and sessions: nothing new is compared with what has no vector yet."""
+    control = Path(shutil.copytree(store, tmp_path / "control"))
+    with open_fake(control, reembed=True, **CHANGED) as memory:
+        settled(memory)
+    found = []
+    for path, settings in ((control, CHANGED), (store, {**SLOW, "reembed": True})):
+        with open_fake(path, **settings) as memory:
+            for user, numbers in USERS.items():  # what was said once is said again
+                fill(memory, user, numbers)
+            settled(memory)
+            check_vectors(memory, NEW)
+            chains = memory._engine.state.chains
+            found.append((derived(memory), [chains.before(seq) for seq in range(memory.stats().pages)]))
+    told, links = zip(*found, strict=True)
+    assert told[0]["pages"] == told[1]["pages"]
+    assert links[0] == links[1]
+    for user in USERS:  # when which pages are promoted depends on what comes when
+        assert told[0][user][0] == told[1][user][0]
+
+
+def test_a_generation_that_frames_have_is_not_given_again(store: Path) -> None:
+    folder = StoreFolder(store)
+    replace(Manifest.load(folder), vector_generation=255).save(folder)
+    with open_fake(store, **SETTINGS) as memory:
+        until(lambda: memory.stats().unlifted > 0, "it is read: the frames have 0")
+        check_vectors(settled(memory), OLD)
+    with open_fake(store, reembed=True, **CHANGED) as memory:
+        check_vectors(settled(memory), NEW)
+    assert Manifest.load(folder).vector_generation == 1
+
+
 def test_a_backup_in_the_midst_goes_on_by_itself(store: Path, told: dict[str, Any], tmp_path: Path) -> None:
     with open_fake(store, reembed=True, **SLOW) as memory:
         until(lambda: memory.stats().restored, "it is read")
@@ -371,9 +404,12 @@ def test_a_reader_with_the_new_model_follows(store: Path, told: dict[str, Any], 
     settings = {**SETTINGS, "embedding__document_prompt": prompt}
     settings |= {} if prompt else {"embedding__fake_dimension": NEW}
     dimension = OLD if prompt else NEW
-    with open_fake(store, read_only=True, **settings) as reader:
-        page = told["pages"][0]
-        assert ask(reader, page).degraded, "the store's model is the old one still"
+    with ExitStack() as opened:
+        with open_fake(store, **SETTINGS) as owner:
+            settled(owner)
+            reader = opened.enter_context(open_fake(store, read_only=True, **settings))
+            assert reader.stats().vectors > 0, "it has attached the old owner's vectors"
+            assert ask(reader, told["pages"][0]).degraded, "the store's model is the old one still"
         with open_fake(store, reembed=True, **{**settings, "embedding__fake_ms_per_text": 20.0}) as memory:
             until(lambda: memory.stats().restored, "it is read")
             seen = set[bool]()

@@ -9,7 +9,7 @@ with them. Then come its other pages, the newest first.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import numpy as np
@@ -198,15 +198,16 @@ class Lifting:
             self._lifted(scope)
 
 
-def unlifted(state: MemoryState, stale: npt.NDArray[np.bool_]) -> int:
-    """Return how many vectors of another model are still to be made again: of pages ``stale``, summaries and facts."""
+def unlifted(state: MemoryState, scopes: Iterable[Scope], stale: npt.NDArray[np.bool_]) -> int:
+    """Return how many vectors of another model are still to be made again.
+
+    Args:
+        state: all that is remembered.
+        scopes: those whose summaries and facts may lack theirs.
+        stale: which pages had vectors by another model, bool (n,).
+    """
     if not stale.any():
         return 0
-    pages = state.pages.count_bare(stale) - sum(seq < len(stale) and stale[seq] for seq in _aside(state))
-    return int(pages) + sum(
-        bearer.row < 0 for scope in state.scopes for _, bearers in groups(scope) for bearer, _ in bearers
-    )
-
-
-def _aside(state: MemoryState) -> list[int]:
-    return [seq for scope in state.scopes for seq in scope.aside]
+    aside = sum(bool(stale[seq]) for scope in state.scopes for seq in scope.aside if seq < len(stale))
+    lacking = sum(bearer.row < 0 for scope in scopes for _, bearers in groups(scope) for bearer, _ in bearers)
+    return state.pages.count_bare(stale) - aside + lacking
