@@ -17,7 +17,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mos_pipeline import InputError, MemoryPipeline, ModelMismatchError, ModelNotFoundError, Page, Retrieved
+from mos_pipeline import (
+    InputError,
+    MemoryPipeline,
+    ModelMismatchError,
+    ModelNotFoundError,
+    Page,
+    Retrieved,
+    WorkerError,
+)
 from mos_pipeline.config import Embedding
 from mos_pipeline.engine.bearers import groups, text_of
 from mos_pipeline.engine.engine import Engine
@@ -151,6 +159,16 @@ def test_a_model_that_cant_be_used_costs_nothing(store: Path, told: dict[str, An
         assert derived(settled(memory)) == told
 
 
+@pytest.mark.slow
+def test_a_model_that_cant_be_loaded_costs_nothing(store: Path, tmp_path: Path) -> None:
+    before = StoreFolder(store).manifest.read_bytes()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "model.safetensors").write_bytes(b"x")
+    with nothing_left(), pytest.raises(WorkerError, match=r"broken: the model can't be loaded"):
+        MemoryPipeline.open(store, embedding__model=str(tmp_path / "broken"), reembed=True)
+    assert StoreFolder(store).manifest.read_bytes() == before
+
+
 # Made again
 
 
@@ -167,9 +185,13 @@ def test_every_vector_is_made_again_and_nothing_else_changes(store: Path, told: 
             assert hit.page == page
             assert hit.dense is not None
     assert verify_store(store).ok
+    with open_fake(store, workers=False, **CHANGED) as memory:  # all of it was written: nobody makes anything here
+        until(lambda: memory.stats().restored, "it is read")
+        check_vectors(memory, NEW)
+    before = StoreFolder(store).manifest.read_bytes()
     with open_fake(store, reembed=True, **CHANGED) as memory:  # there is nothing to do any more
-        assert memory.stats().unlifted == 0
         check_vectors(settled(memory), NEW)
+    assert StoreFolder(store).manifest.read_bytes() == before
     with pytest.raises(ModelMismatchError, match=f"dimension {NEW} there, {OLD} here"):
         open_fake(store, **SETTINGS)
 
