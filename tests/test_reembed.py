@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -27,6 +28,7 @@ from mos_pipeline import (
     WorkerError,
 )
 from mos_pipeline.config import Embedding
+from mos_pipeline.engine import embedding
 from mos_pipeline.engine.bearers import groups, text_of
 from mos_pipeline.engine.engine import Engine
 from mos_pipeline.messages import decode_record, embedded_text
@@ -37,8 +39,9 @@ from mos_pipeline.store.folder import StoreFolder
 from mos_pipeline.store.manifest import Manifest
 from mos_pipeline.store.verify import verify_store
 from tests.faults.common import check_consistent, frames_of, nothing_left, until
+from tests.faults.stages import POISON, PoisonedEmbedStage
 from tests.readers.common import IDLE_S, SETTINGS, fill, settled
-from tests.support import all_pages, open_fake
+from tests.support import all_pages, open_fake, page_text
 from tests.tiny_models import make_bert
 
 OLD, NEW = 384, 500
@@ -404,6 +407,45 @@ def test_killed_at_any_moment_it_goes_on(store: Path, told: dict[str, Any], afte
         assert memory.verify().ok
     with pytest.raises(ModelMismatchError):
         open_fake(store, **SETTINGS)
+
+
+@pytest.mark.slow
+def test_an_embedder_that_is_killed_meanwhile_costs_nothing(store: Path, told: dict[str, Any]) -> None:
+    with open_fake(store, reembed=True, **SLOW) as memory:
+        for _ in range(3):
+            until(lambda: memory.stats().workers["embedder"].state == "ready", "the model is loaded")
+            assert memory.stats().unlifted > 0
+            os.kill(memory.stats().workers["embedder"].pids[0], signal.SIGKILL)
+            time.sleep(0.3)
+        check_vectors(settled(memory), NEW)
+        assert derived(memory) == told
+
+
+@pytest.mark.slow
+def test_what_kills_the_embedder_costs_itself_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = f"I have a {POISON} in my garden."
+    with open_fake(tmp_path, **SETTINGS) as memory:
+        for number in range(12):
+            said = f"{told if number == 4 else 'I like it.'} {page_text(number)[0]}"
+            memory.add("tom", said, "I see.", page_id=f"page {number}")
+        before = derived(settled(memory))
+        assert any(POISON in fact.text for fact in memory.knowledge("tom", about="user"))
+    monkeypatch.setattr(embedding, "EmbedStage", PoisonedEmbedStage)
+    with open_fake(tmp_path, reembed=True, **CHANGED) as memory:
+        stats = settled(memory).stats()
+        assert list(stats.set_aside) == ["page 4"]
+        assert 1 <= stats.unlifted <= 2, "the fact, and the summary where it tells of that, too"
+        assert derived(memory) == before
+        hit = memory.retrieve("tom", "number4", k=1).pages[0]
+        assert (hit.page.page_id, hit.dense) == ("page 4", None)
+        assert memory.retrieve("tom", "number5", k=1).pages[0].dense is not None
+        memory.add("tom", *page_text(12))
+        memory.wait_idle(IDLE_S)  # nothing waits for what can't be
+    monkeypatch.undo()
+    with open_fake(tmp_path, **CHANGED) as memory:
+        memory.wait_idle(IDLE_S)
+        assert memory.retry() == 1
+        check_vectors(settled(memory), NEW)
 
 
 # Readers

@@ -34,7 +34,12 @@ Tagged = Sequence[tuple[Bearer, int]]
 
 
 class Lifting:
-    """What has no vector yet, scope by scope in turns."""
+    """What has no vector yet, scope by scope in turns.
+
+    Attributes:
+        stale: which of the pages that were restored had vectors by another model, bool (n,).
+        given_up: how many summaries and facts could not be embedded.
+    """
 
     def __init__(
         self,
@@ -58,6 +63,7 @@ class Lifting:
         self._queue: FairQueue[int] = FairQueue()
         self._hurried: dict[int, None] = {}  # scopes in the order in which somebody came to wait for them
         self.stale: npt.NDArray[np.bool_] = np.zeros(0, bool)
+        self.given_up = 0
 
     @property
     def idle(self) -> bool:
@@ -167,6 +173,7 @@ class Lifting:
                 self._send(scope, kind, owner, bearers[:middle])
                 self._send(scope, kind, owner, bearers[middle:])
             else:
+                self.given_up += 1
                 text = "a summary or fact of user %r has no vector until the next opening: %s"
                 logger.warning(text, scope.user_id, outcome.error)
         self.look(scope)

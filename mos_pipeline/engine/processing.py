@@ -13,7 +13,7 @@ from mos_pipeline.engine.batches import Batches
 from mos_pipeline.engine.derived import Derived
 from mos_pipeline.engine.embedding import Embedding
 from mos_pipeline.engine.holes import Holes
-from mos_pipeline.engine.lifting import Lifting
+from mos_pipeline.engine.lifting import Lifting, unlifted
 from mos_pipeline.engine.persistence import Persistence
 from mos_pipeline.engine.promotion import Promotion, Stated
 from mos_pipeline.memory.scheduling import FairQueue
@@ -108,9 +108,10 @@ class Processing:
         return not self._lifting.had_vector(seq)
 
     @property
-    def stale(self) -> npt.NDArray[np.bool_]:
-        """Which of the pages that were restored had vectors by another model, bool (n,)."""
-        return self._lifting.stale
+    def unlifted(self) -> int:
+        """How many vectors of another model are still to be made again."""
+        lifting = (scope for scope in self._state.scopes if scope.lifting)
+        return unlifted(self._state, lifting, self._lifting.stale) + self._lifting.given_up
 
     def look_again(self, scope: Scope) -> None:
         """Take up what ``scope`` has come to have for other reasons than a new page."""

@@ -40,7 +40,7 @@ def snapshot(engine: Engine) -> Stats:
             restored=engine.restored.is_set(),
             **_vectors(usage),
             model=engine.model,
-            unlifted=_unlifted(engine),
+            unlifted=engine.processing.unlifted,
             damage=_damage(engine.store.damage),
             workers=_workers(engine),
             tasks=_tasks(engine),
@@ -81,11 +81,6 @@ def _told(state: MemoryState, browsing: Browsing) -> dict[str, Any]:
         "backlog_pages": state.pages.kept - state.pages.embedded - sum(state.pages.row(seq) < 0 for seq in aside),
         "set_aside": {page.page_id: reason for page, reason in zip(pages, aside.values(), strict=True)},
     }
-
-
-def _unlifted(engine: Engine) -> int:
-    lifting = [scope for scope in engine.state.scopes if scope.lifting]
-    return unlifted(engine.state, lifting, engine.processing.stale)
 
 
 def _vectors(usage: PoolUsage | None) -> dict[str, Any]:
