@@ -86,6 +86,8 @@ class Stats:
             ``MemoryPipeline.repay``.
         waiting_pages: pages of full batches that are in no session yet: they are being embedded, or wait for more of a
             bulk load (``llm.bulk_tokens``), or for their tasks.
+        unlifted: vectors by another model that are still to be made again by the store's: of pages, which count as
+            ``backlog_pages`` too, of summaries and of facts.
     """
 
     path: str
@@ -109,6 +111,7 @@ class Stats:
     endpoint: str = ""
     owed: dict[str, int] = field(default_factory=dict)
     waiting_pages: int = 0
+    unlifted: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain nested dicts and lists, for JSON."""
@@ -129,6 +132,7 @@ _FIGURES = (
     ("unwritten_pieces", "gauge", "Pieces of work that the writer has not acknowledged.", "unwritten"),
     ("restored", "gauge", "1 once everything stored is in memory.", "restored"),
     ("vectors", "gauge", "Rows in the vector pool.", "vectors"),
+    ("unlifted_vectors", "gauge", "Vectors by another model that are still to be made again.", "unlifted"),
     ("vector_bytes", "gauge", "Bytes of shared memory given to the vector pool.", "vector_bytes"),
 )
 _WORKER_FIGURES = (

@@ -37,10 +37,10 @@ class Backend(FakeBackend):
         self.clock = clock
         self.batches: list[list[str]] = []
 
-    def prepare(self, texts: Sequence[str]) -> list[Prepared]:
+    def prepare(self, texts: Sequence[str], *, query: bool = False) -> list[Prepared]:
         if any("unsplittable" in text for text in texts):
             raise TypeError("no such text")
-        return super().prepare(texts)
+        return super().prepare(texts, query=query)
 
     def encode(self, items: Sequence[Prepared]) -> Vectors:
         if any("poison" in item.content for item in items):

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from mos_pipeline.config import Config
 from mos_pipeline.doctor.finding import Area, Finding, note, ok, problem
 from mos_pipeline.errors import ModelNotFoundError, StoreError
+from mos_pipeline.stages.identity import names_it
 from mos_pipeline.stages.models import MINILM_DIGEST, find_model
 from mos_pipeline.store.folder import StoreFolder
 from mos_pipeline.store.manifest import Manifest
@@ -74,14 +75,14 @@ def check_model(root: Path, config: Config) -> Iterator[Finding]:
     if config.embedding.backend == "fake":
         mend = "it knows words, not meanings, and is for tests: set embedding.backend to sentence-transformers"
         yield note(Area.MODEL, "model", "fake", mend)
-        yield from _against_store(root, "fake", "")
+        yield from _against_store(root, config)
         return
     if importlib.util.find_spec("sentence_transformers") is None:
         yield problem(
             Area.MODEL, "library", "sentence-transformers is not installed", "pip install sentence-transformers"
         )
     try:
-        files = find_model(config.embedding.model)
+        files = find_model(config.embedding.model, revision=config.embedding.model_kwargs.get("revision"))
     except ModelNotFoundError as error:
         if config.embedding.download:
             mend = "it is fetched from the hub when it is first needed (embedding.download)"
@@ -91,19 +92,21 @@ def check_model(root: Path, config: Config) -> Iterator[Finding]:
         return
     genuine = " (the original's)" if files.digest == MINILM_DIGEST else ""
     yield ok(Area.MODEL, "model", f"{files.name} in {files.folder}, SHA-256 {files.digest}{genuine}")
-    yield from _against_store(root, files.name, files.digest)
+    yield from _against_store(root, config)
 
 
-def _against_store(root: Path, name: str, digest: str) -> Iterator[Finding]:
+def _against_store(root: Path, config: Config) -> Iterator[Finding]:
     try:
         stored = Manifest.load(StoreFolder(root)).embedding
     except StoreError:
         return  # there is none; or what is wrong with it is told with the store
     if stored is None:
         return
-    same = stored["backend"] == "fake" if name == "fake" else stored.get("digest") == digest
-    if same:
+    if names_it(config.embedding, stored):
         yield ok(Area.MODEL, "store's model", "the configured one")
     else:
-        mend = "set embedding.model and embedding.backend to the store's, or ingest its export into a new store"
+        mend = (
+            "set embedding.model, and the document's prompt, to the store's; or have its vectors made again by the "
+            f"configured one: mos-pipeline reembed --store {root}"
+        )
         yield problem(Area.MODEL, "store's model", f"{stored['model']} ({stored['backend']})", mend)

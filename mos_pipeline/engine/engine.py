@@ -24,7 +24,7 @@ from mos_pipeline.engine.coordinator import Call, Coordinator
 from mos_pipeline.engine.derived import Derived
 from mos_pipeline.engine.desk import Desk
 from mos_pipeline.engine.details import Details
-from mos_pipeline.engine.embedding import EMBEDDER, IDENTITY, Embedding, embedder_role
+from mos_pipeline.engine.embedding import EMBEDDER, Embedding, embedder_role
 from mos_pipeline.engine.forgetting import Forgetting
 from mos_pipeline.engine.indexing import Indexing
 from mos_pipeline.engine.intake import Intake
@@ -36,6 +36,7 @@ from mos_pipeline.engine.owed_work import Repayer
 from mos_pipeline.engine.persistence import WRITER, Persistence
 from mos_pipeline.engine.processing import Processing
 from mos_pipeline.engine.promotion import Promotion
+from mos_pipeline.engine.reembedding import begin_reembedding, worker_error
 from mos_pipeline.engine.removal import Removal
 from mos_pipeline.engine.repaying import Repaying
 from mos_pipeline.engine.replay import Replay
@@ -45,13 +46,14 @@ from mos_pipeline.engine.retrying import Retrying
 from mos_pipeline.engine.settling import Settling
 from mos_pipeline.engine.takeover import TakingOver
 from mos_pipeline.engine.visits import Visits
-from mos_pipeline.errors import DeadlineError, ModelMismatchError, ModelNotFoundError, StoreError, WorkerError
+from mos_pipeline.errors import DeadlineError, StoreError
 from mos_pipeline.memory.state import MemoryState, Scope
 from mos_pipeline.messages import Compacted
 from mos_pipeline.runtime.shared_memory import SHM_FOLDER, sweep
 from mos_pipeline.runtime.start import InheritedFd
 from mos_pipeline.runtime.supervisor import Role, Supervisor
 from mos_pipeline.runtime.vector_pool import VectorPool
+from mos_pipeline.stages.identity import check_configured, identity_of, mismatch, same_vectors
 from mos_pipeline.stages.write import WriteStage
 from mos_pipeline.store.reading import PageReader
 from mos_pipeline.store.recovery import open_store
@@ -78,14 +80,17 @@ class Engine:
         *,
         workers: bool = True,
         held: Collection[tuple[str, str]] = (),
+        reembed: bool = False,
     ) -> None:
         """Open the store in ``path``: its pages are there on return, derived data follows in the background.
 
         Pages of ``held``, each a (user, assistant), are accepted and not worked on until their memory is taken over.
+        With ``reembed``, vectors by another model than the configured one are made again by that.
 
         Raises:
             StoreError: the folder can't be used; see its subclasses.
             ModelMismatchError: its vectors come from another model than the configured one.
+            WorkerError, DeadlineError: the model to ``reembed`` with can't be used.
         """
         self.config = config
         self._held = held
@@ -94,9 +99,12 @@ class Engine:
         self.model: dict[str, Any] = {}
         self.store = open_store(Path(path), config.store)
         try:
-            self.model = self.store.manifest.embedding or {}
-            self._check_model(self.store.manifest.embedding)
+            if not reembed:
+                self._check_model(self.store.manifest.embedding)
             restore = self._read_pages()
+            if reembed:
+                begin_reembedding(self.store, config, restore.derived)
+            self.model = self.store.manifest.embedding or {}
         except BaseException:
             self.store.close()
             raise
@@ -216,6 +224,7 @@ class Engine:
             self.store,
             self.embedding,
             self.desk,
+            lambda: self.processing.lifted,
         )
         self.coordinator = Coordinator(
             self.state,
@@ -291,17 +300,8 @@ class Engine:
 
     def _check_model(self, identity: dict[str, Any] | None) -> None:
         """Refuse what is known to be another model before any process is started."""
-        wanted = self.config.embedding
-        if identity is None:
-            return
-        model = "fake" if wanted.backend == "fake" else wanted.model
-        known = {identity["model"], identity["model"].rsplit("/", 1)[-1]}
-        if identity["backend"] != wanted.backend or (model not in known and not Path(model).is_dir()):
-            raise ModelMismatchError(
-                f"{self.store.folder.root}: its vectors were made by {identity['model']} ({identity['backend']}), the "
-                f"configuration names {model} ({wanted.backend}); set embedding.model and embedding.backend to the "
-                "store's, or ingest its export into a new store"
-            )
+        if identity is not None:
+            check_configured(self.store.folder.root, identity, self.config.embedding)
 
     def _derive(self, restore: Restore) -> None:
         try:
@@ -316,11 +316,13 @@ class Engine:
         identity = self.store.manifest.embedding
         pool = None if identity is None else self._new_pool(identity["dimension"])
         sizes = restore.entry.sizes
-        replay = Replay(self.state, self.indexing, self.store.segments, len(sizes), pool)
+        generation = self.store.manifest.vector_generation
+        replay = Replay(self.state, self.indexing, self.store.segments, len(sizes), pool, generation)
         if replay.run(restore.derived, sizes, self.coordinator.breathe):
             self.intake.add_backlog(replay.backlog)
             for event in replay.untold:
                 self.derived.event(event)
+            self.processing.restore(replay.stale)
             for scope in self.state.scopes:
                 self.indexing.page_came(scope)
                 self.processing.resume(scope, replay.without_vector.pop(scope.number, []))
@@ -331,7 +333,8 @@ class Engine:
 
     def _new_pool(self, dimension: int) -> VectorPool:
         folder = self.store.folder
-        pool = VectorPool(dimension, self.config.embedding.slab_bytes, folder.root, shown=folder.vectors)
+        slab_bytes, generation = self.config.embedding.slab_bytes, self.store.manifest.vector_generation
+        pool = VectorPool(dimension, slab_bytes, folder.root, shown=folder.vectors, generation=generation)
         self.embedding.provide(pool)
         self.derived.dimension = dimension
         return pool
@@ -344,28 +347,21 @@ class Engine:
             return
         state = self.supervisor.state(role)
         if state.error is not None:
-            kind = ModelNotFoundError if state.error.startswith("ModelNotFoundError") else WorkerError
-            self.coordinator.fail(kind(state.error.removeprefix("ModelNotFoundError: ")), writing=role == WRITER)
+            self.coordinator.fail(worker_error(state.error), writing=role == WRITER)
             self.embedding.ready = self.embedding.ready and role != EMBEDDER  # nothing more is given out
         elif role == EMBEDDER and not self.embedding.ready:
-            self._embedder_ready({key: state.info[key] for key in IDENTITY})
+            self._embedder_ready(identity_of(state.info))
 
     def _embedder_ready(self, identity: dict[str, Any]) -> None:
         stored = self.store.manifest.embedding
-        if stored is not None and stored != identity:
-            wrong = ", ".join(f"{k} {stored.get(k)!r} there, {identity[k]!r} here" for k in IDENTITY)
-            self.coordinator.fail(
-                ModelMismatchError(
-                    f"{self.store.folder.root}: its vectors were made by another model ({wrong}); pages are kept and "
-                    "found by their words; configure the store's model, or ingest its export into a new store"
-                )
-            )
+        if stored is not None and not same_vectors(stored, identity):
+            self.coordinator.fail(mismatch(self.store.folder.root, stored, identity))
             return
         if stored is None:
             self.persistence.identity(identity)
         if not self.embedding.has_pool:
             self._new_pool(identity["dimension"])
-        self.model = identity
+        self.model = stored or identity
         self.embedding.ready = self.desk.prompt = True
         self.promotion.embedder_ready()
         self.taking_over.embedder_ready()

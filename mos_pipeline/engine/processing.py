@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 
 from mos_pipeline.engine.aside import Aside
 from mos_pipeline.engine.batches import Batches
@@ -13,6 +14,7 @@ from mos_pipeline.engine.bulk import Bulk
 from mos_pipeline.engine.derived import Derived
 from mos_pipeline.engine.embedding import Embedding
 from mos_pipeline.engine.holes import Holes
+from mos_pipeline.engine.lifting import Lifting, unlifted
 from mos_pipeline.engine.persistence import Persistence
 from mos_pipeline.engine.promotion import Promotion, Stated
 from mos_pipeline.memory.scheduling import FairQueue
@@ -25,6 +27,7 @@ __all__ = ["Processing"]
 
 # A writer that can't write must not make results pile up in memory: above this no new work is given out.
 MAX_UNWRITTEN_BYTES = 32 << 20
+FRESH_TURNS = 8  # batches of new pages, after which some work of the background goes before the next
 
 
 class Processing:
@@ -61,13 +64,20 @@ class Processing:
         self._loose: set[int] = set()
         self._under_way: set[int] = set()  # pages that the embedder has
         self._holes = Holes(state.pages, capacity)
+        self._lifting = Lifting(state, derived, embedding, aside, self._embed_missing, self._lifted)
+        self._turns = 0
         self.draining = False
 
     @property
     def idle(self) -> bool:
         """Whether every page that should be worked on has been."""
         busy = self._queued or self._under_way or (self.draining and self._loose)
-        return not busy and self._batches.idle
+        return not busy and self._batches.idle and self._lifting.idle
+
+    @property
+    def lifted(self) -> bool:
+        """Whether no page, summary or fact lacks a vector that it had, or should have by now."""
+        return self._lifting.idle and not self._under_way
 
     @property
     def saturated(self) -> bool:
@@ -81,22 +91,43 @@ class Processing:
         self._loose.add(scope.number)
         self._enqueue(scope)
 
+    def restore(self, stale: npt.NDArray[np.bool_]) -> None:
+        """Take up a restored store, before its scopes; pages ``stale`` had vectors by another model, bool (n,)."""
+        self._lifting.stale = stale
+
     def resume(self, scope: Scope, bare: list[int]) -> None:
-        """Take up a restored scope; its pages ``bare`` have their places in sessions, but lost their vectors."""
-        self._holes.restore(scope, bare)
+        """Take up a restored scope; its pages ``bare`` had vectors, and have none that is of use."""
+        self._lifting.restore(scope, bare)
         if self._has_loose(scope):
             self._bulk.came(scope)
         self.look_again(scope)
 
     def lack_vectors(self, scope: Scope, bare: list[int]) -> None:
         """Note that pages ``bare`` of ``scope`` have their places in sessions, and no vectors."""
-        self._holes.restore(scope, bare)
+        self._lifting.lack(scope, bare)
+
+    def _lifted(self, scope: Scope) -> None:
+        self.look_again(scope)
+        self._promotion.go_on(scope)
+
+    def counts(self, seq: int) -> bool:
+        """Return whether a page without a vector is part of the backlog; not where it had one by another model."""
+        return not self._lifting.had_vector(seq)
+
+    @property
+    def unlifted(self) -> int:
+        """How many vectors of another model are still to be made again."""
+        lifting = (scope for scope in self._state.scopes if scope.lifting)
+        return unlifted(self._state, lifting, self._lifting.stale) + self._lifting.given_up
 
     def look_again(self, scope: Scope) -> None:
         """Take up what ``scope`` has come to have for other reasons than a new page."""
+        self._lifting.look(scope)
         if self._has_loose(scope):
             self._loose.add(scope.number)
             self._enqueue(scope)
+        else:
+            self._loose.discard(scope.number)
         self._advance(scope)
 
     def retry(self, scope: Scope) -> list[int]:
@@ -136,15 +167,29 @@ class Processing:
                 self._end_bulk(scope)
 
     def dispatch(self) -> bool:
-        """Give out one batch if there is room for it; return whether there was one."""
-        if not self._embedding.ready or not self._queued or self._embedding.saturated:
+        """Give out one batch, or some work of the background, if there is room for it; return whether there was."""
+        if not self._embedding.ready or self._embedding.saturated:
             return False
         if self._persistence.outstanding_bytes > MAX_UNWRITTEN_BYTES:
             return False
+        if self._background_is_next():
+            self._turns = 0
+            self._lifting.give()
+            return True
+        if not self._queued:
+            return False
+        self._turns += 1
         number = self._queue.pop()
         self._queued.discard(number)
         self._give(self._state.scopes[number])
         return True
+
+    def _background_is_next(self) -> bool:
+        """Whether work of the background is due: it stays behind new pages, and gets a turn all the same."""
+        if not self._lifting.waiting:
+            return False
+        due = self._turns >= FRESH_TURNS if self._queued else not self._embedding.half_full
+        return self._lifting.hurried or due
 
     def in_batches(self, scope: Scope) -> set[int]:
         """Return the pages of ``scope`` whose batches have begun and are not applied yet."""
@@ -153,15 +198,19 @@ class Processing:
     def forget(self, scope: Scope, seqs: set[int]) -> None:
         """Leave out pages that belong to nobody any more; the rest of their batches is begun anew."""
         self._holes.forget(scope, seqs)
+        self._lifting.forget(scope, seqs)
         self._batches.forget(scope, seqs)
         waiting = [seq for seq in seqs if not self._aside.settled(scope, seq) and seq not in self._under_way]
-        self._worked_off(sum(map(len, self._reader.read_many(waiting))))
+        self._worked_off(sum(map(len, self._reader.read_many([seq for seq in waiting if self.counts(seq)]))))
 
     def _waiting(self, scope: Scope) -> int:
         return len(self._state.pages.seqs_of(scope.number)) - scope.given
 
     def _enqueue(self, scope: Scope) -> None:
         if scope.held:
+            return
+        if scope.lifting:
+            self._lifting.hurry(scope)
             return
         wanted = self._holes.of(scope) or self._waiting(scope) >= self._capacity
         wanted = wanted or (self.draining and scope.number in self._loose)
@@ -171,9 +220,8 @@ class Processing:
 
     def _give(self, scope: Scope) -> None:
         if self._holes.of(scope):
-            seqs, as_batch = self._holes.take(scope)
-            if as_batch:
-                self._batches.begin(scope, seqs)
+            seqs = self._holes.take(scope)
+            self._batches.begin(scope, seqs)
         else:
             seqs = list(map(int, self._state.pages.seqs_of(scope.number)[scope.given : scope.given + self._capacity]))
             if len(seqs) == self._capacity:
@@ -222,11 +270,11 @@ class Processing:
         facts = {
             seq: Stated(fact, page.timestamp)
             for seq, page in zip(seqs, pages, strict=True)
-            if (fact := stated_fact(page))
+            if (fact := stated_fact(page)) and not self._lifting.had_vector(seq)
         }
         # A page that is a fact has one vector as both: that of its own words alone.
         texts = [stated_fact(page) or embedded_text(page.user_input, page.agent_response) for page in pages]
-        sizes = list(map(len, records))
+        sizes = [len(record) * self.counts(seq) for seq, record in zip(seqs, records, strict=True)]
         answer = partial(self._embedded, scope, seqs, sizes, facts)
         self._embedding.send(scope.page_rows, texts, answer, ahead=self._batches.count_of(scope) == 1)
 
@@ -254,6 +302,7 @@ class Processing:
         self._worked_off(sum(sizes))
         if self._bulk.goes_on(scope):
             self._bulk.came(scope)
+        self._lifting.look(scope)
         self._advance(scope)
 
     def _enter(self, scope: Scope, seqs: list[int], rows: list[int], facts: dict[int, Stated]) -> None:

@@ -100,7 +100,8 @@ class Promotion:
 
     def consider(self, scope: Scope) -> None:
         """Promote what is hot in ``scope``, if it is time for it."""
-        if scope.held or not self.is_free(scope) or not self._embedding.ready or self._is_put_off(scope):
+        busy = scope.held or scope.lifting or not self.is_free(scope)
+        if busy or not self._embedding.ready or self._is_put_off(scope):
             return
         if self._bulk.tokens and scope.number not in self._at_once and not scope.remake:
             self._consider_many(scope)
@@ -301,5 +302,5 @@ def show_facts(scope: Scope, entered: Iterable[Told], pool: VectorPool) -> None:
     """Make those of the facts that were entered searchable which are new, and were kept."""
     for told in entered:
         fact = scope.facts(of_user=told.of_user).find(told.text) if told.new else None
-        if fact is not None and fact.row == told.row:
+        if fact is not None and fact.row == told.row >= 0:
             pool.commit([told.row], np.array([scope.fact_tag(fact.fact_id)], np.int64))

@@ -6,9 +6,10 @@ from typing import Any
 
 from mos_pipeline.config import Config
 from mos_pipeline.engine.asking import QueryVector
-from mos_pipeline.engine.embedding import IDENTITY, embedder_role
+from mos_pipeline.engine.embedding import embedder_role
 from mos_pipeline.engine.own_pool import OwnPool
 from mos_pipeline.runtime.supervisor import PoolState
+from mos_pipeline.stages.identity import identity_of
 
 __all__ = ["Questions"]
 
@@ -32,7 +33,7 @@ class Questions:
     def _changed(self, _role: str) -> None:
         state = self.state()
         if state is not None and state.error is None:
-            self.model = {key: state.info[key] for key in IDENTITY}
+            self.model = identity_of(state.info)
 
     def state(self) -> PoolState | None:
         """Return how the embedder is; None where it was not needed yet."""

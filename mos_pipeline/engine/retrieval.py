@@ -112,7 +112,7 @@ class Retrieval:
         if vector is None:
             return lambda k: join(words, Dense.none(), self._weights, k=k)
         dense = Dense(*self._vectors.pool.scores(scope.page_rows, vector))
-        if self._config.method == "two-level":
+        if self._config.method == "two-level" and not scope.lifting:  # its sessions may have no vectors
             sessions, relevance = self._vectors.pool.scores(scope.session_rows, vector)
             pages = self._pages_of(scope, sessions)
             return lambda k: two_level(pages, relevance, dense, k=k)

@@ -11,6 +11,7 @@ from mos_pipeline.engine.batches import LLM
 from mos_pipeline.engine.browsing import Browsing
 from mos_pipeline.engine.embedding import EMBEDDER
 from mos_pipeline.engine.engine import Engine
+from mos_pipeline.engine.lifting import unlifted
 from mos_pipeline.engine.page_vectors import PageVectors
 from mos_pipeline.engine.persistence import WRITER
 from mos_pipeline.engine.reader import ReaderEngine
@@ -41,6 +42,7 @@ def snapshot(engine: Engine) -> Stats:
             restored=engine.restored.is_set(),
             **_vectors(usage),
             model=engine.model,
+            unlifted=engine.processing.unlifted,
             damage=_damage(engine.store.damage),
             workers=_workers(engine),
             tasks=_tasks(engine.supervisor.state(LLM) if engine.supervisor is not None else None),
@@ -65,6 +67,7 @@ def reader_snapshot(reader: ReaderEngine, view: View) -> Stats:
             restored=True,
             **_copies(view.vectors),
             model=view.identity or {},
+            unlifted=unlifted(view.state, view.state.scopes, view.stale),
             damage=_damage(reader.store.damage),
             workers=_own(reader),
             tasks=_tasks(reader.llm.state() if reader.llm is not None else None),

@@ -47,6 +47,7 @@ class Scope:
         aside: pages that no worker could work on, with the reason.
         taken_over: what memory of it was taken over from elsewhere, by the names that it had there.
         held: whether its pages are not worked on for now, as their memory is being taken over.
+        lifting: whether they are not, as its summaries and facts lack vectors, and nothing could be compared with them.
     """
 
     number: int
@@ -67,6 +68,7 @@ class Scope:
     aside: dict[int, str] = field(default_factory=dict)
     taken_over: list[bytes] = field(default_factory=list)
     held: bool = False
+    lifting: bool = False
 
     @property
     def page_rows(self) -> int:

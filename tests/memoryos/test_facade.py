@@ -448,9 +448,21 @@ def test_arguments_that_can_not_be_taken(tmp_path: Path) -> None:
 
 
 def test_that_no_model_is_asked_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with opened(tmp_path, embedding_model_kwargs={"device": "cpu"}) as memo, opened(tmp_path, "ann"):
+    with opened(tmp_path, embedding_model_kwargs={"batch_size": 8}) as memo, opened(tmp_path, "ann"):
         assert "Memoryos" in repr(memo)
     told = [record.getMessage() for record in caplog.records if record.name.startswith("mos_pipeline.memoryos")]
     assert len(told) == 2
     assert "no API key and no base URL were given" in told[0]
-    assert "embedding_model_kwargs (device) are not used" in told[1]
+    assert "of embedding_model_kwargs batch_size are not used" in told[1]
+
+
+def test_arguments_for_the_model_reach_the_settings(tmp_path: Path) -> None:
+    kwargs = {"device": "cpu", "truncate_dim": 64, "normalize_embeddings": True, "prompt": "about: "}
+    with opened(tmp_path, embedding_model_kwargs=kwargs) as memo:
+        settings = memo.pipeline._engine.config.embedding
+        assert settings.model_kwargs == {"device": "cpu", "truncate_dim": 64}
+        assert (settings.query_prompt, settings.document_prompt) == ("about: ", "about: ")
+        assert not settings.trust_remote_code
+        memo.pipeline.wait_idle(60)
+    with pytest.raises(ConfigError, match=r"device must be of type str"):
+        opened(tmp_path / "other", embedding_model_kwargs={"device": 0})
