@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any
 
+from mos_pipeline.stages.mending import NotMendedError, mended_json
 from mos_pipeline.stages.scripts import strange_script
 from mos_pipeline.stages.sentences import shorten
 from mos_pipeline.stages.tasks import Continuity, Knowledge, PageFact, PageText, Previous, Topic
@@ -36,9 +37,10 @@ KEYWORDS = 10
 FACT_CHARS = 400
 PROFILE_CHARS = 12_000
 SHORTEST_PROFILE = 30  # below, there is nothing in it (MemoryOS's own)
-MENDABLE_CHARS = 65_536  # mending looks at a text again and again
+MENDABLE_CHARS = 1 << 18  # mending takes about a microsecond a character, and nothing else goes on meanwhile
 
-_THOUGHT = re.compile(r"\A.*?</think>|<think>.*\Z", re.DOTALL)
+_TAG = re.compile(r"<(/?)think>", re.IGNORECASE | re.ASCII)
+_THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL | re.IGNORECASE | re.ASCII)
 _FENCE = re.compile(r"\A```[a-zA-Z]*\s*|\s*```\Z")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]+")
 _NOTHING = {"", "none", "none.", "null", "n/a", "nothing"}
@@ -65,19 +67,19 @@ def parsed(text: str, mended: Mended) -> dict[str, Any]:
         return _object(json.loads(text))
     except (ValueError, RecursionError):
         pass
-    text = _without_thoughts(text).strip()
-    begin = text.find("{")
-    if begin < 0:
+    objects = [text[begin:] for text in _outside_thoughts(text) if (begin := text.find("{")) >= 0]
+    if not objects:
         raise UnusableError("there is no JSON object in it")
-    text = _FENCE.sub("", text[begin:])
-    try:
-        return _object(json.JSONDecoder().raw_decode(text)[0])
-    except (ValueError, RecursionError):
-        pass
+    for found in objects:
+        try:
+            return _object(json.JSONDecoder().raw_decode(found)[0])
+        except (ValueError, RecursionError):
+            continue
+    text = _FENCE.sub("", objects[0])
     end = text.rfind("}") + 1
     text = text[:end]
     # Where the end is missing nobody knows what would have come: a profile cut in half is no profile.
-    if text.count("{") + text.count("[") != text.count("}") + text.count("]"):
+    if not end or text.count("{") + text.count("[") != text.count("}") + text.count("]"):
         raise UnusableError("the JSON object breaks off before its end; be briefer")
     if end > MENDABLE_CHARS:
         raise UnusableError("it is no valid JSON, and very long")
@@ -168,17 +170,26 @@ def read_knowledge(answer: dict[str, Any], pages: Sequence[PageText], most: tupl
     return Knowledge(user, assistant)
 
 
-def _without_thoughts(text: str) -> str:
-    """Leave out what a reasoning model thought aloud; some servers leave out the tag that it begins with."""
-    return _THOUGHT.sub("", text)
+def _outside_thoughts(text: str) -> list[str]:
+    """Return where an answer may be, the likeliest first.
+
+    That is outside of a reasoning model's thoughts, or all of the text, where none begin before the answer does: it may
+    hold the tags, as pages may. Some servers leave out the tag that thoughts begin with.
+    """
+    tag, brace = _TAG.search(text), text.find("{")
+    if tag is None:
+        return [text]
+    unopened = bool(tag.group(1))
+    outside = _THOUGHT.sub("", text[tag.end() :] if unopened else text)
+    if not 0 <= brace < tag.start():
+        return [outside]
+    return [outside, text] if unopened else [text, outside]
 
 
 def _repaired(text: str) -> Any:
-    import json_repair  # only here: most answers need none
-
     try:
-        return json_repair.loads(text)
-    except (ValueError, RecursionError):
+        return mended_json(text)
+    except NotMendedError:
         raise UnusableError("it is no valid JSON") from None
 
 

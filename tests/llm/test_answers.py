@@ -187,6 +187,33 @@ def test_texts_are_cleaned() -> None:
     assert answers.read_profile({"profile": lines}, "", ONE) == lines.rstrip("\x07")
 
 
+def test_a_value_as_deep_as_can_be_read_is_refused_like_any_other() -> None:
+    for depth in range(1, 1100):
+        said = f'{{"pages": [{{"page": {"[" * depth}{"]" * depth}, "continues": true, "overview": "x"}}]}}'
+        with pytest.raises(UnusableError):
+            answers.read_continuity(parsed(said, Mended()), ONE, None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<THINK>perhaps {"profile": "a"}</Think>{"profile": "b"}',
+        '<think>perhaps {"profile": "a"}</think> well <think>or {"profile": "c"}</think>{"profile": "b"}',
+        'perhaps {"profile": "a"}</think><think>hm</think>{"profile": "b"} <think>{"profile": "c"}',
+        '{"profile": "b"} <think>or {"profile": "c"}</think>',
+        '<think>no end yet {"profile": "a"} </think>\n```json\n{"profile": "b"}\n```',
+    ],
+)
+def test_no_thought_is_taken_for_the_answer(text: str) -> None:
+    assert parsed(text, Mended()) == {"profile": "b"}
+
+
+def test_an_answer_may_tell_of_the_tags() -> None:
+    for told in ("what does <think> do?", "a <think>b</think> c", "</think>"):
+        answer = {"overview": told}
+        assert parsed(f"```json\n{json.dumps(answer)}\n```", Mended()) == answer
+
+
 ENGLISH = "I adopted a beagle named Rex, and he loves the harbour."
 CHINESE = "我领养了一只名叫雷克斯的比格犬，它很喜欢港口，我们每天都去散步。"
 
