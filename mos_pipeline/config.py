@@ -121,7 +121,7 @@ class Embedding:
 
 @dataclass(frozen=True, slots=True)
 class Llm:
-    """The pool that tells topics, continuity, profile and knowledge."""
+    """The pool that tells topics, continuity, profile and knowledge, and writes answers."""
 
     provider: str = setting(
         "extractive",
@@ -150,6 +150,13 @@ class Llm:
         180.0,
         "how long one prompt may take with its retries and pauses, waiting for its turn left out; then the extractive "
         "answer stands in (openai)",
+        unit="seconds",
+        low=0.01,
+    )
+    repay_interval_s: float = setting(
+        60.0,
+        "so often what is owed, since an extractive answer stood in, is asked for again: one probe, and all if it is "
+        "answered (openai)",
         unit="seconds",
         low=0.01,
     )
@@ -266,6 +273,13 @@ class Response:
     )
     answer_tokens: int = setting(1500, "length of an answer, thoughts included, at most", unit="tokens", low=1)
     temperature: float = setting(0.7, "0 for the likeliest answer (both MemoryOS's own)", low=0.0, high=2.0)
+    deadline_s: float = setting(
+        120.0,
+        "how long an answer of the endpoint may take in all, waiting for its turn and calls made again included; then "
+        "respond raises (openai)",
+        unit="seconds",
+        low=0.01,
+    )
 
 
 @dataclass(frozen=True, slots=True)

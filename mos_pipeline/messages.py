@@ -33,6 +33,7 @@ __all__ = [
     "PageRecord",
     "Parts",
     "Profile",
+    "Repaid",
     "Response",
     "Retrieved",
     "Session",
@@ -391,6 +392,19 @@ class Added:
     page_id: str | None
     new: bool
     refused: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Repaid:
+    """What came of asking again for what a model owes; one task of one page counts as one.
+
+    Attributes:
+        repaid: how many were answered, and replace what had stood in for them.
+        owed: how many are owed still.
+    """
+
+    repaid: int
+    owed: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Stats", "TaskStats", "WorkerStats", "prometheus"]
+__all__ = ["UP", "Stats", "TaskStats", "WorkerStats", "prometheus"]
 
 PREFIX = "mos_pipeline_"
+UP = "up"  # of the language model's endpoint
 WORKER_STATES = ("starting", "ready", "failed")
 
 
@@ -77,8 +78,12 @@ class Stats:
         model: identity of the store's embedding model; empty before the first vector.
         damage: file, offset and reason of what could not be read at opening.
         workers: by role: "embedder", "llm", "writer"; empty where opened without workers.
-        tasks: by kind of task: "continuity", "topics", "profile", "knowledge", and "continues" and "overview" with
-            ``llm.plan: per_page``; empty where no language model is asked.
+        tasks: by kind of task: "continuity", "topics", "profile", "knowledge", "answer" (to ``respond``), and
+            "continues" and "overview" with ``llm.plan: per_page``; empty where no language model is asked.
+        endpoint: of the language model: "up", or "down since" when, as far as its last calls tell; empty where none is
+            asked.
+        owed: of how many pages each task is owed, since an extractive answer stands in for a model's; see
+            ``MemoryPipeline.repay``.
     """
 
     path: str
@@ -99,6 +104,8 @@ class Stats:
     damage: list[str]
     workers: dict[str, WorkerStats]
     tasks: dict[str, TaskStats] = field(default_factory=dict)
+    endpoint: str = ""
+    owed: dict[str, int] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain nested dicts and lists, for JSON."""
@@ -146,6 +153,10 @@ def _lines(stats: Stats) -> Iterator[str]:
     for name, kind, meaning, attribute in _FIGURES:
         yield from _figure(name, kind, meaning, [(store, getattr(stats, attribute))])
     yield from _figure("set_aside_pages", "gauge", "Pages no worker could work on.", [(store, len(stats.set_aside))])
+    endpoint = [(store, stats.endpoint == UP)] if stats.endpoint else []
+    yield from _figure("llm_endpoint_up", "gauge", "0 while the language model's endpoint is down.", endpoint)
+    owed = [(store | {"task": task}, pages) for task, pages in stats.owed.items()]
+    yield from _figure("owed_pages", "gauge", "Pages that a task is owed of by the language model.", owed)
     yield from _figure("damaged_places", "gauge", "Places that could not be read.", [(store, len(stats.damage))])
     model = {name: str(value) for name, value in sorted(stats.model.items()) if isinstance(value, str | int)}
     yield from _figure("model_info", "gauge", "The embedding model.", [(store | model, 1)] if model else [])

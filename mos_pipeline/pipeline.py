@@ -17,9 +17,9 @@ from mos_pipeline.engine.batch import add_batch
 from mos_pipeline.engine.engine import Engine
 from mos_pipeline.engine.reader import ReaderEngine
 from mos_pipeline.engine.snapshot import snapshot
-from mos_pipeline.errors import DeadlineError, InputError
+from mos_pipeline.errors import ConfigError, DeadlineError, InputError
 from mos_pipeline.logs import about
-from mos_pipeline.messages import Added, Compacted, Page, PageRecord, SourceMark
+from mos_pipeline.messages import Added, Compacted, Page, PageRecord, Repaid, SourceMark
 from mos_pipeline.reading import DEFAULT_ASSISTANT
 from mos_pipeline.responding import Responding
 from mos_pipeline.service.server import OwnerServer
@@ -240,6 +240,42 @@ class MemoryPipeline(Responding):
             raise InputError("retry: the pipeline was opened with workers=False, so nobody works; open it without")
         self._wait_restored(engine, engine.config.retrieval.timeout_s)
         return engine.retrying.everything()
+
+    def repay(
+        self, user_id: str | None = None, *, assistant_id: str | None = None, timeout: float | None = None
+    ) -> Repaid:
+        """Ask the model again for what it owes: tasks that it could not answer.
+
+        The extractive answers stand in for them until then. What it answers now replaces those, once, and whole or not
+        at all; the rest stays as it is, and owed. It happens by itself, too, every ``llm.repay_interval_s``. Where the
+        endpoint does not answer the first of it, nothing more is asked.
+
+        Args:
+            user_id: whose; everybody's where None.
+            assistant_id: only with this assistant; with all of them where None.
+            timeout: seconds to wait at the most; it goes on in the background then.
+
+        Raises:
+            ConfigError: ``llm.provider`` is extractive: there is nobody to be asked.
+            InputError: an argument can't be taken, or the pipeline was opened with ``workers=False``, or read-only.
+            DeadlineError: it is not done yet, or the store is still being read.
+            WorkerError, ModelMismatchError: as from ``wait_idle``.
+            ClosedError: the pipeline is closed.
+        """
+        engine = self._owner("repay")
+        for name, given in (("user_id", user_id), ("assistant_id", assistant_id)):
+            if given is not None:
+                checked_id(name, given)
+        wait_s = None if timeout is None else checked_seconds("timeout", timeout)
+        if engine.config.llm.provider == "extractive":
+            raise ConfigError(
+                "repay: llm.provider is extractive, so there is no model that could answer; open the store with "
+                "llm.provider openai and an endpoint"
+            )
+        if engine.supervisor is None:
+            raise InputError("repay: the pipeline was opened with workers=False, so nobody works; open it without")
+        self._wait_restored(engine, engine.config.retrieval.timeout_s)
+        return engine.settling.repay(user_id, assistant_id, wait_s)
 
     def analyse(self, user_id: str, *, assistant_id: str = DEFAULT_ASSISTANT, timeout: float | None = None) -> None:
         """Have profile and knowledge made now from every page of mid-term memory that was not read for it yet.

@@ -185,6 +185,9 @@ class _Heard:
     def started(self, unit_ids: Sequence[int]) -> None:
         """Nobody needs to know."""
 
+    def piece(self, unit_id: int, piece: Any) -> None:
+        """There are none."""
+
     def done(self, unit_id: int, result: Any) -> None:  # noqa: ARG002 (a stage's report)
         """Pack the result, as a worker does."""
         encode(result)
@@ -195,6 +198,9 @@ class _Heard:
 
     def metered(self, told: Mapping[str, Mapping[str, Any]]) -> None:
         raise AssertionError(f"the extractive tasks call no model: {told}")
+
+    def endpoint(self, down_since: float | None) -> None:
+        raise AssertionError(f"the extractive tasks ask no endpoint: {down_since}")
 
 
 def _disk(size: tuple[int, int], pages: int, *, real: bool) -> Figure:

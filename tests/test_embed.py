@@ -61,6 +61,9 @@ class Report:
     def started(self, unit_ids: Sequence[int]) -> None:
         self.events.append(("started", list(unit_ids)))
 
+    def piece(self, unit_id: int, piece: Any) -> None:
+        raise AssertionError("it answers whole")
+
     def done(self, unit_id: int, result: Any) -> None:
         assert unit_id not in self.results
         self.events.append(("done", unit_id))
@@ -72,6 +75,9 @@ class Report:
 
     def metered(self, told: Mapping[str, Mapping[str, Any]]) -> None:
         raise AssertionError("it calls no model")
+
+    def endpoint(self, down_since: float | None) -> None:
+        raise AssertionError("it asks no endpoint")
 
 
 class Bench:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,8 @@ snapshots = st.builds(
     model=st.just({}) | st.just({"model": 'a "name"\n\\', "dimension": 384, "digest": "00", "backend": "fake"}),
     damage=st.lists(texts, max_size=3),
     workers=st.dictionaries(st.sampled_from(["embedder", "llm", "writer"]), workers, max_size=3),
+    endpoint=st.sampled_from(["", "up", "down since 2026-11-26 21:00:00"]),
+    owed=st.dictionaries(texts, counts, max_size=3),
     tasks=st.dictionaries(texts, st.builds(TaskStats, *[counts] * 8), max_size=3),
 )
 
@@ -92,6 +95,15 @@ def check_agree(text: str, stats: Stats) -> None:
         assert take("worker_restarts_total", role=role) == worker.restarts
         for state in ("starting", "ready", "failed"):
             assert take("worker_state", role=role, state=state) == (worker.state == state)
+    _check_model(stats, take)
+    assert not left, "the text tells something that stats do not"
+
+
+def _check_model(stats: Stats, take: Callable[..., int]) -> None:
+    if stats.endpoint:
+        assert take("llm_endpoint_up") == (stats.endpoint == "up")
+    for name, pages in stats.owed.items():
+        assert take("owed_pages", task=name) == pages
     for name, task in stats.tasks.items():
         assert take("llm_calls_total", task=name) == task.calls
         assert take("llm_prompt_tokens_total", task=name) == task.tokens_in
@@ -100,7 +112,6 @@ def check_agree(text: str, stats: Stats) -> None:
             assert take(f"llm_{what}_total", task=name) == getattr(task, what)
         assert take("llm_latency_milliseconds", task=name, quantile="0.5") == task.median_ms
         assert take("llm_latency_milliseconds", task=name, quantile="0.99") == task.p99_ms
-    assert not left, "the text tells something that stats do not"
 
 
 @given(snapshots)

@@ -30,6 +30,7 @@ CALLS: dict[str, Callable[[MemoryPipeline], Any]] = {
     "pages": lambda memory: memory.pages(),
     "profile": lambda memory: memory.profile("tom"),
     "refresh": lambda memory: memory.refresh(),
+    "repay": lambda memory: memory.repay(),
     "respond": lambda memory: memory.respond("tom", "a"),
     "respond_stream": lambda memory: memory.respond_stream("tom", "a"),
     "retrieve": lambda memory: memory.retrieve("tom", "a"),

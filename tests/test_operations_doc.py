@@ -81,7 +81,26 @@ def test_every_figure_that_is_named_is_one() -> None:
     worker = WorkerStats("ready", (1,), 0, 0, None)
     task = TaskStats(1, 1, 1, 1, 1, 1, 1, 1)
     stats = Stats(
-        "memory", 0, 0, 0, 0, 0, 0, 0, 0, 0, True, 0, 0, {}, {"model": "m"}, [], {"llm": worker}, {"topics": task}
+        "memory",
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        True,
+        0,
+        0,
+        {},
+        {"model": "m"},
+        [],
+        {"llm": worker},
+        {"topics": task},
+        "up",
+        {"topics": 1},
     )
     known = set(re.findall(r"^(mos_pipeline_\w+)", prometheus(stats), flags=re.MULTILINE))
     named = set(re.findall(r"`(mos_pipeline_\w+)", DOC)) - {"mos_pipeline_"}

@@ -37,6 +37,9 @@ class Reports:
     def started(self, unit_ids: Sequence[int]) -> None:
         self.begun.append(list(unit_ids))
 
+    def piece(self, unit_id: int, piece: Any) -> None:
+        raise AssertionError("it answers whole")
+
     def done(self, unit_id: int, result: Any) -> None:
         assert unit_id not in self.results
         self.results[unit_id] = decode(encode(result))
@@ -46,6 +49,9 @@ class Reports:
 
     def metered(self, told: Mapping[str, Mapping[str, Any]]) -> None:
         raise AssertionError("it calls no model")
+
+    def endpoint(self, down_since: float | None) -> None:
+        raise AssertionError("it asks no endpoint")
 
 
 class Clock:

@@ -21,6 +21,7 @@ from mos_pipeline.cli import (
     migrate,
     profile,
     query,
+    repay,
     respond,
     restore,
     retry,
@@ -37,7 +38,7 @@ from mos_pipeline.errors import MosError
 __all__ = ["main"]
 
 READING = (query, sessions, profile, knowledge)
-KEEPING = (stats, verify, doctor, compact, retry, backup, restore, export)
+KEEPING = (stats, verify, doctor, compact, retry, repay, backup, restore, export)
 ANSWERING = (respond, chat)
 COMMANDS = (ingest, migrate, add, *READING, *ANSWERING, forget, *KEEPING)
 GONE = {errno.EPIPE, errno.EIO}  # of a pipe that nobody reads, as `head` leaves it, and of a terminal that was closed

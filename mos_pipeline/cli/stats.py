@@ -58,7 +58,9 @@ def _rows(stats: Stats) -> list[tuple[str, str]]:
         ("set aside", counted(len(stats.set_aside), "page")),
         ("damage", counted(len(stats.damage), "place")),
     ]
+    rows += [("llm endpoint", stats.endpoint)] if stats.endpoint else []
     rows += [(f"llm {name}", _task(task)) for name, task in stats.tasks.items()]
+    rows += [(f"owed {name}", f"of {counted(pages, 'page')}") for name, pages in stats.owed.items()]
     rows += [(f"  {page_id}", reason) for page_id, reason in stats.set_aside.items()]
     rows += [("  damage", place) for place in stats.damage]
     if not stats.restored:

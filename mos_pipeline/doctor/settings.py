@@ -6,6 +6,7 @@ import importlib.util
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from mos_pipeline.config import Config
 from mos_pipeline.doctor.finding import Area, Finding, note, ok, problem
@@ -14,7 +15,7 @@ from mos_pipeline.stages.models import MINILM_DIGEST, find_model
 from mos_pipeline.store.folder import StoreFolder
 from mos_pipeline.store.manifest import Manifest
 
-__all__ = ["check_model", "check_settings"]
+__all__ = ["check_endpoint", "check_model", "check_settings"]
 
 
 def check_settings(config: Config) -> Iterator[Finding]:
@@ -47,6 +48,25 @@ def check_settings(config: Config) -> Iterator[Finding]:
     for applies, key, found, better in risky:
         if applies:
             yield note(Area.CONFIG, key, found, f"set it to {better}, unless it is meant so")
+
+
+def check_endpoint(config: Config) -> Iterator[Finding]:
+    """Tell whether the endpoint could be asked; it is not."""
+    llm = config.llm
+    if llm.provider != "openai":
+        return
+    if importlib.util.find_spec("openai") is None:
+        yield problem(Area.CONFIG, "llm.provider", "the library openai is not installed", "pip install openai")
+    address = urlsplit(llm.base_url)
+    if not (llm.base_url or llm.api_key or os.environ.get("OPENAI_API_KEY")):
+        mend = "set llm.api_key or the environment's OPENAI_API_KEY, or llm.base_url where the endpoint wants no key"
+        yield problem(Area.CONFIG, "llm.provider", "openai, and there is neither a key nor an address", mend)
+    elif llm.base_url and not (address.scheme in ("http", "https") and address.hostname):
+        mend = "set it to the endpoint's address, such as http://localhost:8080/v1"
+        yield problem(Area.CONFIG, "llm.base_url", "no address of the web", mend)
+    else:
+        where = address.hostname or "OpenAI's own address"
+        yield ok(Area.CONFIG, "endpoint", f"the model {llm.model} at {where}; it was not asked")
 
 
 def check_model(root: Path, config: Config) -> Iterator[Finding]:

@@ -22,7 +22,7 @@ from mos_pipeline.messages import decode_record, own_words
 from mos_pipeline.runtime.supervisor import Outcome
 from mos_pipeline.store.reading import PageReader
 
-__all__ = ["LLM", "Batches"]
+__all__ = ["LLM", "Batches", "task_page"]
 
 logger = logging.getLogger(__name__)
 
@@ -107,9 +107,9 @@ class Batches:
         # A session must not tell of pages that are in another: its words would outlive theirs.
         homeless = [index for index, seq in enumerate(batch.live) if scope.mid_term.session_of(seq) is None]
         batch.homeless = tuple(batch.live[index] for index in homeless)
-        batch.before = self._before(scope, batch.live[0])
+        batch.before = self.before(scope, batch.live[0])
         vectors = self._embedding.pool.read([self._state.pages.row(seq) for seq in batch.live])
-        pages = list(map(_task_page, self._reader.read_many(batch.live)))
+        pages = list(map(task_page, self._reader.read_many(batch.live)))
         batch.timestamp = pages[0][2]
         payload = {
             "pages": pages,
@@ -120,7 +120,7 @@ class Batches:
         }
         self._desk.submit(LLM, "batch", payload, partial(self._tasks_done, scope, batch))
 
-    def _before(self, scope: Scope, seq: int) -> int:
+    def before(self, scope: Scope, seq: int) -> int:
         """Return the page of ``scope`` before ``seq``, or -1 where there is none with a vector."""
         seqs = self._state.pages.seqs_of(scope.number)
         at = int(np.searchsorted(seqs, seq)) - 1
@@ -135,7 +135,7 @@ class Batches:
         if page != before:
             overview = self._state.chains.overview(before)
         vector = self._embedding.pool.read([self._state.pages.row(before)])
-        return {"page": _task_page(self._reader.read(before)), "vector": vector.tobytes(), "overview": overview}
+        return {"page": task_page(self._reader.read(before)), "vector": vector.tobytes(), "overview": overview}
 
     def _current(self, scope: Scope, batch: Batch) -> ScopeFlow | None:
         """Return the flow that ``batch`` is in; None where it was split or begun anew meanwhile."""
@@ -205,6 +205,6 @@ class Batches:
         self._applied(scope)
 
 
-def _task_page(record: bytes) -> list[str]:
+def task_page(record: bytes) -> list[str]:
     """Return what a task sees of a page: either side, and its timestamp."""
     return list(own_words(decode_record(record))[2:5])

@@ -1,7 +1,8 @@
 """A scope's mid- and long-term memory as a whole: STATE frames, which replace what the events before them tell.
 
 A body is ``[[scope, …], dimension, vectors]``; a scope is the fields of ``Checkpoint`` without its vectors, and
-``taken_over`` last, which is missing in what the first version wrote.
+``taken_over`` and ``owed`` last, which may be missing: the first version wrote neither, and the latter is left out
+where nothing is owed.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mos_pipeline.memory.long_term import Fact
+from mos_pipeline.memory.owed import Owed
 from mos_pipeline.memory.session import Session
 from mos_pipeline.memory.state import MemoryState, Scope
 from mos_pipeline.messages import decode, encode, pack_seqs, unpack_seqs
@@ -33,6 +35,7 @@ class Checkpoint(NamedTuple):
         mid_term, chains, long_term: as their ``as_plain`` tells them.
         remake: pages that the profile is to be made from anew.
         taken_over: as the scope's.
+        owed: as its ``as_plain`` tells it; empty where nothing is.
         with_vector: for each session, fact of the user and fact of the assistant, in this order: has it a vector?
         vectors: float16 (v, dimension), of those that have one.
     """
@@ -45,6 +48,7 @@ class Checkpoint(NamedTuple):
     long_term: list[Any]
     remake: list[int]
     taken_over: list[bytes]
+    owed: list[Any]
     with_vector: list[bool]
     vectors: Vectors
 
@@ -87,6 +91,7 @@ def take(state: MemoryState, scope: Scope, batched: list[int], read: Callable[[l
         scope.long_term.as_plain(),
         list(scope.remake),
         list(scope.taken_over),
+        scope.owed.as_plain(),
         [row >= 0 for row in rows],
         read([row for row in rows if row >= 0]),
     )
@@ -111,8 +116,13 @@ def encode_checkpoints(checkpoints: Sequence[Checkpoint], dimension: int) -> byt
     """Return the frame body of checkpoints."""
     empty = np.empty((0, max(1, dimension)), np.float16)
     vectors = np.concatenate([empty, *(one.vectors for one in checkpoints if len(one.vectors))])
-    packed = [[*one[:2], pack_seqs(one.batched), *one[3:7], one.with_vector, one.taken_over] for one in checkpoints]
+    packed = list(map(_packed, checkpoints))
     return encode([packed, max(1, dimension), pack_vectors(vectors)])
+
+
+def _packed(one: Checkpoint) -> list[Any]:
+    packed = [*one[:2], pack_seqs(one.batched), *one[3:7], one.with_vector, one.taken_over]
+    return [*packed, one.owed] if one.owed else packed
 
 
 def decode_checkpoints(body: bytes) -> list[Checkpoint]:
@@ -121,9 +131,9 @@ def decode_checkpoints(body: bytes) -> list[Checkpoint]:
     rows, first, found = unpack_vectors(vectors, dimension), 0, list[Checkpoint]()
     for user, assistant, batched, mid_term, chains, long_term, remake, with_vector, *more in packed:
         last = first + sum(with_vector)
-        taken_over = more[0] if more else []  # those of the first version have none
-        memory = (unpack_seqs(batched), mid_term, chains, long_term, remake, taken_over, with_vector, rows[first:last])
-        found.append(Checkpoint(user, assistant, *memory))
+        taken_over, owed = (*more, [], [])[:2]
+        memory = (unpack_seqs(batched), mid_term, chains, long_term, remake, taken_over, owed)
+        found.append(Checkpoint(user, assistant, *memory, with_vector, rows[first:last]))
         first = last
     return found
 
@@ -133,6 +143,7 @@ def enter(checkpoint: Checkpoint, state: MemoryState, scope: Scope, pool: Vector
     pool.release([bearer.row for group in _groups(scope) for bearer, _ in group.bearers if bearer.row >= 0])
     state.adopt(scope, checkpoint.mid_term, checkpoint.chains, checkpoint.long_term)
     scope.remake, scope.taken_over = list(checkpoint.remake), list(checkpoint.taken_over)
+    scope.owed = Owed.from_plain(checkpoint.owed)
     vectors, has_vector = iter(checkpoint.vectors), iter(checkpoint.with_vector)
     for owner, bearers in _groups(scope):
         mine = [(bearer, tag, next(vectors)) for bearer, tag in bearers if next(has_vector)]

@@ -25,6 +25,7 @@ from mos_pipeline.engine.intake import Intake, Rouse
 from mos_pipeline.engine.persistence import Persistence
 from mos_pipeline.engine.processing import Processing
 from mos_pipeline.engine.promotion import Promotion
+from mos_pipeline.engine.repaying import Repaying
 from mos_pipeline.engine.visits import Visits
 from mos_pipeline.errors import ClosedError, MosError, StoreError
 from mos_pipeline.memory.state import MemoryState, Scope
@@ -70,6 +71,7 @@ class Coordinator:
         forgetting: Forgetting,
         visits: Visits,
         compaction: Compaction,
+        repaying: Repaying,
         desk: Desk,
         inbox: SimpleQueue[Call | None],
     ) -> None:
@@ -84,6 +86,7 @@ class Coordinator:
         self._forgetting = forgetting
         self._visits = visits
         self._compaction = compaction
+        self._repaying = repaying
         self._desk = desk
         self._inbox = inbox
         self._waiters: list[_Waiter] = []
@@ -128,6 +131,7 @@ class Coordinator:
         told = [waiter for waiter in self._waiters if waiter.drains or writing]
         self._waiters = [waiter for waiter in self._waiters if waiter not in told]
         self._processing.draining = False
+        self._repaying.fail(error)
         if writing:
             self._compaction.fail(str(error))
         for waiter in told:
@@ -219,7 +223,7 @@ class Coordinator:
         return self._processing.idle and self._promotion.idle
 
     def _patience(self) -> float | None:
-        due = self._due()
+        due = min((due for due in (self._due(), self._repaying.due()) if due is not None), default=None)
         return None if due is None else max(0.0, due - time.monotonic())
 
     def _due(self) -> float | None:
@@ -238,6 +242,7 @@ class Coordinator:
                 more = self._indexing.step(INDEX_AT_ONCE, begun + SLICE_S)
                 more |= self._dispatch(begun + SLICE_S)
                 more |= self._compaction.step()
+                self._repaying.step()
             self._hand_over()
             more |= bool(self._intake.accepted)
             self._serve_waiters(calm=not more)

@@ -12,11 +12,12 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from mos_pipeline.config import Config, Llm, LongTerm
+from mos_pipeline.config import Config
 from mos_pipeline.engine.aside import Aside
 from mos_pipeline.engine.asking import ask
-from mos_pipeline.engine.batches import LLM, Batches
+from mos_pipeline.engine.batches import Batches
 from mos_pipeline.engine.browsing import Browsing
+from mos_pipeline.engine.chat import Chat
 from mos_pipeline.engine.compaction import Compaction
 from mos_pipeline.engine.coordinator import Call, Coordinator
 from mos_pipeline.engine.derived import Derived
@@ -26,14 +27,21 @@ from mos_pipeline.engine.embedding import EMBEDDER, IDENTITY, Embedding, embedde
 from mos_pipeline.engine.forgetting import Forgetting
 from mos_pipeline.engine.indexing import Indexing
 from mos_pipeline.engine.intake import Intake
+from mos_pipeline.engine.likeness import Likeness
+from mos_pipeline.engine.llm_role import llm_role
+from mos_pipeline.engine.owed_batches import OwedBatches
+from mos_pipeline.engine.owed_promotions import OwedPromotions
+from mos_pipeline.engine.owed_work import Repayer
 from mos_pipeline.engine.persistence import WRITER, Persistence
 from mos_pipeline.engine.processing import Processing
 from mos_pipeline.engine.promotion import Promotion
 from mos_pipeline.engine.removal import Removal
+from mos_pipeline.engine.repaying import Repaying
 from mos_pipeline.engine.replay import Replay
 from mos_pipeline.engine.restore import PagesOutOfOrderError, Restore
 from mos_pipeline.engine.retrieval import Retrieval
 from mos_pipeline.engine.retrying import Retrying
+from mos_pipeline.engine.settling import Settling
 from mos_pipeline.engine.takeover import TakingOver
 from mos_pipeline.engine.visits import Visits
 from mos_pipeline.errors import DeadlineError, ModelMismatchError, ModelNotFoundError, StoreError, WorkerError
@@ -43,8 +51,6 @@ from mos_pipeline.runtime.shared_memory import SHM_FOLDER, sweep
 from mos_pipeline.runtime.start import InheritedFd
 from mos_pipeline.runtime.supervisor import Role, Supervisor
 from mos_pipeline.runtime.vector_pool import VectorPool
-from mos_pipeline.runtime.worker import Stage
-from mos_pipeline.stages.tasks import TaskStage
 from mos_pipeline.stages.write import WriteStage
 from mos_pipeline.store.reading import PageReader
 from mos_pipeline.store.recovery import open_store
@@ -54,28 +60,11 @@ __all__ = ["Engine"]
 logger = logging.getLogger(__name__)
 
 WRITER_CREDIT = 256 << 20  # everything may be in the writer's hands, so that a stop finds it there
-LLM_CREDIT = 1 << 20
-LLM_ALIVE_S = 1.0  # so often an LLM worker says that it lives, while an endpoint takes its time
 
 
 def build_writer(folder: str, segment_bytes: int, level: int, _lock: InheritedFd) -> WriteStage:
     """Make the writer's stage; the process keeps the store's lock for as long as it lives."""
     return WriteStage(folder, segment_bytes, level)
-
-
-def build_calls(llm: Llm, long_term: LongTerm, alive_every_s: float) -> Stage:
-    """Make the stage that asks an endpoint; only its own process loads what that needs."""
-    from mos_pipeline.stages.calls import CallStage
-
-    return CallStage(llm, long_term, alive_every_s)
-
-
-def _llm_role(config: Config) -> Role:
-    llm, long_term = config.llm, config.long_term
-    if llm.provider == "extractive":
-        return Role(LLM, TaskStage, (llm, long_term), workers=llm.processes, credit=LLM_CREDIT)
-    args = llm, long_term, min(LLM_ALIVE_S, config.runtime.work_timeout_s / 4)
-    return Role(LLM, build_calls, args, workers=llm.processes, credit=LLM_CREDIT, units=llm.max_in_flight)
 
 
 class Engine:
@@ -113,7 +102,8 @@ class Engine:
         sweep((SHM_FOLDER, self.store.folder.root))
         self.supervisor: Supervisor | None = None
         if workers:
-            self.supervisor = Supervisor(self._roles(), config.runtime, self.desk.deliver, self._changed)
+            desk = self.desk
+            self.supervisor = Supervisor(self._roles(), config.runtime, desk.deliver, self._changed, desk.deliver_piece)
             self.desk.supervisor = self.supervisor
         self.coordinator.start(partial(self._derive, restore))
         if self.supervisor is not None:
@@ -134,6 +124,7 @@ class Engine:
         config, store = self.config, self.store
         self.inbox: SimpleQueue[Call | None] = SimpleQueue()
         self.desk = Desk(self.inbox.put)
+        self.chat = Chat(config, lambda: self.desk)
         self.state = MemoryState(store.manifest.store, config, self._held)
         self.reader = PageReader(store.segments, config.store.text_cache_bytes)
         self.persistence = Persistence(config.store, self.reader, self.desk, store.retire)
@@ -183,9 +174,23 @@ class Engine:
             self.promotion,
             self.intake.worked_off,
         )
+        self.repaying = Repaying(
+            config.llm,
+            self.state,
+            self.embedding,
+            self.desk,
+            self._repayers(batches),
+            lambda: not (self.processing.idle and self.promotion.idle),
+        )
         self.visits = Visits(self.derived, self.promotion, self._wake)
         self.forgetting = Forgetting(
-            self.state, self.indexing, self.processing, self.promotion, self.derived, self.embedding
+            self.state,
+            self.indexing,
+            self.processing,
+            self.promotion,
+            self.repaying,
+            self.derived,
+            self.embedding,
         )
         self.compaction = Compaction(
             config.store,
@@ -211,8 +216,18 @@ class Engine:
             self.forgetting,
             self.visits,
             self.compaction,
+            self.repaying,
             self.desk,
             self.inbox,
+        )
+
+    def _repayers(self, batches: Batches) -> tuple[Repayer, ...]:
+        capacity, long_term = self.config.short_term.capacity, self.config.long_term
+        parts = self.state, self.reader, self.derived, self.desk, self.embedding
+        likeness = Likeness(long_term.merge_cosine, self.state, self.embedding)
+        return (
+            OwedBatches(capacity, *parts, batches),
+            OwedPromotions(long_term.promotion_pages, likeness, *parts, self.promotion),
         )
 
     def _assemble_finding(self) -> None:
@@ -231,6 +246,7 @@ class Engine:
         self.details = Details(self.state, self.coordinator, self.browsing, self.embedding)
         self.removal = Removal(self.state, self.coordinator, self.intake, self.reader)
         self.retrying = Retrying(self.state, self.coordinator, self.processing, self.intake, self.reader, self._wake)
+        self.settling = Settling(self.coordinator, self.repaying, self.inbox.put)
 
     @property
     def gate(self) -> Coordinator:
@@ -255,7 +271,7 @@ class Engine:
         return [
             Role(WRITER, build_writer, writer_args, credit=WRITER_CREDIT, blames=False, stateful=True),
             embedder_role(config),
-            _llm_role(config),
+            llm_role(config),
         ]
 
     def _check_model(self, identity: dict[str, Any] | None) -> None:
@@ -296,7 +312,7 @@ class Engine:
                 if not scope.gaps:  # else a batch comes first, and leads here
                     self.promotion.take_up(scope)
                 self.coordinator.breathe()
-            self.compaction.may_begin = True
+            self.compaction.may_begin = self.repaying.may_begin = True
 
     def _new_pool(self, dimension: int) -> VectorPool:
         folder = self.store.folder
@@ -361,6 +377,7 @@ class Engine:
         deadline = time.monotonic() + self.config.runtime.close_timeout_s
         try:
             self.intake.close()  # first: a page accepted after the last look at the journal would be lost
+            self.desk.close()
             self.compaction.abandon()
             self.coordinator.stop()
             if self.supervisor is not None:

@@ -2,25 +2,37 @@
 
 A body is ``[[event, …], dimension, vectors]``, an event ``[tag, user id, assistant id, field, …]``; ``vectors`` are the
 embeddings of what the events brought (summaries of founded sessions, new facts), one after the other. Rows in this
-process's vector pool are left out. The BATCH frames of the first format hold batches alone, and are still read.
+process's vector pool are left out, and so is the last field of a batch or a promotion, what is owed, where nothing is.
+The BATCH frames of the first format hold batches alone, and are still read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import starmap
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from mos_pipeline.memory.outcomes import BatchOutcome, Placed, PromotionOutcome, Told
+from mos_pipeline.memory.outcomes import BatchOutcome, BatchRepaid, Placed, PromotionOutcome, PromotionRepaid, Told
 from mos_pipeline.messages import decode, encode
 from mos_pipeline.store.codec import pack_vectors, unpack_vectors
 
-__all__ = ["BatchDone", "Event", "Forgotten", "Promoted", "Visited", "decode_batches", "decode_events", "encode_events"]
+__all__ = [
+    "BatchDone",
+    "Event",
+    "Forgotten",
+    "Promoted",
+    "Repaid",
+    "Visited",
+    "decode_batches",
+    "decode_events",
+    "encode_events",
+]
 
 Vectors = npt.NDArray[np.float16]
+RowBearer = TypeVar("RowBearer", Placed, Told)
 
 
 class BatchDone(NamedTuple):
@@ -55,7 +67,17 @@ class Visited(NamedTuple):
     sessions: list[list[Any]]
 
 
-What = BatchDone | Promoted | Forgotten | Visited
+class Repaid(NamedTuple):
+    """A model's answer took the place of what had stood in for it.
+
+    ``vectors``, float16 (f, dimension), are those of summaries, as for ``BatchDone``, or of facts, as for ``Promoted``.
+    """
+
+    outcome: BatchRepaid | PromotionRepaid
+    vectors: Vectors
+
+
+What = BatchDone | Promoted | Forgotten | Visited | Repaid
 
 
 class Event(NamedTuple):
@@ -76,15 +98,18 @@ class Event(NamedTuple):
         return -1 if isinstance(self.what, Visited) else max(_seqs(self.what), default=-1)
 
 
-def _seqs(what: BatchDone | Promoted | Forgotten) -> Sequence[int]:
-    if isinstance(what, Promoted):
-        return [*what.outcome.seqs, *(seq for told in what.outcome.told for seq in told.seqs)]
-    return what.seqs
+def _seqs(what: BatchDone | Promoted | Forgotten | Repaid) -> Sequence[int]:
+    if isinstance(what, BatchDone | Forgotten):
+        return what.seqs
+    outcome = what.outcome
+    if isinstance(outcome, BatchRepaid):
+        return [*outcome.continuity, *(seq for placed in outcome.placed for seq in placed.seqs)]
+    return [*outcome.seqs, *(seq for told in outcome.told for seq in told.seqs)]
 
 
 def encode_events(events: Sequence[Event], dimension: int) -> bytes:
     """Return the frame body of events."""
-    vectors = [event.what.vectors for event in events if isinstance(event.what, BatchDone | Promoted)]
+    vectors = [event.what.vectors for event in events if isinstance(event.what, BatchDone | Promoted | Repaid)]
     joined = np.concatenate([np.empty((0, max(1, dimension)), np.float16), *(part for part in vectors if len(part))])
     packed = [[_TAGS[type(event.what)], *event[:2], *_packed(event.what)] for event in events]
     return encode([packed, max(1, dimension), pack_vectors(joined)])
@@ -93,13 +118,23 @@ def encode_events(events: Sequence[Event], dimension: int) -> bytes:
 def _packed(what: What) -> list[Any]:
     match what:
         case BatchDone(seqs, outcome):
-            return [seqs, *outcome._replace(placed=[entry._replace(row=-1) for entry in outcome.placed])]
+            *fields, owed = outcome._replace(placed=_without_rows(outcome.placed))
+            return [seqs, *fields, *([owed] if owed else [])]
         case Promoted(outcome):
-            return [*outcome._replace(told=[entry._replace(row=-1) for entry in outcome.told])]
+            *fields, owed = outcome._replace(told=_without_rows(outcome.told))
+            return [*fields, *([owed] if owed else [])]
+        case Repaid(outcome):
+            if isinstance(outcome, BatchRepaid):
+                return [True, *outcome._replace(placed=_without_rows(outcome.placed))]
+            return [False, *outcome._replace(told=_without_rows(outcome.told))]
         case Forgotten(seqs):
             return [np.array(seqs, "<i8").tobytes()]
         case Visited(sessions):
             return [sessions]
+
+
+def _without_rows(entries: Iterable[RowBearer]) -> list[RowBearer]:
+    return [entry._replace(row=-1) for entry in entries]
 
 
 def decode_events(body: bytes) -> list[Event]:
@@ -140,18 +175,35 @@ def _batch(
     placed: list[list[Any]],
     time: float,
     evicted: list[int],
+    owed: Sequence[str] = (),
 ) -> BatchDone:
     entries = list(starmap(Placed, placed))
-    outcome = BatchOutcome(live, links, overviews, entries, time, evicted)
+    outcome = BatchOutcome(live, links, overviews, entries, time, evicted, list(owed))
     return BatchDone(seqs, outcome, rows.take(sum(entry.founded for entry in entries)))
 
 
 def _promotion(
-    rows: _Rows, seqs: list[int], profile: str, timestamp: str, told: list[list[Any]], time: float
+    rows: _Rows,
+    seqs: list[int],
+    profile: str,
+    timestamp: str,
+    told: list[list[Any]],
+    time: float,
+    owed: Sequence[str] = (),
 ) -> Promoted:
     entries = list(starmap(Told, told))
-    outcome = PromotionOutcome(seqs, profile, timestamp, entries, time)
+    outcome = PromotionOutcome(seqs, profile, timestamp, entries, time, list(owed))
     return Promoted(outcome, rows.take(sum(entry.new for entry in entries)))
+
+
+def _repaid(rows: _Rows, of_batch: bool, *fields: Any) -> Repaid:
+    if of_batch:
+        batch = BatchRepaid(*fields)
+        batch = batch._replace(placed=list(starmap(Placed, batch.placed)))
+        return Repaid(batch, rows.take(sum(entry.founded for entry in batch.placed)))
+    promotion = PromotionRepaid(*fields)
+    promotion = promotion._replace(told=list(starmap(Told, promotion.told)))
+    return Repaid(promotion, rows.take(sum(fact.new for fact in promotion.told)))
 
 
 def _forgotten(_: _Rows, seqs: bytes) -> Forgotten:
@@ -162,5 +214,5 @@ def _visited(_: _Rows, sessions: list[list[Any]]) -> Visited:
     return Visited(sessions)
 
 
-_TAGS = {BatchDone: 0, Promoted: 1, Forgotten: 2, Visited: 3}
-_UNPACK: tuple[Any, ...] = (_batch, _promotion, _forgotten, _visited)
+_TAGS = {BatchDone: 0, Promoted: 1, Forgotten: 2, Visited: 3, Repaid: 4}
+_UNPACK: tuple[Any, ...] = (_batch, _promotion, _forgotten, _visited, _repaid)

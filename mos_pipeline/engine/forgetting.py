@@ -17,6 +17,7 @@ from mos_pipeline.engine.events import Event, Forgotten
 from mos_pipeline.engine.indexing import Indexing
 from mos_pipeline.engine.processing import Processing
 from mos_pipeline.engine.promotion import Promotion
+from mos_pipeline.engine.repaying import Repaying
 from mos_pipeline.memory.dead import DeadPages
 from mos_pipeline.memory.state import MemoryState, Scope
 
@@ -32,6 +33,7 @@ class Forgetting:
         indexing: Indexing,
         processing: Processing,
         promotion: Promotion,
+        repaying: Repaying,
         derived: Derived,
         embedding: Embedding,
     ) -> None:
@@ -39,6 +41,7 @@ class Forgetting:
         self._indexing = indexing
         self._processing = processing
         self._promotion = promotion
+        self._repaying = repaying
         self._derived = derived
         self._embedding = embedding
         self.dead = DeadPages()
@@ -55,6 +58,7 @@ class Forgetting:
 
     def _forget_of(self, scope: Scope, seqs: Sequence[int]) -> None:
         gone, pages = set(seqs), self._state.pages
+        self._repaying.forget(scope)
         self._processing.forget(scope, gone)  # first: it asks which of them have a vector
         self._promotion.forget(scope, gone)  # and it, what memory was made from
         self._indexing.forget(scope, seqs)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -23,6 +23,7 @@ from mos_pipeline.engine.derived import Derived
 from mos_pipeline.engine.desk import Desk
 from mos_pipeline.engine.embedding import Embedding
 from mos_pipeline.engine.events import Event, Promoted
+from mos_pipeline.engine.likeness import Likeness, Vector
 from mos_pipeline.memory.outcomes import PromotionOutcome, Told
 from mos_pipeline.memory.state import MemoryState, Scope
 from mos_pipeline.messages import decode_record, own_words
@@ -30,11 +31,10 @@ from mos_pipeline.runtime.supervisor import Outcome
 from mos_pipeline.runtime.vector_pool import VectorPool
 from mos_pipeline.store.reading import PageReader
 
-__all__ = ["Promotion", "Stated", "enter_promotion"]
+__all__ = ["Promotion", "Stated", "enter_promotion", "show_facts"]
 
 logger = logging.getLogger(__name__)
 
-Vector = npt.NDArray[np.float16]
 Found = tuple[bool, str, int]  # of the user's (else the assistant's)? the fact; its page
 
 
@@ -47,12 +47,13 @@ class Stated(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class _Work:
-    """A promotion under way; ``profile`` and ``facts`` are there once the tasks have answered."""
+    """A promotion under way; ``profile``, ``facts`` and ``owed`` are there once the tasks have answered."""
 
     seqs: list[int]
     timestamps: dict[int, str]
     profile: str = ""
     facts: list[Found] = field(default_factory=list)
+    owed: list[str] = field(default_factory=list)
 
 
 class Promotion:
@@ -76,10 +77,12 @@ class Promotion:
         self._desk = desk
         self._embedding = embedding
         self._clock = clock
+        self._likeness = Likeness(config.merge_cosine, state, embedding)
         self._under_way: dict[int, _Work] = {}
         self._put_off = set[int]()  # scopes whose last promotion failed
         self._at_once = set[int]()  # scopes of which everything is to be analysed, hot or not
         self._waiting = list[Scope]()  # for the embedder, with profiles to be made anew
+        self._reserved = set[int]()  # scopes whose long-term memory somebody else is about to change
 
     @property
     def idle(self) -> bool:
@@ -88,13 +91,29 @@ class Promotion:
 
     def consider(self, scope: Scope) -> None:
         """Promote what is hot in ``scope``, if it is time for it."""
-        if scope.held or scope.number in self._under_way or not self._embedding.ready or self._is_put_off(scope):
+        if scope.held or not self.is_free(scope) or not self._embedding.ready or self._is_put_off(scope):
             return
         seqs = self._state.hot_pages(scope, self._clock(), at_once=scope.number in self._at_once)
         if seqs:
             self._begin(scope, seqs)
         else:
             self._at_once.discard(scope.number)
+
+    def is_free(self, scope: Scope) -> bool:
+        """Return whether no promotion of ``scope`` is under way, and nobody has reserved it."""
+        return scope.number not in self._under_way and scope.number not in self._reserved
+
+    def reserve(self, scope: Scope) -> bool:
+        """Begin no promotion of ``scope`` until ``release``; return False where one is under way."""
+        free = self.is_free(scope)
+        if free:
+            self._reserved.add(scope.number)
+        return free
+
+    def release(self, scope: Scope) -> None:
+        """Go on with ``scope``: what has been reserved for is done."""
+        self._reserved.discard(scope.number)
+        self.consider(scope)
 
     def analyse(self, scope: Scope) -> None:
         """Promote every page of ``scope`` that is in a session and was not analysed yet, whatever its heat.
@@ -153,7 +172,7 @@ class Promotion:
         if outcome.fate != "done":
             self._give_up(scope, outcome.error)
             return
-        work.profile = outcome.result["profile"]
+        work.profile, work.owed = outcome.result["profile"], outcome.result["owed"]
         work.facts = [
             (kind == "user", fact["text"], work.seqs[fact["page"]])
             for kind in ("user", "assistant")
@@ -198,8 +217,9 @@ class Promotion:
         told = list[Told]()
         for of_user, text, seq in work.facts:
             fact = Told(of_user, text, work.timestamps[seq], [seq], "", False, -1)
-            told.append(self._compared(scope, fact, told, vectors) if text in vectors else fact)
-        outcome = PromotionOutcome(work.seqs, work.profile, work.timestamps[work.seqs[-1]], told, self._clock())
+            told.append(self._likeness.compared(scope, fact, told, vectors) if text in vectors else fact)
+        timestamp = work.timestamps[work.seqs[-1]]
+        outcome = PromotionOutcome(work.seqs, work.profile, timestamp, told, self._clock(), work.owed)
         self._derived.event(self._entered(scope, outcome, vectors))
         del self._under_way[scope.number]
         self.consider(scope)  # a profile that is made anew may need more pages than one promotion takes
@@ -222,7 +242,7 @@ class Promotion:
                 fact = fact._replace(same_as=before.same_as)
             elif scope.facts(of_user=True).find(page.text) is None:
                 by_text[page.text] = vector
-                fact = self._compared(scope, fact, told, by_text)
+                fact = self._likeness.compared(scope, fact, told, by_text)
             told.append(fact)
         outcome = PromotionOutcome([], "", told[-1].timestamp, told, self._clock())
         return self._entered(scope, outcome, by_text)
@@ -236,36 +256,16 @@ class Promotion:
         stacked = np.array(brought, np.float16).reshape(len(brought), self._derived.dimension)
         return Event(scope.user_id, scope.assistant_id, Promoted(outcome, stacked))
 
-    def _compared(self, scope: Scope, fact: Told, earlier: list[Told], vectors: dict[str, Vector]) -> Told:
-        """Return the fact with the one that says nearly the same, or with a row that holds its vector."""
-        vector, owner = vectors[fact.text], scope.fact_rows(of_user=fact.of_user)
-        known = self._nearest_known(scope, fact.of_user, owner, vector)
-        beside = [other.text for other in earlier if other.new and other.of_user == fact.of_user]
-        same_as = known or next((text for text in beside if self._same(vectors[text], vector)), "")
-        if same_as:
-            return fact._replace(same_as=same_as)
-        pool = self._embedding.pool
-        (row,) = pool.allocate(owner, 1)
-        pool.write([row], vector[None])
-        return fact._replace(new=True, row=int(row))
-
-    def _same(self, one: Vector, other: Vector) -> bool:
-        return float(one.astype(np.float32) @ other.astype(np.float32)) >= self._config.merge_cosine
-
-    def _nearest_known(self, scope: Scope, of_user: bool, owner: int, vector: Vector) -> str:
-        tags, cosines = self._embedding.pool.scores(owner, vector)
-        for at in np.argsort(-cosines)[: int((cosines >= self._config.merge_cosine).sum())].tolist():
-            holder, fact_id = self._state.fact_of(int(tags[at]))
-            known = scope.facts(of_user=of_user).get(fact_id) if holder is scope else None
-            if known is not None:
-                return known.text
-        return ""
-
 
 def enter_promotion(state: MemoryState, scope: Scope, outcome: PromotionOutcome, pool: VectorPool) -> None:
     """Enter a promotion's outcome, whose new facts' rows are written; those that are kept are searchable from now."""
     pool.release(state.promote(scope, outcome))
-    for told in outcome.told:
+    show_facts(scope, outcome.told, pool)
+
+
+def show_facts(scope: Scope, entered: Iterable[Told], pool: VectorPool) -> None:
+    """Make those of the facts that were entered searchable which are new, and were kept."""
+    for told in entered:
         fact = scope.facts(of_user=told.of_user).find(told.text) if told.new else None
         if fact is not None and fact.row == told.row:
             pool.commit([told.row], np.array([scope.fact_tag(fact.fact_id)], np.int64))

@@ -9,6 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from mos_pipeline.config import Config
+from mos_pipeline.engine.chat import Chat
+from mos_pipeline.engine.desk import Desk
+from mos_pipeline.engine.llm_role import llm_role
+from mos_pipeline.engine.own_pool import OwnPool
 from mos_pipeline.engine.questions import Questions
 from mos_pipeline.engine.view import View
 from mos_pipeline.errors import ClosedError, DeadlineError
@@ -30,6 +34,8 @@ class ReaderEngine:
         config: the settings.
         store: what gives out the files' contents.
         questions: the embedder; None where there shall be none.
+        llm: the processes that ask the endpoint for answers, of this reader's own; likewise.
+        chat: asks them.
     """
 
     def __init__(
@@ -42,6 +48,8 @@ class ReaderEngine:
         """
         self.config = config
         self.questions = Questions(config) if workers else None
+        self.llm = OwnPool(llm_role(config, processes=1), config.runtime) if workers else None
+        self.chat = Chat(config, self._answering)
         self._refreshing = threading.Lock()
         self._calls_end = threading.Condition()
         self._left: list[View] = []  # replaced, and still read by a call
@@ -81,6 +89,9 @@ class ReaderEngine:
     def _take(self, view: View, fresh: Fresh) -> None:
         if not view.take(fresh):
             raise ClosedError(f"{self.store.folder.root}: closed while it was being read; open it again")
+
+    def _answering(self) -> Desk | None:
+        return self.llm.started() if self.llm is not None else Desk(lambda call: call())
 
     @contextmanager
     def reading(self) -> Iterator[View]:
@@ -152,8 +163,10 @@ class ReaderEngine:
     def close(self) -> None:
         """Stop the embedder and let go of all files; calls that still run fail."""
         self._closing = True
-        if self.questions is not None:
-            self.questions.close(time.monotonic() + self.config.runtime.close_timeout_s)
+        deadline = time.monotonic() + self.config.runtime.close_timeout_s
+        for own in (self.questions, self.llm):
+            if own is not None:
+                own.close(deadline)
         with self._refreshing, self._calls_end:
             for view in (self._view, *self._left):
                 view.close()

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mos_pipeline.engine.checkpoints import Checkpoint, decode_checkpoints, encode_checkpoints, enter, take
-from mos_pipeline.engine.events import BatchDone, Event, Forgotten, Promoted, Visited
-from mos_pipeline.engine.promotion import enter_promotion
-from mos_pipeline.memory.outcomes import BatchOutcome, Placed
+from mos_pipeline.engine.events import BatchDone, Event, Forgotten, Promoted, Repaid, Visited
+from mos_pipeline.engine.promotion import enter_promotion, show_facts
+from mos_pipeline.memory.outcomes import BatchOutcome, BatchRepaid, Placed, PromotionRepaid, Told
 from mos_pipeline.memory.pages import LOST
 from mos_pipeline.memory.state import MemoryState, Scope
 from mos_pipeline.runtime.vector_pool import VectorPool
@@ -58,6 +58,10 @@ class Retelling:
                     founded.setdefault(scope.number, []).extend(self._batch(scope, event.what))
                 case Promoted():
                     self._promotion(scope, event.what)
+                case Repaid(BatchRepaid() as outcome, vectors):
+                    founded.setdefault(scope.number, []).extend(self._batch_repaid(scope, outcome, vectors))
+                case Repaid(PromotionRepaid() as outcome, vectors):
+                    self._promotion_repaid(scope, outcome, vectors)
                 case Forgotten(seqs):
                     self._forget(scope, seqs)
                 case Visited(sessions):
@@ -144,21 +148,43 @@ class Retelling:
             self._pool.commit(rows, np.array(list(present), np.int64))
             scope.mid_term.set_rows(dict(zip(present, rows.tolist(), strict=True)))
 
+    def _batch_repaid(
+        self, scope: Scope, repaid: BatchRepaid, vectors: npt.NDArray[np.float16]
+    ) -> list[tuple[int, npt.NDArray[np.float16]]]:
+        """Enter it as ``_batch`` does a batch, unless that is not owed here: written twice, or to be made again."""
+        if not (scope.owed.owes("continuity", repaid.continuity) and scope.owed.owes("topics", repaid.topics)):
+            return []
+        if not _joins_known(scope, repaid.placed):
+            return []
+        self._pool.release(self._state.repay_batch(scope, repaid))
+        ids = [entry.session_id for entry in repaid.placed if entry.founded]
+        return list(zip(ids, vectors, strict=True))
+
+    def _promotion_repaid(self, scope: Scope, repaid: PromotionRepaid, vectors: npt.NDArray[np.float16]) -> None:
+        if not all(scope.owed.owes(task, repaid.seqs) for task in repaid.tasks):
+            return
+        repaid = repaid._replace(told=self._with_rows(scope, repaid.told, vectors))
+        self._pool.release(self._state.repay_promotion(scope, repaid))
+        show_facts(scope, repaid.told, self._pool)
+
     def _promotion(self, scope: Scope, promoted: Promoted) -> None:
         outcome = promoted.outcome
-        rows = iter(self._new_rows(scope, promoted))
-        told = [entry._replace(row=next(rows)) if entry.new else entry for entry in outcome.told]
+        told = self._with_rows(scope, outcome.told, promoted.vectors)
         pages = [seq for entry in told for seq in entry.seqs if self._known(seq)]  # which may be in no batch
         self._untold |= {seq: scope.number for seq in pages if not self._state.pages.is_kept(seq)}
-        enter_promotion(self._state, scope, outcome._replace(told=told), self._pool)
+        known = list(filter(self._known, outcome.seqs))
+        enter_promotion(self._state, scope, outcome._replace(seqs=known, told=told), self._pool)
 
-    def _new_rows(self, scope: Scope, promoted: Promoted) -> list[int]:
-        rows = list[int]()
-        for told, vector in zip((told for told in promoted.outcome.told if told.new), promoted.vectors, strict=True):
-            (row,) = self._pool.allocate(scope.fact_rows(of_user=told.of_user), 1)
-            self._pool.write([row], vector[None])
-            rows.append(int(row))
-        return rows
+    def _with_rows(self, scope: Scope, told: Sequence[Told], vectors: npt.NDArray[np.float16]) -> list[Told]:
+        """Return facts with rows that hold the vectors of the new ones."""
+        found, left = list[Told](), iter(vectors)
+        for fact in told:
+            row = -1
+            if fact.new:
+                (row,) = self._pool.allocate(scope.fact_rows(of_user=fact.of_user), 1).tolist()
+                self._pool.write([row], next(left)[None])
+            found.append(fact._replace(row=row))
+        return found
 
     def _tells_of(self, scope: Scope, seqs: Sequence[int]) -> None:
         """Note that memory tells of pages."""

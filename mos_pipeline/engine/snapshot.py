@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any
 
 from mos_pipeline.engine.batches import LLM
@@ -11,11 +13,11 @@ from mos_pipeline.engine.embedding import EMBEDDER
 from mos_pipeline.engine.engine import Engine
 from mos_pipeline.engine.page_vectors import PageVectors
 from mos_pipeline.engine.persistence import WRITER
-from mos_pipeline.engine.questions import Questions
 from mos_pipeline.engine.reader import ReaderEngine
 from mos_pipeline.engine.view import View
-from mos_pipeline.memory.state import MemoryState
-from mos_pipeline.metrics import Stats, TaskStats, WorkerStats
+from mos_pipeline.memory.owed import OF_BATCH, OF_PROMOTION
+from mos_pipeline.memory.state import MemoryState, Scope
+from mos_pipeline.metrics import UP, Stats, TaskStats, WorkerStats
 from mos_pipeline.runtime.meter import Tally
 from mos_pipeline.runtime.supervisor import PoolState
 from mos_pipeline.runtime.vector_pool import PoolUsage
@@ -41,7 +43,8 @@ def snapshot(engine: Engine) -> Stats:
             model=engine.model,
             damage=_damage(engine.store.damage),
             workers=_workers(engine),
-            tasks=_tasks(engine),
+            tasks=_tasks(engine.supervisor.state(LLM) if engine.supervisor is not None else None),
+            endpoint=_endpoint(engine),
         )
 
 
@@ -62,7 +65,8 @@ def reader_snapshot(reader: ReaderEngine, view: View) -> Stats:
             **_copies(view.vectors),
             model=view.identity or {},
             damage=_damage(reader.store.damage),
-            workers=_questions(reader.questions),
+            workers=_own(reader),
+            tasks=_tasks(reader.llm.state() if reader.llm is not None else None),
         )
 
 
@@ -76,8 +80,16 @@ def _told(state: MemoryState, browsing: Browsing) -> dict[str, Any]:
         "sessions": sum(len(scope.mid_term) for scope in scopes),
         "facts": sum(len(scope.facts(of_user=of_user)) for scope in scopes for of_user in (True, False)),
         "backlog_pages": state.pages.kept - state.pages.embedded - sum(state.pages.row(seq) < 0 for seq in aside),
+        "owed": _owed(scopes),
         "set_aside": {page.page_id: reason for page, reason in zip(pages, aside.values(), strict=True)},
     }
+
+
+def _owed(scopes: Iterable[Scope]) -> dict[str, int]:
+    counts = Counter[str]()
+    for scope in scopes:
+        counts.update(scope.owed.counts())
+    return {task: counts[task] for task in (*OF_BATCH, *OF_PROMOTION) if counts[task]}
 
 
 def _vectors(usage: PoolUsage | None) -> dict[str, Any]:
@@ -101,10 +113,15 @@ def _workers(engine: Engine) -> dict[str, WorkerStats]:
     return {role: _worker(engine.supervisor.state(role)) for role in (WRITER, EMBEDDER, LLM)}
 
 
-def _tasks(engine: Engine) -> dict[str, TaskStats]:
-    if engine.supervisor is None:
-        return {}
-    tallies = engine.supervisor.state(LLM).meter.tallies
+def _endpoint(engine: Engine) -> str:
+    if engine.supervisor is None or engine.config.llm.provider == "extractive":
+        return ""
+    since = engine.supervisor.state(LLM).down_since
+    return UP if since is None else f"down since {datetime.fromtimestamp(since):%Y-%m-%d %H:%M:%S}"
+
+
+def _tasks(pool: PoolState | None) -> dict[str, TaskStats]:
+    tallies = pool.meter.tallies if pool is not None else {}
     return {kind: _task(tallies[kind]) for kind in sorted(tallies)}
 
 
@@ -121,9 +138,11 @@ def _task(tally: Tally) -> TaskStats:
     )
 
 
-def _questions(questions: Questions | None) -> dict[str, WorkerStats]:
-    state = None if questions is None else questions.state()
-    return {} if state is None else {EMBEDDER: _worker(state)}
+def _own(reader: ReaderEngine) -> dict[str, WorkerStats]:
+    """Return the pools of a reader's own that were needed so far."""
+    pools = {EMBEDDER: reader.questions, LLM: reader.llm}
+    states = {role: pool.state() for role, pool in pools.items() if pool is not None}
+    return {role: _worker(state) for role, state in states.items() if state is not None}
 
 
 def _worker(state: PoolState) -> WorkerStats:

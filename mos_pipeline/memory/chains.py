@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -80,6 +80,11 @@ class Chains:
         """Return the overview of the chain that page ``seq`` is in; empty where none was set."""
         return self._overviews.get(self.chain_of(seq), (NONE, ""))[1]
 
+    def overview_until(self, seq: int) -> str:
+        """Return the overview of the chain that page ``seq`` is in, unless it tells of later pages; else empty."""
+        made_at, text = self._overviews.get(self.chain_of(seq), (NONE, ""))
+        return text if made_at <= seq else ""
+
     def set_overview(self, seq: int, text: str) -> None:
         """Set the overview of the chain that page ``seq`` is in, for all its pages; one made at a later page stays."""
         chain = self.chain_of(seq)
@@ -112,6 +117,58 @@ class Chains:
             self._part(pages, gone)
             if text and not any(seq in gone for seq in pages if seq <= made_at):
                 self._overviews[self.chain_of(made_at)] = made_at, text
+
+    def relink(
+        self, links: Mapping[int, int], overviews: Iterable[Sequence[Any]], yields: Container[int] = ()
+    ) -> set[int]:
+        """Put other links, by which pages continue others, in the place of theirs, and enter their ``overviews``.
+
+        An overview that was made at a later page stays if all that it tells of is in one chain still. Otherwise it
+        goes: it would outlast that page's being forgotten.
+
+        Args:
+            links: for each page the one it continues, or -1; a link that can't be is left out.
+            overviews: ``[[page, text], …]``.
+            yields: pages at which overviews were made that give way to these, though they were made later.
+
+        Returns:
+            Pages beyond these whose overview went, and that have none now.
+        """
+        told = self._take_links(links)
+        for seq in sorted(links):
+            if links[seq] != NONE and self.can_link(links[seq], seq):
+                self.link(links[seq], seq)
+        for seq, text in overviews:
+            self.set_overview(seq, text)
+        lost = set[int]()
+        for made_at, text, pages in told:
+            if not text or len({self.chain_of(seq) for seq in pages}) > 1:
+                lost.update(pages)
+            elif made_at not in yields or not self.overview(made_at):
+                self.set_overview(made_at, text)
+        return {seq for seq in lost if seq not in links and not self.overview(seq)}
+
+    def _take_links(self, links: Mapping[int, int]) -> list[tuple[int, str, list[int]]]:
+        """Take from pages the links by which they continue others, and from all chains involved the overviews.
+
+        Returns:
+            The overviews: the page each was made at, its text (empty where it was made at one of these pages, as that
+            one is replaced), and the pages that it tells of.
+        """
+        told = list[tuple[int, str, list[int]]]()
+        involved = sorted({self.chain_of(seq) for seq in (*links, *(seq for seq in links.values() if seq != NONE))})
+        wholes = list(map(self.pages_of, involved))
+        for chain, pages in zip(involved, wholes, strict=True):
+            made_at, text = self._overviews.pop(chain, (NONE, ""))
+            if text:
+                told.append((made_at, "" if made_at in links else text, [seq for seq in pages if seq <= made_at]))
+        for seq in links:
+            before = self.before(seq)
+            if before != NONE:
+                self._next[before] = self._previous[seq] = NONE
+        for pages in wholes:
+            self._part(pages, ())
+        return told
 
     def as_plain(self, seqs: Collection[int]) -> list[Any]:
         """Return links and overviews of whole chains, given by all their pages, as msgpack can store them."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -173,6 +173,21 @@ class FactBase:
         gone = [fact for fact in self.facts if contains(fact.seqs, seq) and fact.retract(seq)]
         for fact in gone:
             self._drop(fact)
+        return gone
+
+    def only_of(self, seqs: Collection[int]) -> list[Fact]:
+        """Return the facts that no page but these states in their words, and that were not taken over."""
+        gone = set(seqs)
+        return [fact for fact in self.facts if fact.worded and gone.issuperset(fact.worded) and fact.taken_over is None]
+
+    def retract(self, seqs: Collection[int]) -> list[Fact]:
+        """Take from pages what they state; return the facts that went with it: those of ``only_of``."""
+        gone = self.only_of(seqs)
+        for fact in gone:
+            self._drop(fact)
+        for fact in self._facts.values():
+            for seq in seqs:
+                fact.retract(seq)
         return gone
 
     def as_plain(self) -> list[Any]:

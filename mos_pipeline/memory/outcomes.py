@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-__all__ = ["BatchOutcome", "Forgotten", "Placed", "PromotionOutcome", "Told"]
+__all__ = [
+    "BatchOutcome",
+    "BatchRepaid",
+    "Forgotten",
+    "Placed",
+    "PromotionOutcome",
+    "PromotionRepaid",
+    "Told",
+]
 
 
 class Placed(NamedTuple):
@@ -32,11 +40,36 @@ class BatchOutcome(NamedTuple):
         placed: its pages' sessions; pages set aside are in none.
         time: when it was applied, in seconds since 1970.
         evicted: sessions that had to go afterwards.
+        owed: its tasks that no model could answer: continuity of all its pages, topics of those in ``placed``.
     """
 
     seqs: list[int]
     links: list[int]
     overviews: list[list[Any]]
+    placed: list[Placed]
+    time: float
+    evicted: tuple[int, ...] | list[int] = ()
+    owed: tuple[str, ...] | list[str] = ()
+
+
+class BatchRepaid(NamedTuple):
+    """What a model's answer, that was owed, changes in mid-term memory.
+
+    Attributes:
+        continuity: pages whose links are replaced, ascending; none where that task was not answered.
+        links: for each of them, the page it continues, or -1.
+        overviews: as in ``BatchOutcome``.
+        topics: pages whose topics were told, ascending; none where that task was not answered.
+        placed: where they are from now on, with those that follow them. One that is ``founded`` may be there already:
+            then its summary and row are replaced. Sessions that all pages have left go.
+        time: when it was applied, in seconds since 1970.
+        evicted: sessions that had to go afterwards.
+    """
+
+    continuity: list[int]
+    links: list[int]
+    overviews: list[list[Any]]
+    topics: list[int]
     placed: list[Placed]
     time: float
     evicted: tuple[int, ...] | list[int] = ()
@@ -73,6 +106,7 @@ class PromotionOutcome(NamedTuple):
         timestamp: that of the last page.
         told: the facts.
         time: when it was applied, in seconds since 1970.
+        owed: its tasks that no model could answer.
     """
 
     seqs: list[int]
@@ -80,6 +114,27 @@ class PromotionOutcome(NamedTuple):
     timestamp: str
     told: list[Told]
     time: float
+    owed: tuple[str, ...] | list[str] = ()
+
+
+class PromotionRepaid(NamedTuple):
+    """What a model's answer, that was owed, changes in long-term memory.
+
+    Attributes:
+        tasks: those that were answered.
+        seqs: the pages that were asked of, ascending.
+        profile: the whole updated profile; empty where that task was not answered, or there is nothing to tell.
+        timestamp: that of the last page.
+        retracted: pages whose facts, told by the answer that stood in, go before the new ones enter.
+        told: the facts.
+    """
+
+    tasks: list[str]
+    seqs: list[int]
+    profile: str
+    timestamp: str
+    retracted: list[int]
+    told: list[Told]
 
 
 class Forgotten(NamedTuple):

@@ -261,16 +261,31 @@ class MidTerm:
 
     def remove_page(self, seq: int) -> Session | None:
         """Take a page out; return the session that has lost it, which may be empty now, or None where none had it."""
-        session_id = self.session_of(seq)
-        if session_id is None:
-            return None
-        session = self._sessions[session_id]
-        self._places.remove([seq])
-        remove(session.seqs, seq)
-        if remove(session.fresh, seq):
-            session.interactions = max(0, session.interactions - 1)
-            self._reheat(session)
+        session = self._sessions.get(-1 if (held := self.session_of(seq)) is None else held)
+        if session is not None:
+            self.leave(session, [seq], tells=False)
         return session
+
+    def leave(self, session: Session, seqs: Collection[int], *, tells: bool) -> list[int]:
+        """Take pages out of the session that holds them; return those that were fresh.
+
+        Where it ``tells`` of them still, by its summary or keywords, that is noted.
+        """
+        self._places.remove(seqs)
+        fresh = [seq for seq in seqs if remove(session.fresh, seq)]
+        for seq in seqs:
+            remove(session.seqs, seq)
+            if tells and not contains(session.tells_of, seq):
+                insort(session.tells_of, seq)
+        session.interactions = max(0, session.interactions - len(fresh))
+        self._reheat(session)
+        return fresh
+
+    def no_longer_fresh(self, session: Session, seqs: Iterable[int]) -> None:
+        """Note that pages of a session were analysed before they came there."""
+        known = [seq for seq in seqs if remove(session.fresh, seq)]
+        session.interactions = max(0, session.interactions - len(known))
+        self._reheat(session)
 
     # Snapshots
 

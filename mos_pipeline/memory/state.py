@@ -14,9 +14,11 @@ from typing import Any
 from mos_pipeline.config import Config
 from mos_pipeline.memory.chains import Chains
 from mos_pipeline.memory.long_term import FactBase, LongTerm
-from mos_pipeline.memory.outcomes import BatchOutcome, Forgotten, PromotionOutcome, Told
+from mos_pipeline.memory.outcomes import BatchOutcome, BatchRepaid, Forgotten, PromotionOutcome, PromotionRepaid, Told
+from mos_pipeline.memory.owed import OF_BATCH, OF_PROMOTION, Owed
 from mos_pipeline.memory.page_ids import PageIds
 from mos_pipeline.memory.pages import PageTable
+from mos_pipeline.memory.rehousing import rehouse
 from mos_pipeline.memory.ring import ShortTermRing
 from mos_pipeline.memory.sessions import MidTerm, Session
 from mos_pipeline.memory.word_index import WordIndex
@@ -40,6 +42,7 @@ class Scope:
         gaps: pages before ``given`` that make batches of their own: theirs was lost with a damaged frame, or tells of a
             page that was forgotten.
         remake: pages that the profile is to be made from anew, ascending.
+        owed: what a model owes, as it could not be asked.
         aside: pages that no worker could work on, with the reason.
         taken_over: what memory of it was taken over from elsewhere, by the names that it had there.
         held: whether its pages are not worked on for now, as their memory is being taken over.
@@ -58,6 +61,7 @@ class Scope:
     given: int = 0
     gaps: list[int] = field(default_factory=list)
     remake: list[int] = field(default_factory=list)
+    owed: Owed = field(default_factory=Owed)
     aside: dict[int, str] = field(default_factory=dict)
     taken_over: list[bytes] = field(default_factory=list)
     held: bool = False
@@ -148,18 +152,51 @@ class MemoryState:
         for placed in outcome.placed:
             scope.mid_term.apply(placed, outcome.time)
         scope.long_term.since_promotion += len(outcome.seqs)
-        return self._cut_off(scope.mid_term.drop(session_id) for session_id in outcome.evicted)
+        if "continuity" in outcome.owed:
+            scope.owed.note(["continuity"], outcome.seqs)
+        if "topics" in outcome.owed:
+            scope.owed.note(["topics"], [seq for placed in outcome.placed for seq in placed.seqs])
+            scope.owed.stand_ins.update(placed.session_id for placed in outcome.placed if placed.founded)
+        return self._evicted(scope, outcome.evicted)
+
+    def repay_batch(self, scope: Scope, repaid: BatchRepaid) -> list[int]:
+        """Put a model's answer in the place of what stood in for it; return the vector rows of no use any more.
+
+        Pages elsewhere in its chains that lose their overview by it are owed one.
+        """
+        scope.owed.settle(["continuity"], repaid.continuity)
+        scope.owed.settle(["topics"], repaid.topics)
+        if repaid.continuity:
+            links = dict(zip(repaid.continuity, repaid.links, strict=True))
+            stand_ins = scope.owed.pages("continuity")
+            scope.owed.note(["continuity"], self.chains.relink(links, repaid.overviews, stand_ins))
+        homes = {scope.mid_term.session_of(seq) for placed in repaid.placed for seq in placed.seqs}
+        rows = [rehouse(scope.mid_term, placed, repaid.time) for placed in repaid.placed]
+        for session_id in sorted(home for home in homes if home is not None):
+            session = scope.mid_term.get(session_id)
+            if session is not None and not session.seqs:
+                scope.mid_term.drop(session_id)
+                scope.owed.stand_ins.discard(session_id)
+                rows.append(session.row)
+        scope.owed.stand_ins.difference_update(placed.session_id for placed in repaid.placed if placed.founded)
+        rows += self._evicted(scope, repaid.evicted)
+        return [row for row in rows if row >= 0]
 
     def evict(self, scope: Scope) -> tuple[list[int], list[int]]:
         """Drop the sessions that are over the capacity; return their ids, and their vector rows."""
         sessions = scope.mid_term.evict()
-        return [session.session_id for session in sessions], self._cut_off(sessions)
+        return [session.session_id for session in sessions], self._cut_off(scope, sessions)
 
-    def _cut_off(self, sessions: Iterable[Session | None]) -> list[int]:
-        """Cut the links into sessions that were dropped, and return their rows."""
+    def _evicted(self, scope: Scope, session_ids: Iterable[int]) -> list[int]:
+        return self._cut_off(scope, map(scope.mid_term.drop, session_ids))
+
+    def _cut_off(self, scope: Scope, sessions: Iterable[Session | None]) -> list[int]:
+        """Cut the links into sessions that were dropped, and return their rows; nobody owes what they would get."""
         gone = [session for session in sessions if session is not None]
         for session in gone:
             self.chains.cut_all(session.seqs)
+            scope.owed.settle(OF_BATCH, session.seqs)
+            scope.owed.stand_ins.discard(session.session_id)
         return [session.row for session in gone if session.row >= 0]
 
     def adopt(self, scope: Scope, mid_term: list[Any], chains: list[Any], long_term: list[Any]) -> None:
@@ -195,6 +232,17 @@ class MemoryState:
         scope.remake = [seq for seq in scope.remake if seq not in analysed]
         if outcome.seqs:  # else pages that are facts were entered, and none was analysed
             scope.long_term.since_promotion = 0
+        scope.owed.settle(["profile"], outcome.seqs)
+        scope.owed.note(outcome.owed, outcome.seqs)
+        return self._enter_long_term(scope, outcome)
+
+    def repay_promotion(self, scope: Scope, repaid: PromotionRepaid) -> list[int]:
+        """Put a model's answer in the place of what stood in for it; return the vector rows of no use any more."""
+        scope.owed.settle(repaid.tasks, repaid.seqs)
+        gone = [fact for of_user in (True, False) for fact in scope.facts(of_user=of_user).retract(repaid.retracted)]
+        return [fact.row for fact in gone if fact.row >= 0] + self._enter_long_term(scope, repaid)
+
+    def _enter_long_term(self, scope: Scope, outcome: PromotionOutcome | PromotionRepaid) -> list[int]:
         scope.long_term.profile.update(outcome.profile, outcome.timestamp, outcome.seqs)
         freed = [told.row for told in outcome.told if not _tell(scope.facts(of_user=told.of_user), told)]
         freed += [fact.row for of_user in (True, False) for fact in scope.facts(of_user=of_user).evict()]
@@ -211,16 +259,21 @@ class MemoryState:
         """
         redo, rows, remake = set[int](), list[int](), set(scope.remake)
         redo.update(self.chains.cut(seqs))
+        scope.owed.settle((*OF_BATCH, *OF_PROMOTION), seqs)
         for session_id in scope.mid_term.telling_of(seqs):
             session = scope.mid_term.drop(session_id)
             if session is not None:
                 redo.update(session.seqs)
                 rows.append(session.row)
+                scope.owed.settle(["topics"], session.seqs)  # they are told anew
+                scope.owed.stand_ins.discard(session_id)
+        scope.owed.settle(["continuity"], redo)
         for seq in scope.long_term.pages_told_of().intersection(seqs):
             removed = scope.long_term.remove_page(seq)
             rows += [fact.row for fact in (*removed.knowledge, *removed.assistant_knowledge)]
             remake.update(removed.remake)
         scope.remake = sorted(remake.difference(seqs))
+        scope.owed.settle(["profile"], scope.remake)
         return Forgotten([row for row in rows if row >= 0], redo.difference(seqs))
 
 

@@ -43,7 +43,7 @@ def page(detail: PageDetail) -> dict[str, Any]:
     extra = detail.page.metadata.get(EXTRA)
     return {
         "preloaded": False,
-        "page_keywords": [],
+        "page_keywords": detail.keywords,
         **(extra if isinstance(extra, dict) else {}),
         "page_id": detail.page.page_id,
         **exchange(detail.page),

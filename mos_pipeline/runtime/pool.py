@@ -31,6 +31,7 @@ class Role:
             for the others.
         blames: may a worker's death be its work's fault; work that can't be blamed is given out again for ever.
         stateful: at shutdown it is told to finish what it accepted; others are ended at once.
+        cancels: whether its stage takes units of kind ``WITHDRAW``, which have one that it was given cancelled.
     """
 
     name: str
@@ -41,18 +42,20 @@ class Role:
     units: int | None = None
     blames: bool = True
     stateful: bool = False
+    cancels: bool = False
 
 
 class Outcome(NamedTuple):
     """What became of a unit.
 
     Attributes:
-        fate: "done"; "refused" by a worker that is well; "killed" its worker too often; "down": the pool has failed.
+        fate: "done"; "refused" by a worker that is well; "killed" its worker too often; "broken": its worker died when
+            a part of its result had been handed out; "down": the pool has failed.
         error: why, where the fate is not "done".
     """
 
     unit_id: int
-    fate: Literal["done", "refused", "killed", "down"]
+    fate: Literal["done", "refused", "killed", "broken", "down"]
     result: Any = None
     error: str = ""
 
@@ -65,6 +68,8 @@ class PoolState:
         state: "starting", "ready" or "failed".
         info: what the stage said of itself when it was ready.
         meter: the calls that its workers, the dead ones included, have made to a model.
+        down_since: since when, in seconds since 1970, one of them has found the model's endpoint down; None where all
+            find it up.
     """
 
     state: str
@@ -75,6 +80,7 @@ class PoolState:
     info: Mapping[str, Any]
     meter: Meter
     error: str | None
+    down_since: float | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -85,6 +91,7 @@ class Worker:
         born: when it was started, in monotonic seconds.
         heard: when it last said something, or got work into empty hands.
         eof: it has closed its pipe.
+        down_since: since when, in seconds since 1970, the endpoint that it asks has been down; None where it is not.
     """
 
     process: ChildProcess
@@ -93,6 +100,7 @@ class Worker:
     heard: float
     ready: bool = False
     eof: bool = False
+    down_since: float | None = None
 
     def end(self) -> int | None:
         """Wait for the dead process, let go of everything, and return its exit code."""
@@ -162,4 +170,5 @@ class Pool:
             info=dict(self.info),
             meter=self.meter.copy(),
             error=self.error,
+            down_since=min((one.down_since for one in self.workers if one.down_since is not None), default=None),
         )

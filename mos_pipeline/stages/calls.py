@@ -12,16 +12,20 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, TypeVar
 
 from mos_pipeline import config
 from mos_pipeline.runtime.meter import Meter
-from mos_pipeline.runtime.worker import Report
+from mos_pipeline.runtime.worker import WITHDRAW, Report
+from mos_pipeline.stages.again import AGAIN, answer_again
 from mos_pipeline.stages.asking import Asking
 from mos_pipeline.stages.caller import Caller, UnansweredError
+from mos_pipeline.stages.chat import Answering
 from mos_pipeline.stages.endpoint import Endpoint
 from mos_pipeline.stages.extractive import Extractive
 from mos_pipeline.stages.tasks import (
+    CHAT,
     Batch,
     BatchAsked,
     Topic,
@@ -53,9 +57,12 @@ class CallStage:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._news = asyncio.Event()
         self._waiting: deque[tuple[int, str, Any]] = deque()
+        self._urgent: deque[tuple[int, str, Any]] = deque()
+        self._withdrawn: set[int] = set()
         self._in_work: dict[int, asyncio.Task[dict[str, Any]]] = {}
         self._incoming: int | None = None
         self._complained_at = float("-inf")
+        self._down_since: float | None = None
 
     def prepare(self) -> dict[str, Any]:
         """Make the client, and no call yet; return what it asks.
@@ -66,6 +73,7 @@ class CallStage:
         self._endpoint = Endpoint(self._settings)
         self._caller = Caller(self._settings, self._endpoint, self._meter)
         self._asking = Asking(self._settings, self._caller)
+        self._answering = Answering(self._settings.model, self._caller)
         self._loop = asyncio.new_event_loop()
         return {"provider": self._settings.provider, "model": self._settings.model}
 
@@ -74,13 +82,16 @@ class CallStage:
         self._incoming = descriptor
 
     def accept(self, unit_id: int, kind: str, payload: Any) -> None:
-        """Queue a unit of kind ``batch`` or ``promotion``."""
-        self._waiting.append((unit_id, kind, payload))
+        """Queue a unit of one of the kinds that ``stages/tasks.py`` tells; or (WITHDRAW) have one given up."""
+        if kind == WITHDRAW:
+            self._withdrawn.add(unit_id)
+        else:
+            (self._urgent if kind == CHAT else self._waiting).append((unit_id, kind, payload))
 
     @property
     def pending(self) -> bool:
         """Is there a unit that waits, or is in work?"""
-        return bool(self._waiting or self._in_work)
+        return bool(self._urgent or self._waiting or self._in_work)
 
     def step(self, report: Report) -> None:
         """Take units into work, wait until there is something to say, and say it; one that raises fails alone."""
@@ -89,13 +100,26 @@ class CallStage:
         self._loop.run_until_complete(self._until_news(report))
         done = [unit_id for unit_id, task in self._in_work.items() if task.done()]
         report.metered(self._meter.take())
+        self._tell_of_endpoint(report)
         for unit_id in done:
             _hand_in(unit_id, self._in_work.pop(unit_id), report)
-        if self._in_work or self._waiting:
+        if self.pending:
             report.started(list(self._in_work))
+
+    def _tell_of_endpoint(self, report: Report) -> None:
+        """Report it where the endpoint has gone down, or has come back."""
+        since = self._caller.breaker.down_since
+        if since != self._down_since:
+            self._down_since = since
+            report.endpoint(since)
+            text = "the endpoint of %s is back"
+            if since is not None:
+                text = "the endpoint of %s is down: extractive answers stand in at once, until it answers again"
+            logger.warning(text, self._settings.model, extra={"event": "llm-endpoint"})
 
     def close(self) -> None:
         """Drop what was accepted, calls in flight included."""
+        self._urgent.clear()
         self._waiting.clear()
         if self._loop is not None:
             self._loop.run_until_complete(self._end())
@@ -113,6 +137,7 @@ class CallStage:
     async def _until_news(self, report: Report) -> None:
         """Begin what may begin; return when a unit is done, another can be accepted, or it is time to say so."""
         self._begin(report)
+        self._give_up()
         self._news.clear()
         if any(task.done() for task in self._in_work.values()):
             return
@@ -133,20 +158,33 @@ class CallStage:
         return min(self._alive_every_s, wait or self._alive_every_s)
 
     def _begin(self, report: Report) -> None:
-        """Take units into work: as many as there may be calls, and none that would only wait for the budget."""
+        """Take units into work: as many as there may be calls, and none that would only wait for the budget.
+
+        Somebody waits for the urgent ones: they begin at once, and wait at the gate, before all others.
+        """
         begun = False
-        while self._waiting and self._may_begin():
-            unit_id, kind, payload = self._waiting.popleft()
-            task = self._in_work[unit_id] = asyncio.create_task(self._answer(kind, payload), name=kind)
+        while self._urgent or (self._waiting and self._may_begin()):
+            unit_id, kind, payload = (self._urgent or self._waiting).popleft()
+            answer = self._answer(kind, payload, partial(report.piece, unit_id))
+            task = self._in_work[unit_id] = asyncio.create_task(answer, name=kind)
             task.add_done_callback(lambda _: self._news.set())
             begun = True
         if begun:
             report.started(list(self._in_work))
 
+    def _give_up(self) -> None:
+        """Cancel what nobody waits for any more, its calls included; those that are done already are as they are."""
+        while self._withdrawn:
+            task = self._in_work.get(self._withdrawn.pop())
+            if task is not None:
+                task.cancel()
+
     def _may_begin(self) -> bool:
         return len(self._in_work) < int(self._caller.gate.limit) and not self._caller.budget.wait_s(FEWEST_TOKENS)
 
-    async def _answer(self, kind: str, payload: Any) -> dict[str, Any]:
+    async def _answer(self, kind: str, payload: Any, tell: Callable[[str], None]) -> dict[str, Any]:
+        if kind == CHAT:
+            return await self._answering.answer(payload, tell)
         owed = list[str]()
         if kind == "batch":
             batch, previous, homeless = BatchAsked.read(payload)
@@ -172,6 +210,9 @@ class CallStage:
                 self._task("knowledge", self._asking.knowledge(pages), lambda: self._extractive.knowledge(pages), owed),
             )
             return promotion_result(new, known, sorted(owed))
+        if kind in AGAIN:
+            self._caller.breaker.try_soon()
+            return await answer_again(self._asking, kind, payload)
         raise unknown_kind(kind)
 
     async def _topics(self, batch: Batch, owed: list[str]) -> list[Topic]:
@@ -201,6 +242,9 @@ class CallStage:
 
 
 def _hand_in(unit_id: int, task: asyncio.Task[dict[str, Any]], report: Report) -> None:
+    if task.cancelled():
+        report.failed(unit_id, "given up: nobody waits for it any more")
+        return
     error = task.exception()
     if error is None:
         report.done(unit_id, task.result())

@@ -18,7 +18,23 @@ as one unit, so that the pages cross over and are read once; they come oldest fi
                         "user": [{"text": str, "page": index}, …], "assistant": [{"text": str, "page": index}, …],
                         "owed": [task, …]}
 
+    chat       of an endpoint alone, and urgent, since somebody waits for the answer
+               payload {"messages": [{"role": str, "content": str}, …], "temperature": float, "max_tokens": int,
+                        "stream": bool, "until": monotonic seconds}
+               pieces  str, each a part of the answer as it comes, where "stream" is true
+               result  {"text": str: the answer, or what of it was not in the pieces}
+                       or {"error": str, "late": bool: whether time was over}
+
 Owed are those of the unit's tasks that a model could not answer, so that the extractive answer stands in for its own.
+They may be asked for again, of a model alone, where nothing shall stand in:
+
+    batch again, promotion again
+               payload as above, with "tasks": [task, …] that are wanted
+               result  {task: what the result above has of it, …, "unusable": [task, …]}: those that were answered, and
+                       those to which the endpoint gave no answer that can be used; the others it did not answer at all
+
+Of continuity that is {"continues", "overviews"}, of knowledge {"user", "assistant"}.
+
 Vectors are float16 bytes, row-major, (n, d), in the order of the pages.
 """
 
@@ -37,6 +53,7 @@ from mos_pipeline import config
 from mos_pipeline.runtime.worker import Report
 
 __all__ = [
+    "CHAT",
     "Batch",
     "BatchAsked",
     "Continuity",
@@ -55,6 +72,8 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
+
+CHAT = "chat"
 
 Vectors = npt.NDArray[np.float32]
 
@@ -251,7 +270,7 @@ def promotion_result(profile: str, knowledge: Knowledge, owed: Sequence[str] = (
 
 def unknown_kind(kind: str) -> ValueError:
     """Return the error that says so."""
-    return ValueError(f"unknown kind of unit {kind!r}; known are batch and promotion")
+    return ValueError(f"unknown kind of unit {kind!r}; known are batch and promotion, and each of them again")
 
 
 def _make_provider(settings: config.Llm, long_term: config.LongTerm) -> Provider:

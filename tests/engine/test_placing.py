@@ -41,7 +41,7 @@ def batch(
     told = [
         {"theme": word, "keywords": [word], "content": f"about {word}", "pages": pages} for _, word, pages in topics
     ]
-    answer = {"continues": [False] * len(live), "overviews": ["" for _ in live], "topics": told}
+    answer = {"continues": [False] * len(live), "overviews": ["" for _ in live], "topics": told, "owed": []}
     return Batch(live, live=live, homeless=live, timestamp="2024-05-01", answer=answer, summary_rows=rows.tolist())
 
 
@@ -99,7 +99,8 @@ def test_a_batch_with_no_page_left_changes_nothing(state: MemoryState, pool: Vec
 @given(st.lists(st.booleans(), min_size=1, max_size=8), st.integers(-1, 50))
 def test_links_and_overviews_follow_the_chains(continues: list[bool], before: int) -> None:
     live = tuple(range(100, 100 + len(continues)))
-    answer: dict[str, Any] = {"continues": continues, "overviews": [f"up to {seq}" for seq in live], "topics": []}
+    answer: dict[str, Any] = {"continues": continues, "topics": [], "owed": []}
+    answer["overviews"] = [f"up to {seq}" for seq in live]
     work = Batch(live, live=live, before=before, answer=answer)
     scope = MemoryState("0" * 16, Config()).scope("user", "assistant")
     pool = VectorPool(2, 65536)

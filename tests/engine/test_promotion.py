@@ -26,7 +26,7 @@ from tests.memory import law
 NOW = 1.7e9
 EVERY = LongTerm().promotion_pages
 PROFILE = "Is and has\n- I have a beagle named Rex. (2026-03-01)"
-RESULT: dict[str, Any] = {"profile": PROFILE, "user": [], "assistant": []}
+RESULT: dict[str, Any] = {"profile": PROFILE, "user": [], "assistant": [], "owed": []}
 VECTORS = {
     "I have a dog.": (1.0, 0.0),
     "I own a dog.": (0.98, 0.199),

@@ -174,6 +174,9 @@ class _Report:
     def metered(self, told: Mapping[str, object]) -> None:
         raise AssertionError("it calls no model")
 
+    def endpoint(self, down_since: float | None) -> None:
+        raise AssertionError("it asks no endpoint")
+
 
 def _embedder() -> Stage:
     stage = EmbedStage(config.Embedding(backend="fake"), backend=FakeBackend(config.Embedding(backend="fake")))

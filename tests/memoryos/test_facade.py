@@ -186,6 +186,44 @@ def test_what_is_retrieved_in_the_originals_shape(memo: Memoryos) -> None:
     assert {page["user_input"] for page in strict} == {BEAGLE}
 
 
+def test_what_is_retrieved_can_be_narrowed_to_sessions(memo: Memoryos) -> None:
+    fill(memo)
+    memo.force_mid_term_analysis(PATIENCE_S)
+    memo.add_memory("The newest of all, beagle and banker.", "I see.")
+    sessions = list(memo.mid_term_memory.sessions.values())
+    assert len(sessions) > 1
+    by_session = [{page["page_id"] for page in session["details"]} for session in sessions]
+
+    def found(**narrowed: Any) -> set[str]:
+        memo.retriever.retrieval_queue_capacity = 20
+        pages = memo.retriever.retrieve_context("which beagle did I adopt?", "tom", **narrowed)["retrieved_pages"]
+        return {page["page_id"] for page in pages}
+
+    everything = found(page_similarity_threshold=-1.0)
+    newest = everything - set().union(*by_session)
+    assert len(newest) == 1
+    nearest = found(page_similarity_threshold=-1.0, top_k_sessions=1) - newest
+    assert nearest in by_session
+    assert BEAGLE in {page["user_input"] for one in sessions for page in one["details"] if page["page_id"] in nearest}
+    assert found(page_similarity_threshold=-1.0, segment_similarity_threshold=1.1) == newest
+    assert found(page_similarity_threshold=-1.0, top_k_sessions=0) == newest
+    assert found(page_similarity_threshold=-1.0, segment_similarity_threshold=-1.0, top_k_sessions=99) == everything
+
+
+def test_a_page_s_keywords_are_its_session_s_that_it_says(memo: Memoryos) -> None:
+    fill(memo)
+    memo.force_mid_term_analysis(PATIENCE_S)
+    told = [
+        (session["summary_keywords"], page["page_keywords"], f"{page['user_input']} {page['agent_response']}".lower())
+        for session in memo.mid_term_memory.sessions.values()
+        for page in session["details"]
+    ]
+    assert any(keywords for _, keywords, _ in told)
+    for of_session, keywords, text in told:
+        assert set(keywords) <= set(of_session)
+        assert set(keywords) >= {keyword for keyword in of_session if keyword in text.replace(".", " ").split()}
+
+
 def test_a_response_is_given_and_remembered(memo: Memoryos) -> None:
     fill(memo)
     answer = memo.get_response("which beagle did I adopt?", "friend", "briefly", {"channel": "app"})
