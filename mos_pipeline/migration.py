@@ -108,6 +108,7 @@ class Migration:
         self._shares = config.long_term.share_assistant_knowledge
         self._pulse = pulse
         self.report = Report()
+        self.report.set_aside += folder.problems
         self._told: tuple[LegacyFact, ...] = ()  # what the assistant said of itself
         self._told_to = ""  # the user under whom that goes
 

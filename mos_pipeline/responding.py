@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -67,7 +67,8 @@ class Responding(Reading):
                 yields pieces of it; the provider of ``llm.provider`` where None.
 
         Raises:
-            InputError: an argument can't be taken, or the store was opened read-only; nothing was asked or added.
+            InputError: an argument can't be taken, the store is open read-only, or ``model`` gives no text; nothing was
+                added.
             WorkerError: the model answered nothing, or the endpoint gave no answer, which tells why; nothing was added.
             DeadlineError: the endpoint gave none in time; nothing was added. And as from ``retrieve``.
             ConfigError: there is neither a key for the endpoint nor its address.
@@ -123,6 +124,8 @@ class Responding(Reading):
         record = checked_record(user_id, query, "", assistant_id, None, metadata)
         checked_text("style_hint", style_hint)
         checked_text("relationship", relationship)
+        if model is not None and not callable(model):
+            raise InputError(f"model must be a function of chat messages and Limits, found {model!r:.100}")
         engine = self._open_engine()
         config = engine.config
         budget = config.response.prompt_tokens if max_tokens is None else checked_count("max_tokens", max_tokens)
@@ -191,10 +194,7 @@ class _Exchange(NamedTuple):
         model, messages = self.model
         settings = self.config.response
         answer = model(messages, Limits(settings.temperature, settings.answer_tokens, stream))
-        if isinstance(answer, str):
-            yield answer
-        else:
-            yield from answer
+        yield from _texts(answer)
 
     def finished(self, text: str, *, complete: bool) -> Response:
         """Add the exchange with this answer, and return the response."""
@@ -212,6 +212,25 @@ class _Exchange(NamedTuple):
             page_id = self.add(record)
         version, tokens, left_out = self.prompt or (0, 0, 0)
         return Response(text, page_id, complete, self.provider, version, tokens, left_out, self.found)
+
+
+def _texts(answer: object) -> Iterator[str]:
+    """Yield the pieces of a model's answer; what is no text is refused."""
+    wanted = "model must return text, or yield pieces of text"
+    if isinstance(answer, str):
+        yield answer
+        return
+    if not isinstance(answer, Iterable):
+        raise InputError(f"{wanted}, found {type(answer).__name__}; nothing was added")
+    try:
+        for piece in answer:
+            if not isinstance(piece, str):
+                raise InputError(f"{wanted}, found a piece of type {type(piece).__name__}; nothing was added")
+            yield piece
+    finally:
+        close: Callable[[], None] | None = getattr(answer, "close", None)
+        if close is not None:  # of a generator, or of an endpoint's stream
+            close()
 
 
 class ResponseStream:

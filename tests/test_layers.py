@@ -41,7 +41,7 @@ MAY_IMPORT = {
     | {"stages", "metrics", "engine", "ingest", "arguments", "reading", "responding", "service"},
     "migration": GROUND | {"memory", "legacy", "engine", "reading", "pipeline"},
     "exporting": GROUND | {"memory", "legacy", "engine"},
-    "memoryos": GROUND | {"memory", "store", "engine", "arguments", "answering", "pipeline"},
+    "memoryos": GROUND | {"memory", "store", "legacy", "engine", "arguments", "answering", "pipeline"},
     "doctor": GROUND | BELOW_STAGES | {"stages", "service"},
     "door": GROUND | {"metrics", "pipeline", "responding", "memoryos"},
     "cli": GROUND

@@ -22,7 +22,7 @@ __all__ = ["VERSION", "Asked", "Prompt", "compose"]
 VERSION = 1
 LATEST = 2  # exchanges of short-term memory that go before everything else: the question may refer to them
 SHARE = 4  # one text takes no more than a quarter of the budget
-SMALLEST = 16  # tokens that a text is clipped to, at least
+SMALLEST = 16  # tokens that a text is clipped to, at least, and a time, which may be any text
 
 INSTRUCTIONS = """\
 You are an assistant with a long-term memory of the person you are talking to. Answer the question at the end of the \
@@ -89,12 +89,12 @@ def compose(asked: Asked, found: Retrieved, budget: int) -> Prompt:
     profile; the latest two exchanges. A longer text than a quarter of the budget loses its middle.
 
     Raises:
-        InputError: what is always there takes more than the budget.
+        InputError: what is always there takes more than the budget, or metadata hold themselves.
     """
     system = _system(asked)
     fixed = [_Piece("now", 0, _json(asked.now))]
     if asked.metadata:
-        fixed.append(_Piece("metadata", 0, _json(asked.metadata)))
+        fixed.append(_Piece("metadata", 0, _metadata(asked.metadata)))
     question = f"{HEADINGS['question']}:\n{clean(asked.query)}"
     needed = estimated_tokens(system) + estimated_tokens(_rendered(fixed, question)) + _headings_cost()
     if needed > budget:
@@ -148,12 +148,22 @@ def _evidence(found: Retrieved, latest: Sequence[_Piece], most: int) -> Iterator
 
 def _facts(heading: str, known: Sequence[KnowledgeHit], most: int) -> Iterator[_Piece]:
     for rank, hit in enumerate(known):
-        yield _Piece(heading, rank, _json({"time": hit.fact.timestamp, "fact": clipped(hit.fact.text, most)}))
+        yield _Piece(
+            heading, rank, _json({"time": clipped(hit.fact.timestamp, SMALLEST), "fact": clipped(hit.fact.text, most)})
+        )
 
 
 def _page(page: Page, most: int) -> str:
     answer = "" if page.metadata.get(QUOTES) else page.agent_response  # what it quotes was said elsewhere
-    return _json({"time": page.timestamp, "user": clipped(page.user_input, most), "assistant": clipped(answer, most)})
+    time = clipped(page.timestamp, SMALLEST)
+    return _json({"time": time, "user": clipped(page.user_input, most), "assistant": clipped(answer, most)})
+
+
+def _metadata(metadata: Mapping[str, Any]) -> str:
+    try:
+        return _json(metadata)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"metadata can't be told to a model ({error}); use plain values, lists and dicts") from None
 
 
 def _json(value: Any) -> str:

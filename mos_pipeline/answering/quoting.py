@@ -9,6 +9,7 @@ __all__ = ["quotes"]
 
 MOST = 3
 SIDE_TOKENS = 100
+TIME_TOKENS = 16
 NO_MODEL = "No model writes answers here (llm.provider is extractive)"
 NEAREST = f"{NO_MODEL}. Memory has this nearest to the question:"
 LATEST = f"{NO_MODEL}. Memory has nothing near the question yet. This was said last:"
@@ -30,4 +31,5 @@ def quotes(found: Retrieved) -> str:
 def _quoted(page: Page) -> str:
     sides = (("user", page.user_input), ("assistant", page.agent_response))
     said = [f"  {name}: {clipped(' '.join(text.split()), SIDE_TOKENS)}" for name, text in sides if text.strip()]
-    return "\n".join([f"{page.timestamp or 'at some time'}:", *said])
+    time = clipped(" ".join(page.timestamp.split()), TIME_TOKENS)  # which may be any text
+    return "\n".join([f"{time or 'at some time'}:", *said])

@@ -57,6 +57,9 @@ def run(args: argparse.Namespace, signals: Signals) -> ExitCode:
     if args.folder.resolve() in (store, *store.parents):
         raise InputError(f"{args.store}: lies in the folder that is read; name a store outside of it")
     migration = Migration(folder, assistant_of(args), load_config(args.config), signals.check)
+    if args.assistant is None and folder.assistants and assistant_of(args) not in folder.assistants:
+        named = ", ".join(map(repr, folder.assistants[:5]))
+        say(f"note: pages go under {assistant_of(args)!r}; the folder names {named} (--assistant)")
     if args.dry_run:
         _count(args, migration)
     else:

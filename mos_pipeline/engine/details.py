@@ -105,6 +105,13 @@ class Details:
             sessions = [(self._session(scope, one, now), one.seqs.tolist()) for one in scope.mid_term.sessions]
         return [session._replace(pages=self.pages(scope, seqs)) for session, seqs in sessions]
 
+    def heats(self, scope: Scope) -> list[tuple[int, float]]:
+        """Return the ids of a scope's sessions with their present heat."""
+        with self._gate.lock:
+            self._gate.settle_accounts()
+            now = time.time()
+            return [(one.session_id, scope.mid_term.heat_of(one, now)) for one in scope.mid_term.sessions]
+
     def pages(self, scope: Scope, seqs: Sequence[int]) -> list[PageDetail]:
         """Return pages of a scope by their numbers; those forgotten meanwhile are left out."""
         with self._gate.lock:
@@ -123,6 +130,19 @@ class Details:
             facts.sort(key=lambda fact: max(fact.seqs, default=-1))
             found = [FactDetail(fact.text, fact.timestamp, self._vector(fact.row)) for fact in facts]
         return list({fact.text: fact for fact in found}.values())
+
+    def vectors(self, scopes: Iterable[Scope], texts: Sequence[str], *, of_user: bool) -> dict[str, Vector]:
+        """Return for each of ``texts`` the vector of the fact that says so, (0,) where no scope has one any more."""
+        found, wanted = dict.fromkeys(texts, np.empty(0, np.float16)), set(texts)
+        for scope in scopes:
+            if not wanted:
+                break
+            with self._gate.lock:
+                base = scope.facts(of_user=of_user)
+                facts = [fact for text in wanted if (fact := base.find(text)) is not None and fact.text == text]
+                found.update({fact.text: self._vector(fact.row) for fact in facts})
+            wanted.difference_update(fact.text for fact in facts)
+        return found
 
     def _session(self, scope: Scope, session: Session, now: float) -> SessionDetail:
         return SessionDetail(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
@@ -122,7 +121,9 @@ class Fields:
             found = np.array(value, np.float64)
         except (ValueError, TypeError, OverflowError):
             return None
-        norm = float(np.linalg.norm(found)) if found.ndim == 1 else math.nan
+        if found.ndim != 1 or not np.all(np.abs(found) <= NORMS[1]):
+            return None
+        norm = float(np.linalg.norm(found))
         if not NORMS[0] <= norm <= NORMS[1]:
             return None
         # What was rounded to float16 once comes out as it was.

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mos_pipeline.errors import InputError
-from mos_pipeline.legacy.folder import ASSISTANT, LONG, MID, SHORT
+from mos_pipeline.legacy.folder import ASSISTANT, FILES, LONG, MID, SHORT
 from mos_pipeline.legacy.model import LegacyFact, LegacyPage, LegacySession, LegacyUser
 from mos_pipeline.memory.heat import heat
 from mos_pipeline.memory.takeover import Vector
@@ -22,16 +22,26 @@ from mos_pipeline.memory.takeover import Vector
 __all__ = ["LegacyWriter", "can_be_folder", "new_folder"]
 
 MAX_NAME_BYTES = 255
+MAX_ID_BYTES = 2048  # of a path's 4,096
+_FILES = {name for files in FILES.values() for file in files for name in (file, f"{file}.gz")}
 RECENCY_HOURS = 24.0  # the original's
 
 
 def can_be_folder(name: str) -> bool:
-    """Return whether an id can be a folder's name, as which the original uses it, and stays below its parent."""
+    """Return whether an id can be a folder's path, as which the original uses it, and stays below its parent.
+
+    With slashes it is several folders, one in the other, none of which may be called as one of the files.
+    """
     try:
-        size = len(name.encode())
+        encoded = name.encode()
     except UnicodeEncodeError:
         return False
-    return 0 < size <= MAX_NAME_BYTES and name not in {".", ".."} and not {"/", "\0"}.intersection(name)
+    if len(encoded) > MAX_ID_BYTES or b"\0" in encoded:
+        return False
+    parts = encoded.split(b"/")
+    if not all(0 < len(part) <= MAX_NAME_BYTES and part not in {b".", b".."} for part in parts):
+        return False
+    return len(parts) == 1 or _FILES.isdisjoint(name.split("/"))
 
 
 @contextmanager
@@ -103,9 +113,10 @@ class LegacyWriter:
         self._write(kind, name, file, dict(zip(names, (profiles, *bases), strict=True)))
 
     def _write(self, kind: str, name: str, file: str, data: Any) -> None:
-        folder = self._root / kind / name
-        for part in (folder.parent, folder):
-            part.mkdir(mode=0o700, exist_ok=True)
+        folder = self._root
+        for part in (kind, *name.split("/")):
+            folder /= part
+            folder.mkdir(mode=0o700, exist_ok=True)
         descriptor = os.open(folder / file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with open(descriptor, "w", encoding="ascii") as out:  # noqa: PTH123  a descriptor, not a path
             json.dump(data, out, indent=2)

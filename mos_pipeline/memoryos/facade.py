@@ -12,10 +12,12 @@ from typing import Any, Self
 from mos_pipeline.answering.model import EXTRACTIVE, ChatModel
 from mos_pipeline.arguments import checked_count, checked_id
 from mos_pipeline.errors import ClosedError, InputError
+from mos_pipeline.memoryos.given import stored_metadata
+from mos_pipeline.memoryos.knowledge import LongTermMemory
 from mos_pipeline.memoryos.parts import (
     MODEL_LOADS_S,
-    LongTermMemory,
     MidTermMemory,
+    Part,
     Retriever,
     Scoped,
     ShortTermMemory,
@@ -30,7 +32,7 @@ __all__ = ["Memoryos"]
 logger = logging.getLogger(__name__)
 
 
-class Memoryos:
+class Memoryos(Part):
     """One user's memory with one assistant, in the form of MemoryOS.
 
     All objects of one folder in one process share one ``MemoryPipeline``, and with it the model and all settings but
@@ -39,9 +41,10 @@ class Memoryos:
 
     Attributes:
         user_id, assistant_id, data_storage_path: as given; the path absolute.
+        llm_model, mid_term_heat_threshold, mid_term_similarity_threshold: settings of the pipeline.
         pipeline: the shared pipeline, for everything that the original had not.
         short_term_memory: ``get_all()``.
-        mid_term_memory: ``sessions``.
+        mid_term_memory: ``sessions``, ``heap``.
         user_long_term_memory, assistant_long_term_memory: profile and knowledge.
         retriever: ``retrieve_context(…)``.
     """
@@ -120,14 +123,13 @@ class Memoryos:
         self._closed = False
         self._model = model
         if new:
-            _tell(path, self._lease.config.llm.provider, embedding_model_kwargs)
-        short_term = self._lease.config.short_term.capacity
-        scoped = Scoped(lambda: self.pipeline, user_id, assistant_id, short_term, retrieval_queue_capacity)
+            _tell(path, self._lease.config.llm.provider, model, embedding_model_kwargs)
+        scoped = Scoped(lambda: self.pipeline, self._lease.config, user_id, assistant_id)
         self.short_term_memory = ShortTermMemory(scoped)
         self.mid_term_memory = MidTermMemory(scoped)
         self.user_long_term_memory = LongTermMemory(scoped, of_user=True)
         self.assistant_long_term_memory = LongTermMemory(scoped, of_user=False)
-        self.retriever = Retriever(scoped)
+        self.retriever = Retriever(scoped, retrieval_queue_capacity)
 
     @classmethod
     def from_config(cls, path: str | os.PathLike[str], **more: Any) -> Self:
@@ -149,14 +151,35 @@ class Memoryos:
             raise ClosedError(f"{self!r} was used after close(); make another one")
         return self._lease.pipeline
 
+    @property
+    def llm_model(self) -> str:
+        """The endpoint's model."""
+        return self._lease.config.llm.model
+
+    @property
+    def mid_term_heat_threshold(self) -> float:
+        """Heat at which a session is read for long-term memory."""
+        return self._lease.config.mid_term.heat_threshold
+
+    @property
+    def mid_term_similarity_threshold(self) -> float:
+        """From which on a topic joins a session."""
+        return self._lease.config.mid_term.similarity_threshold
+
     def add_memory(
         self,
         user_input: str,
-        agent_response: str,
+        agent_response: str | None,
         timestamp: str | None = None,
-        meta_data: Mapping[str, Any] | None = None,
+        meta_data: Mapping[Any, Any] | None = None,
     ) -> None:
         """Accept one exchange: it is kept from then on, and worked off in the background.
+
+        Args:
+            user_input: what the user said.
+            agent_response: what was answered; None counts as nothing.
+            timestamp: when; the present where None or empty.
+            meta_data: kept with the page; what can't be stored, as text.
 
         Raises:
             InputError, BackpressureError, StoreFullError, ClosedError: as from ``MemoryPipeline.add``.
@@ -164,18 +187,18 @@ class Memoryos:
         self.pipeline.add(
             self.user_id,
             user_input,
-            agent_response,
+            "" if agent_response is None else agent_response,
             assistant_id=self.assistant_id,
-            timestamp=timestamp,
-            metadata=meta_data,
+            timestamp=timestamp or None,
+            metadata=stored_metadata(meta_data),
         )
 
     def get_response(
         self,
         query: str,
-        relationship_with_user: str = "friend",
-        style_hint: str = "",
-        user_conversation_meta_data: Mapping[str, Any] | None = None,
+        relationship_with_user: str | None = "friend",
+        style_hint: str | None = "",
+        user_conversation_meta_data: Mapping[Any, Any] | None = None,
     ) -> str:
         """Answer from memory, and add the exchange to it; ``pipeline.respond_stream`` does so piece by piece.
 
@@ -187,9 +210,9 @@ class Memoryos:
             self.user_id,
             query,
             assistant_id=self.assistant_id,
-            metadata=user_conversation_meta_data,
-            style_hint=style_hint,
-            relationship=relationship_with_user,
+            metadata=stored_metadata(user_conversation_meta_data),
+            style_hint="" if style_hint is None else style_hint,
+            relationship="" if relationship_with_user is None else relationship_with_user,
             k=self.retrieval_queue_capacity,
             timeout=MODEL_LOADS_S,
             model=self._model,
@@ -242,13 +265,14 @@ class Memoryos:
         return f"Memoryos(user_id={self.user_id!r}, data_storage_path={self.data_storage_path!r})"
 
 
-def _tell(path: Path, provider: str, kwargs: Mapping[str, Any] | None) -> None:
+def _tell(path: Path, provider: str, model: ChatModel | None, kwargs: Mapping[str, Any] | None) -> None:
     """Say once for a folder what is other than a caller may expect."""
     if provider == EXTRACTIVE:
         logger.warning(
             "%s: no API key and no base URL were given, so no model is asked: the extractive provider makes topics, "
-            "profile and knowledge, and answers quote pages",
+            "profile and knowledge%s",
             path,
+            ", and answers quote pages" if model is None else "",
         )
     if unused := of_no_use(kwargs or {}):
         logger.warning("%s: of embedding_model_kwargs %s are not used", path, ", ".join(unused))

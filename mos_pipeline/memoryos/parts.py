@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mos_pipeline.arguments import checked_count, checked_text
+from mos_pipeline.config import Config
 from mos_pipeline.engine.details import FactDetail
 from mos_pipeline.engine.engine import Engine
 from mos_pipeline.engine.retrieval import Question
@@ -14,11 +15,38 @@ from mos_pipeline.memoryos import shapes
 from mos_pipeline.messages import KnowledgeHit
 from mos_pipeline.pipeline import MemoryPipeline
 
-__all__ = ["MODEL_LOADS_S", "LongTermMemory", "MidTermMemory", "Retriever", "Scoped", "ShortTermMemory", "inside"]
+__all__ = [
+    "GONE",
+    "MODEL_LOADS_S",
+    "MidTermMemory",
+    "Part",
+    "Retriever",
+    "Scoped",
+    "ShortTermMemory",
+    "inside",
+    "scopes_told",
+]
 
 LOWEST_SEGMENT = 0.1  # the original's defaults: no choice of anybody's
 MOST_SESSIONS = 5
 MODEL_LOADS_S = 60.0  # the original's constructor waited for it; here the first question may have to
+
+_WRITTEN = "memory is made from what add_memory is given, and unmade by pipeline.forget; nothing else writes to it"
+_FOUND = "retriever.retrieve_context finds pages and knowledge"
+_FILES = "data_storage_path is a store, not JSON files; `mos-pipeline export --format memoryos` writes those"
+_MODEL = "models are asked by processes of the pipeline; get_response takes a function of yours as model="
+# What the original has and this doesn't, and what to use instead.
+GONE = {
+    **dict.fromkeys(("add_qa_pair", "pop_oldest", "add_session", "insert_pages_into_session", "evict_lfu"), _WRITTEN),
+    **dict.fromkeys(("update_user_profile", "add_user_knowledge", "add_assistant_knowledge"), _WRITTEN),
+    **dict.fromkeys(("add_knowledge_entry", "update_page_connections", "rebuild_heap"), _WRITTEN),
+    **dict.fromkeys(("search_sessions", "search_user_knowledge", "search_assistant_knowledge"), _FOUND),
+    **dict.fromkeys(("file_path", "user_data_dir", "assistant_data_dir", "load", "save"), _FILES),
+    **dict.fromkeys(("client", "updater"), _MODEL),
+    "access_frequency": "sessions[…]['access_count_lfu'] tells it",
+    "is_full": "compare len(get_all()) with max_capacity",
+    "memory": "get_all() returns it",
+}
 
 
 def inside(pipeline: MemoryPipeline, user_id: str, assistant_id: str) -> tuple[Engine, Scope | None]:
@@ -30,29 +58,46 @@ def inside(pipeline: MemoryPipeline, user_id: str, assistant_id: str) -> tuple[E
         return pipeline._engine, scope
 
 
+def scopes_told(engine: Engine, scope: Scope | None, assistant_id: str) -> list[Scope]:
+    """Return the scopes whose facts about the assistant ``scope`` is told, its own first."""
+    mine = [] if scope is None else [scope]
+    if not engine.config.long_term.share_assistant_knowledge:
+        return mine
+    return mine + [one for one in list(engine.state.scopes) if one.assistant_id == assistant_id and one is not scope]
+
+
+class Part:
+    """What callers reach into; asked for what only the original has, it says what there is instead."""
+
+    if not TYPE_CHECKING:  # which would take any name for one that is there
+
+        def __getattr__(self, name: str) -> Any:
+            kind = type(self).__name__
+            if name in GONE:
+                raise AttributeError(f"{kind}.{name} of the original is not here: {GONE[name]}", name=name, obj=self)
+            raise AttributeError(f"{kind!r} object has no attribute {name!r}", name=name, obj=self)
+
+
 class Scoped:
     """One (user, assistant) of a pipeline that may be closed meanwhile.
 
     Attributes:
-        capacity: how many pages are returned by a retrieval.
+        config: the pipeline's settings.
     """
 
-    def __init__(
-        self, pipeline: Callable[[], MemoryPipeline], user_id: str, assistant_id: str, short_term: int, capacity: int
-    ) -> None:
+    def __init__(self, pipeline: Callable[[], MemoryPipeline], config: Config, user_id: str, assistant_id: str) -> None:
         """``pipeline()`` returns it, or raises ClosedError."""
         self.pipeline = pipeline
+        self.config = config
         self.user_id = user_id
         self.assistant_id = assistant_id
-        self.short_term = short_term
-        self.capacity = capacity
 
     def found(self) -> tuple[Engine, Scope | None]:
         """Return the engine, once all that is stored has been read, and the scope, or None where it has no page."""
         return inside(self.pipeline(), self.user_id, self.assistant_id)
 
 
-class ShortTermMemory:
+class ShortTermMemory(Part):
     """The latest exchanges.
 
     Attributes:
@@ -61,7 +106,7 @@ class ShortTermMemory:
 
     def __init__(self, scoped: Scoped) -> None:
         self._scoped = scoped
-        self.max_capacity = scoped.short_term
+        self.max_capacity = scoped.config.short_term.capacity
 
     def get_all(self) -> list[dict[str, Any]]:
         """Return them, oldest first: ``user_input``, ``agent_response``, ``timestamp``, and ``meta_data`` if any."""
@@ -75,11 +120,16 @@ class ShortTermMemory:
         return [shapes.exchange(page) for page in engine.browsing.pages(latest)]
 
 
-class MidTermMemory:
-    """The sessions."""
+class MidTermMemory(Part):
+    """The sessions.
+
+    Attributes:
+        max_capacity: how many they are at the most.
+    """
 
     def __init__(self, scoped: Scoped) -> None:
         self._scoped = scoped
+        self.max_capacity = scoped.config.mid_term.capacity
 
     @property
     def sessions(self) -> dict[str, dict[str, Any]]:
@@ -90,66 +140,40 @@ class MidTermMemory:
         found = engine.details.sessions(scope)
         return {shapes.session_key(one.session_id): shapes.session(one) for one in found}
 
-
-class LongTermMemory:
-    """Profile and knowledge; the original had one object for the user's, and one for the assistant's."""
-
-    def __init__(self, scoped: Scoped, *, of_user: bool) -> None:
-        self._scoped = scoped
-        self._of_user = of_user
-
     @property
-    def user_profiles(self) -> dict[str, dict[str, Any]]:
-        """The user's profile, by the user's id; empty while there is none."""
-        if not self._of_user:
-            return {}
-        scoped = self._scoped
-        profile = scoped.pipeline().profile(scoped.user_id, assistant_id=scoped.assistant_id)
-        if not profile.text:
-            return {}
-        return {scoped.user_id: {"data": profile.text, "last_updated": shapes.shown_time(profile.updated)}}
-
-    @property
-    def knowledge_base(self) -> list[dict[str, Any]]:
-        """Facts about the user, the newest last."""
-        return list(map(shapes.fact, self._facts(of_user=True))) if self._of_user else []
-
-    @property
-    def assistant_knowledge(self) -> list[dict[str, Any]]:
-        """Facts about the assistant, from all its users, the newest last."""
-        return [] if self._of_user else list(map(shapes.fact, self._facts(of_user=False)))
-
-    def get_raw_user_profile(self, user_id: str) -> str:
-        """Return the profile's text; "None" where there is none."""
-        return str(self.user_profiles.get(user_id, {"data": "None"})["data"])
-
-    def get_user_knowledge(self) -> list[dict[str, Any]]:
-        """Return ``knowledge_base``."""
-        return self.knowledge_base
-
-    def get_assistant_knowledge(self) -> list[dict[str, Any]]:
-        """Return ``assistant_knowledge``."""
-        return self.assistant_knowledge
-
-    def _facts(self, *, of_user: bool) -> list[FactDetail]:
+    def heap(self) -> list[tuple[float, str]]:
+        """(-heat, session's id), the hottest first; a copy, without reading pages."""
         engine, scope = self._scoped.found()
-        if of_user or not engine.config.long_term.share_assistant_knowledge:
-            return [] if scope is None else engine.details.facts([scope], of_user=of_user)
-        scopes = [one for one in list(engine.state.scopes) if one.assistant_id == self._scoped.assistant_id]
-        return engine.details.facts(scopes, of_user=False)
+        heats = [] if scope is None else engine.details.heats(scope)
+        return sorted((-heat, shapes.session_key(session_id)) for session_id, heat in heats)
+
+    def get_page_by_id(self, page_id: str) -> dict[str, Any] | None:
+        """Return a page, in short-term memory or in a session; None where this user has none with that id."""
+        engine, scope = self._scoped.found()
+        page = self._scoped.pipeline().get(page_id)
+        seq = None if page is None else engine.state.ids.resolve(page.page_id)
+        if scope is None or page is None or seq is None:
+            return None
+        if (page.user_id, page.assistant_id) != (scope.user_id, scope.assistant_id):
+            return None
+        return next(map(shapes.page, engine.details.pages(scope, [seq])), None)
 
 
-class Retriever:
-    """Finds what bears on a question."""
+class Retriever(Part):
+    """Finds what bears on a question.
 
-    def __init__(self, scoped: Scoped) -> None:
+    Attributes:
+        retrieval_queue_capacity: how many pages are returned; may be changed.
+    """
+
+    def __init__(self, scoped: Scoped, capacity: int) -> None:
         self._scoped = scoped
-        self.retrieval_queue_capacity = scoped.capacity
+        self.retrieval_queue_capacity = capacity
 
     def retrieve_context(
         self,
         user_query: str,
-        user_id: str,
+        user_id: str | None,  # noqa: ARG002 - callers name it
         segment_similarity_threshold: float = LOWEST_SEGMENT,
         page_similarity_threshold: float = 0.1,
         knowledge_threshold: float = 0.01,
@@ -158,36 +182,38 @@ class Retriever:
     ) -> dict[str, Any]:
         """Return what was found, under the original's keys: retrieved_pages, retrieved_user_knowledge and so on.
 
-        Pages are found among all of the user's, those of short-term memory included, by words and vectors together.
-        ``page_similarity_threshold`` leaves out those that share no word with the query and whose cosine is below it.
-        Where one of ``segment_similarity_threshold`` and ``top_k_sessions`` is not the original's default, pages of
-        sessions beyond them are left out: of the sessions whose summaries have at least that cosine, so many are
-        searched. Pages that are in no session yet are found all the same.
+        Memory is this object's whatever ``user_id`` is, as in the original. Pages are found among all of the user's,
+        those of short-term memory included, by words and vectors together. ``page_similarity_threshold`` leaves out
+        those that share no word with the query and whose cosine is below it. Where one of
+        ``segment_similarity_threshold`` and ``top_k_sessions`` is not the original's default, pages of sessions beyond
+        them are left out: of the sessions whose summaries have at least that cosine, so many are searched. Pages that
+        are in no session yet are found all the same. Knowledge is narrowed by ``retrieval.knowledge_k`` and
+        ``retrieval.knowledge_cosine``, too, whose defaults are the original's.
         """
-        assistant_id, pipeline = self._scoped.assistant_id, self._scoped.pipeline()
-        engine, scope = inside(pipeline, user_id, assistant_id)
+        scoped, pipeline = self._scoped, self._scoped.pipeline()
+        engine, scope = scoped.found()
         far = frozenset[int]()
         checked_text("user_query", user_query)
         if scope is not None and (segment_similarity_threshold, top_k_sessions) != (LOWEST_SEGMENT, MOST_SESSIONS):
             most = checked_count("top_k_sessions", top_k_sessions, 0)
             far = engine.retrieval.far_pages(scope, user_query, segment_similarity_threshold, most, MODEL_LOADS_S)
         question = Question(user_query, self.retrieval_queue_capacity, without=far)
-        found = pipeline._found(user_id, assistant_id, question, MODEL_LOADS_S)
+        found = pipeline._found(scoped.user_id, scoped.assistant_id, question, MODEL_LOADS_S)
         near = [hit for hit in found.pages if hit.words > 0 or (hit.dense or 0.0) >= page_similarity_threshold]
-        engine, scope = inside(pipeline, user_id, assistant_id)  # a page may have come meanwhile
+        engine, scope = scoped.found()  # a page may have come meanwhile
         seqs = [engine.state.ids.resolve(hit.page.page_id) for hit in near]
         details = [] if scope is None else engine.details.pages(scope, [seq for seq in seqs if seq is not None])
 
-        def facts(hits: list[KnowledgeHit]) -> list[dict[str, Any]]:
-            return [
-                {"knowledge": hit.fact.text, "timestamp": shapes.shown_time(hit.fact.timestamp)}
-                for hit in hits
-                if hit.score >= knowledge_threshold
-            ][:top_k_knowledge]
+        def facts(hits: list[KnowledgeHit], *, of_user: bool) -> list[dict[str, Any]]:
+            kept = [hit.fact for hit in hits if hit.score >= knowledge_threshold][:top_k_knowledge]
+            mine = [] if scope is None else [scope]
+            told = mine if of_user else scopes_told(engine, scope, scoped.assistant_id)
+            vectors = engine.details.vectors(told, [one.text for one in kept], of_user=of_user)
+            return [shapes.fact(FactDetail(one.text, one.timestamp, vectors[one.text])) for one in kept]
 
         return {
             "retrieved_pages": list(map(shapes.page, details)),
-            "retrieved_user_knowledge": facts(found.user_knowledge),
-            "retrieved_assistant_knowledge": facts(found.assistant_knowledge),
+            "retrieved_user_knowledge": facts(found.user_knowledge, of_user=True),
+            "retrieved_assistant_knowledge": facts(found.assistant_knowledge, of_user=False),
             "retrieved_at": shapes.present_time(),
         }

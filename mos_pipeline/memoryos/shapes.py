@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from mos_pipeline.engine.details import FactDetail, PageDetail, SessionDetail
+from mos_pipeline.legacy.model import EXTRA
 from mos_pipeline.messages import Page
 
 __all__ = ["exchange", "fact", "page", "present_time", "session", "session_key", "shown_time"]
@@ -33,21 +34,24 @@ def exchange(page: Page) -> dict[str, Any]:
         "agent_response": page.agent_response,
         "timestamp": shown_time(page.timestamp),
     }
-    return {**shown, "meta_data": dict(page.metadata)} if page.metadata else shown
+    metadata = {name: value for name, value in page.metadata.items() if name != EXTRA}
+    return {**shown, "meta_data": metadata} if metadata else shown
 
 
 def page(detail: PageDetail) -> dict[str, Any]:
-    """Return a page of mid-term memory."""
+    """Return a page of mid-term memory; fields that came from the original's files are there again."""
+    extra = detail.page.metadata.get(EXTRA)
     return {
+        "preloaded": False,
+        "page_keywords": detail.keywords,
+        **(extra if isinstance(extra, dict) else {}),
         "page_id": detail.page.page_id,
         **exchange(detail.page),
-        "preloaded": False,
         "analyzed": detail.analysed,
         "pre_page": detail.before,
         "next_page": detail.after,
         "meta_info": detail.overview or None,
         "page_embedding": detail.vector.astype("float32").tolist(),
-        "page_keywords": detail.keywords,
     }
 
 

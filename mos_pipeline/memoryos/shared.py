@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mos_pipeline.config import Config, load_config
-from mos_pipeline.errors import ConfigError, StoreError
+from mos_pipeline.errors import ConfigError, StoreError, StoreLockedError
 from mos_pipeline.pipeline import MemoryPipeline
 from mos_pipeline.store.folder import StoreFolder
 
@@ -67,6 +67,7 @@ def borrow(path: Path, defaults: Mapping[str, Any], chosen: Mapping[str, Any]) -
 
     Raises:
         ConfigError: a setting is wrong, or the folder is open in this process with other settings.
+        StoreLockedError: another process owns the folder.
         StoreError: the folder is one of the original's, or can't be used.
     """
     config = load_config(defaults, overrides=chosen)
@@ -76,7 +77,7 @@ def borrow(path: Path, defaults: Mapping[str, Any], chosen: Mapping[str, Any]) -
         new = shared is None or shared.pipeline.closed  # by somebody who called its close()
         if shared is None or new:
             _refuse_originals(path)
-            shared = _open[place] = _Shared(MemoryPipeline.open(path, config=defaults, **chosen), config)
+            shared = _open[place] = _Shared(_opened(path, defaults, chosen), config)
         elif shared.config != config:
             different = ", ".join(_different(shared.config, config))
             raise ConfigError(
@@ -85,6 +86,17 @@ def borrow(path: Path, defaults: Mapping[str, Any], chosen: Mapping[str, Any]) -
             )
         shared.users += 1
         return Lease(place, shared), new
+
+
+def _opened(path: Path, defaults: Mapping[str, Any], chosen: Mapping[str, Any]) -> MemoryPipeline:
+    try:
+        return MemoryPipeline.open(path, config=defaults, **chosen)
+    except StoreLockedError as error:
+        raise StoreLockedError(
+            f"{error}; one process at a time writes to a folder: have that one answer for the others, or "
+            "only read here, by MemoryPipeline.open(path, read_only=True)",
+            error.pid,
+        ) from None
 
 
 def _refuse_originals(path: Path) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any
 
+from mos_pipeline.stages.mending import NotMendedError, mended_json
 from mos_pipeline.stages.scripts import strange_script
 from mos_pipeline.stages.sentences import shorten
 from mos_pipeline.stages.tasks import Continuity, Knowledge, PageFact, PageText, Previous, Topic
@@ -37,8 +38,10 @@ KEYWORDS = 10
 FACT_CHARS = 400
 PROFILE_CHARS = 12_000
 SHORTEST_PROFILE = 30  # below, there is nothing in it (MemoryOS's own)
-MENDABLE_CHARS = 65_536  # mending looks at a text again and again
+MENDABLE_CHARS = 1 << 18  # mending takes about a microsecond a character, and nothing else goes on meanwhile
 
+_TAG = re.compile(r"<(/?)think>", re.IGNORECASE | re.ASCII)
+_THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL | re.IGNORECASE | re.ASCII)
 _FENCE = re.compile(r"\A```[a-zA-Z]*\s*|\s*```\Z")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]+")
 _NOTHING = {"", "none", "none.", "null", "n/a", "nothing"}
@@ -199,20 +202,32 @@ def _of_each_page(overviews: dict[int, str], count: int) -> list[str]:
 def _outside_thoughts(text: str) -> list[str]:
     """Return where an answer may be, the likeliest first.
 
-    That is behind a reasoning model's thoughts, where they have an end, or all of the text, where none begin before it.
-    Some servers leave out the tag that thoughts begin with. And an answer may hold both tags, as pages may.
+    That is outside of a reasoning model's thoughts; or behind the first of them, or all of the text, where none begin
+    before the answer does: it may hold the tags, as pages may. Some servers leave out the tag that thoughts begin with.
     """
-    _, end, behind = text.partition("</think>")
-    begin, brace = text.find("<think>"), text.find("{")
-    return [behind] * bool(end) + [text] * (begin < 0 or 0 <= brace < begin)
+    tag = _TAG.search(text)
+    if tag is None:
+        return [text]
+    unopened = bool(tag.group(1))
+    found = [_THOUGHT.sub("", text[tag.end() :] if unopened else text)]
+    closing = next((each for each in _TAG.finditer(text) if each.group(1)), None)
+    if closing is not None and _answers_first(text[closing.end() :]):
+        found.append(text[closing.end() :])
+    if _answers_first(text):
+        found.insert(len(found) if unopened else 0, text)
+    return found
+
+
+def _answers_first(text: str) -> bool:
+    """Return whether an object begins before any thought begins or ends."""
+    tag, brace = _TAG.search(text), text.find("{")
+    return brace >= 0 and (tag is None or brace < tag.start())
 
 
 def _repaired(text: str) -> Any:
-    import json_repair  # only here: most answers need none
-
     try:
-        return json_repair.loads(text)
-    except (ValueError, RecursionError):
+        return mended_json(text)
+    except NotMendedError:
         raise UnusableError("it is no valid JSON") from None
 
 

@@ -35,6 +35,9 @@ VERSION = 2
 PAGES_OF_TOPICS = 9
 TOPICS_OF_PAGES = 2
 PAGES_OF_FACTS = 36
+TIME_CHARS = 60  # a timestamp may be any text
+OVERVIEW_CHARS = 1_000  # what was migrated may be longer than what is made here
+PROFILE_CHARS = 12_000
 USER_FACTS = 12
 ASSISTANT_FACTS = 4
 INDIVISIBLE_PAGES = 9  # so many are always asked about at once
@@ -157,7 +160,7 @@ def ask_continues(page: PageText, previous: Previous, chars: int) -> Prompt:
 
 def ask_overview(page: PageText, overview: str, chars: int) -> Prompt:
     """Ask for the overview of a chain with ``page`` in it; answer ``{"overview": str}``."""
-    asked = {"overview_so_far": clean(overview), "pages": _told([page], chars)}
+    asked = {"overview_so_far": _cut(clean(overview), OVERVIEW_CHARS), "pages": _told([page], chars)}
     return _prompt("overview", OVERVIEW, asked, _object(overview=_STRING))
 
 
@@ -170,7 +173,7 @@ def ask_topics(pages: Sequence[PageText], chars: int) -> Prompt:
 
 def ask_profile(profile: str, pages: Sequence[PageText], chars: int) -> Prompt:
     """Ask for the whole updated profile; answer ``{"profile": str}``."""
-    asked = {"profile": clean(profile), "pages": _told(pages, chars)}
+    asked = {"profile": _cut(clean(profile), PROFILE_CHARS), "pages": _told(pages, chars)}
     return _prompt("profile", PROFILE, asked, _object(profile=_STRING))
 
 
@@ -211,7 +214,7 @@ def _told(pages: Sequence[PageText], chars: int) -> list[dict[str, Any]]:
 
 def _page(page: PageText, chars: int) -> dict[str, str]:
     return {
-        "time": clean(page.timestamp),
+        "time": _cut(clean(page.timestamp), TIME_CHARS),
         "user": _cut(clean(page.user_input), chars),
         "assistant": _cut(clean(page.agent_response), chars),
     }
@@ -220,7 +223,7 @@ def _page(page: PageText, chars: int) -> dict[str, str]:
 def _before(previous: Previous | None, chars: int) -> dict[str, Any]:
     if previous is None:
         return {"before": None, "overview_so_far": ""}
-    return {"before": _page(previous.page, chars), "overview_so_far": clean(previous.overview)}
+    return {"before": _page(previous.page, chars), "overview_so_far": _cut(clean(previous.overview), OVERVIEW_CHARS)}
 
 
 def _cut(text: str, chars: int) -> str:

@@ -183,6 +183,22 @@ def test_what_json_can_not_hold_is_shown_all_the_same() -> None:
     assert metadata == {"raw": "b'x'", "at": [1, 2]}
 
 
+def test_a_page_with_a_strange_timestamp_is_told_all_the_same() -> None:
+    long = "2026 " * 200_000
+    found = Retrieved(
+        [Hit(1.0, Page("p", "tom", "helper", "I have a beagle.", "Good.", long, {}), 0.5, 0.0, "")],
+        [],
+        False,
+        [KnowledgeHit(0.5, Knowledge("tom has a beagle", long, ()))],
+        [],
+        "",
+        [],
+    )
+    told = sections(compose(ASKED, found, 2000))
+    assert [value["user"] for value in told["pages"]] == ["I have a beagle."]
+    assert [value["fact"] for value in told["user"]] == ["tom has a beagle"]
+
+
 def test_a_budget_too_small_for_the_question_is_told() -> None:
     with pytest.raises(InputError, match=r"max_tokens is 50; shorten them, or raise max_tokens"):
         compose(ASKED, Retrieved([], [], False), 50)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mos_pipeline.cli.exits import ExitCode
+from mos_pipeline.legacy.folder import LegacyFolder
 from tests.cli.common import PATIENCE_S, Here, result_of, run, start, until
 from tests.legacy.common import Json, fact, long_term, memory_of, mid_page, mid_term, put, session, short_page, tom
 from tests.support import open_fake
@@ -74,6 +75,14 @@ def test_pages_go_under_the_assistant_that_is_named(here: Here, tmp_path: Path) 
     with open_fake(store, workers=False) as memory:
         assert len(memory.pages("tom", assistant_id="mia")) == 8
         assert memory.pages("tom") == []
+
+
+def test_the_assistant_that_the_folder_names_is_pointed_to(here: Here, tmp_path: Path) -> None:
+    legacy = tom(tmp_path / "legacy")
+    assert here("migrate", legacy, "--store", tmp_path / "store", "--dry-run") == ExitCode.OK
+    assert "note: pages go under 'default_assistant_profile'; the folder names 'mia' (--assistant)" in here.err
+    here.json("migrate", legacy, "--store", tmp_path / "store", "--assistant", "mia", "--dry-run")
+    assert "note" not in here.err
 
 
 def test_a_dry_run_counts_and_changes_nothing(here: Here, tmp_path: Path) -> None:
@@ -203,8 +212,9 @@ def test_export_leaves_out_ids_that_can_be_no_folders(here: Here, tmp_path: Path
             memory.add(user, "hello", "hi", assistant_id="mia")
     out = tmp_path / "out"
     assert here("export", out, "--store", tmp_path / "store", "--format", "memoryos") == ExitCode.LEFT_OUT
-    assert sorted(path.name for path in (out / "users").iterdir()) == ["fine", "ü" * 120]
-    assert here.err.count("left out: user") == 6
+    assert LegacyFolder(out).users == ["a/b", "fine", "ü" * 120]
+    assert all(path.stat().st_mode & 0o777 == 0o700 for path in (out / "users/a", out / "users/a/b"))
+    assert here.err.count("left out: user") == 5
 
 
 def test_export_asks_which_assistant_where_there_are_several(here: Here, tmp_path: Path) -> None:

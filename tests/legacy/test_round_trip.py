@@ -89,6 +89,7 @@ def comparable(value: Any) -> Any:
     return value
 
 
+@settings(deadline=None)  # it waits for the disk
 @given(USERS, FACTS)
 def test_files_that_were_written_are_read_as_they_were(user: LegacyUser, told: tuple[LegacyFact, ...]) -> None:
     with tempfile.TemporaryDirectory() as root:

@@ -150,7 +150,9 @@ def test_what_breaks_off_is_never_mended(length: int) -> None:
         parsed(ANSWER[:length], Mended())
 
 
-@pytest.mark.parametrize("text", ["<think>is it {}", "so <think> {} or", '<think>{"a": 1}'])
+@pytest.mark.parametrize(
+    "text", ['<think>a</think> <think>or {"a": 1}</think>', "<think>is it {}", "so <think> {} or", '<think>{"a": 1}']
+)
 def test_thoughts_are_no_answer(text: str) -> None:
     with pytest.raises(UnusableError, match="no JSON object"):
         parsed(text, Mended())
@@ -210,6 +212,33 @@ def test_texts_are_cleaned() -> None:
     assert answers.read_overview(answer, ONE[0], "") == "a b c d"
     lines = "Openness: High, travels\nOrder: Low, forgets keys\x07"
     assert answers.read_profile({"profile": lines}, "", ONE) == lines.rstrip("\x07")
+
+
+def test_a_value_as_deep_as_can_be_read_is_refused_like_any_other() -> None:
+    for depth in range(1, 1100):
+        said = f'{{"pages": [{{"page": {"[" * depth}{"]" * depth}, "continues": true, "overview": "x"}}]}}'
+        with pytest.raises(UnusableError):
+            answers.read_continuity(parsed(said, Mended()), ONE, None, Mended())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<THINK>perhaps {"profile": "a"}</Think>{"profile": "b"}',
+        '<think>perhaps {"profile": "a"}</think> well <think>or {"profile": "c"}</think>{"profile": "b"}',
+        'perhaps {"profile": "a"}</think><think>hm</think>{"profile": "b"} <think>{"profile": "c"}',
+        '{"profile": "b"} <think>or {"profile": "c"}</think>',
+        '<think>no end yet {"profile": "a"} </think>\n```json\n{"profile": "b"}\n```',
+    ],
+)
+def test_no_thought_is_taken_for_the_answer(text: str) -> None:
+    assert parsed(text, Mended()) == {"profile": "b"}
+
+
+def test_an_answer_may_tell_of_the_tags() -> None:
+    for told in ("what does <think> do?", "a <think>b</think> c", "</think>"):
+        answer = {"overview": told}
+        assert parsed(f"```json\n{json.dumps(answer)}\n```", Mended()) == answer
 
 
 ENGLISH = "I adopted a beagle named Rex, and he loves the harbour."

@@ -47,6 +47,24 @@ def test_pages_are_data_whatever_they_say(pages: list[PageText], before: str) ->
             assert told["assistant"] == prompts.clean(page.agent_response)
 
 
+def test_no_text_makes_a_prompt_long() -> None:
+    """Whatever is long: what was migrated, or is the caller's own, as a timestamp is, was never bounded."""
+    long = "x\ud800" * 500_000
+    page = PageText(long, long, long)
+    previous = Previous(page, np.zeros(2, np.float32), long)
+    for prompt in (
+        prompts.ask_continuity([page], previous, 1000),
+        prompts.ask_continues(page, previous, 1000),
+        prompts.ask_overview(page, long, 1000),
+        prompts.ask_topics([page], 1000),
+        prompts.ask_profile(long, [page], 1000),
+        prompts.ask_knowledge([page], 1000),
+    ):
+        assert len(prompt.messages[1]["content"]) < 20_000
+    profile = "\n".join(["- trait: High, reason"] * 500)
+    assert json.loads(prompts.ask_profile(profile, [page], 1000).messages[1]["content"])["profile"] == profile
+
+
 def objects_in(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
     if schema["type"] == "array":
         yield from objects_in(schema["items"])
