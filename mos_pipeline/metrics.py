@@ -78,12 +78,16 @@ class Stats:
         model: identity of the store's embedding model; empty before the first vector.
         damage: file, offset and reason of what could not be read at opening.
         workers: by role: "embedder", "llm", "writer"; empty where opened without workers.
-        tasks: by kind of task: "continuity", "topics", "profile", "knowledge", and "continues" and "overview" with
-            ``llm.plan: per_page``; empty where no language model is asked.
+        tasks: by kind of task: "continuity", "topics", "profile", "knowledge", "answer" (to ``respond``), and
+            "continues" and "overview" with ``llm.plan: per_page``; empty where no language model is asked.
         endpoint: of the language model: "up", or "down since" when, as far as its last calls tell; empty where none is
             asked.
         owed: of how many pages each task is owed, since an extractive answer stands in for a model's; see
             ``MemoryPipeline.repay``.
+        waiting_pages: pages of full batches that are in no session yet: they are being embedded, or wait for more of a
+            bulk load (``llm.bulk_tokens``), or for their tasks.
+        unlifted: vectors by another model that are still to be made again by the store's: of pages, which count as
+            ``backlog_pages`` too, of summaries and of facts.
     """
 
     path: str
@@ -106,6 +110,8 @@ class Stats:
     tasks: dict[str, TaskStats] = field(default_factory=dict)
     endpoint: str = ""
     owed: dict[str, int] = field(default_factory=dict)
+    waiting_pages: int = 0
+    unlifted: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain nested dicts and lists, for JSON."""
@@ -121,10 +127,12 @@ _FIGURES = (
     ("forgotten_pages", "gauge", "Pages forgotten whose bytes are still on the disk.", "forgotten"),
     ("backlog_pages", "gauge", "Pages without a vector.", "backlog_pages"),
     ("backlog_bytes", "gauge", "Bytes of pages without a vector.", "backlog_bytes"),
+    ("waiting_pages", "gauge", "Pages of full batches that are in no session yet.", "waiting_pages"),
     ("in_flight_texts", "gauge", "Texts at the embedder.", "in_flight_texts"),
     ("unwritten_pieces", "gauge", "Pieces of work that the writer has not acknowledged.", "unwritten"),
     ("restored", "gauge", "1 once everything stored is in memory.", "restored"),
     ("vectors", "gauge", "Rows in the vector pool.", "vectors"),
+    ("unlifted_vectors", "gauge", "Vectors by another model that are still to be made again.", "unlifted"),
     ("vector_bytes", "gauge", "Bytes of shared memory given to the vector pool.", "vector_bytes"),
 )
 _WORKER_FIGURES = (

@@ -47,6 +47,7 @@ class MemoryPipeline(Responding):
         config: str | os.PathLike[str] | Mapping[str, Any] | Config | None = None,
         workers: bool = True,
         read_only: bool = False,
+        reembed: bool = False,
         **overrides: Any,
     ) -> MemoryPipeline:
         """Open the store in the folder ``path``, made if need be.
@@ -65,6 +66,9 @@ class MemoryPipeline(Responding):
                 when the store is opened with workers. A reader without them finds pages by their words alone; with
                 them it starts an embedder of its own with its first question.
             read_only: True opens a store that is there for reading alone.
+            reembed: True has the vectors made again, where another model than the configured one made them: in the
+                background, while the store serves, and gone on with at the next opening. The model is loaded once
+                before this returns. Old vectors are never used again; ``compact`` takes them from the disk.
             overrides: single settings, ``section__key=value``.
 
         Raises:
@@ -72,12 +76,19 @@ class MemoryPipeline(Responding):
             StoreLockedError: another process owns the store.
             ModelMismatchError: the store's vectors come from another model than the configured one.
             StoreError: the folder can't be used, or there is no store to read.
+            InputError: ``reembed`` is asked of a reader, or without workers.
+            WorkerError, DeadlineError: the model to ``reembed`` with can't be used; nothing was changed.
         """
+        if reembed and (read_only or not workers):
+            raise InputError("open: only an owner with workers can make vectors again; leave out reembed")
         if isinstance(config, Config):
             config = config.as_dict(secrets=True)
         settings = load_config(config, overrides=overrides)
         with about(Path(path).absolute()):
-            memory = cls((ReaderEngine if read_only else Engine)(path, settings, workers=workers))
+            if read_only:
+                memory = cls(ReaderEngine(path, settings, workers=workers))
+            else:
+                memory = cls(Engine(path, settings, workers=workers, reembed=reembed))
             if settings.runtime.socket and not read_only:
                 memory._serve()
         return memory
@@ -154,8 +165,9 @@ class MemoryPipeline(Responding):
         """
         count = 0
         for item in pages:
+            engine = self._owner("add_many")
             try:
-                self.add(**checked_arguments(item))
+                engine.intake.add(_record(item), online=False)
             except InputError as error:
                 raise InputError(f"item {count}: {error}; the {count} items before it are kept") from None
             count += 1

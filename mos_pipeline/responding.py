@@ -7,12 +7,13 @@ from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from mos_pipeline.answering.model import EXTRACTIVE, ChatMessage, ChatModel, Limits, model_of
+from mos_pipeline.answering.model import EXTRACTIVE, ChatMessage, ChatModel, Limits
 from mos_pipeline.answering.prompt import VERSION, Asked, compose
 from mos_pipeline.answering.quoting import quotes
 from mos_pipeline.answering.thoughts import ThoughtFilter, without_thoughts
 from mos_pipeline.arguments import checked_count, checked_record, checked_text, checked_timestamp
 from mos_pipeline.config import Config
+from mos_pipeline.engine.chat import Chat
 from mos_pipeline.engine.engine import Engine
 from mos_pipeline.engine.reader import ReaderEngine
 from mos_pipeline.engine.retrieval import Question
@@ -46,7 +47,8 @@ class Responding(Reading):
     ) -> Response:
         """Answer ``query`` from what this user's memory with this assistant tells, and add the exchange to it.
 
-        With ``llm.provider: extractive`` and without ``model`` nobody writes an answer: the pages that tell most are
+        With ``llm.provider: openai`` the endpoint writes it, before all other work that it is asked for, within
+        ``response.deadline_s``. With ``extractive`` and without ``model`` nobody does: the pages that tell most are
         quoted, which the answer says. Such quotes are kept with the page, but nothing is learned from them.
 
         Args:
@@ -66,8 +68,10 @@ class Responding(Reading):
 
         Raises:
             InputError: an argument can't be taken, or the store was opened read-only; nothing was asked or added.
-            WorkerError: the model answered nothing; nothing was added.
-            DeadlineError, StoreError, ClosedError: as from ``retrieve``, and from ``add`` when the answer is there.
+            WorkerError: the model answered nothing, or the endpoint gave no answer, which tells why; nothing was added.
+            DeadlineError: the endpoint gave none in time; nothing was added. And as from ``retrieve``.
+            ConfigError: there is neither a key for the endpoint nor its address.
+            StoreError, ClosedError: as from ``retrieve``, and from ``add`` when the answer is there.
             BackpressureError: the answer is there, and the exchange could not be added.
         """
         exchange = self._exchange(
@@ -92,7 +96,9 @@ class Responding(Reading):
     ) -> ResponseStream:
         """Answer as ``respond`` does, piece by piece; the exchange is added when the last one has been handed out.
 
-        Memory is searched before this returns; the model is asked for the first piece with the first ``next``.
+        Memory is searched before this returns; the model is asked for the first piece with the first ``next``, which
+        raises what ``respond`` does where there is no answer. Where the model fails later, what was handed out is not
+        kept.
         """
         exchange = self._exchange(
             user_id, query, assistant_id, metadata, style_hint, relationship, max_tokens, k, timeout, remember, model
@@ -117,13 +123,15 @@ class Responding(Reading):
         record = checked_record(user_id, query, "", assistant_id, None, metadata)
         checked_text("style_hint", style_hint)
         checked_text("relationship", relationship)
-        config = self._open_engine().config
+        engine = self._open_engine()
+        config = engine.config
         budget = config.response.prompt_tokens if max_tokens is None else checked_count("max_tokens", max_tokens)
         pages = config.retrieval.k if k is None else checked_count("k", k)
         if remember:  # what can't be kept is told before anybody answers
             self._owner("respond").intake.check(record)
         provider = config.llm.provider if model is None else CALLER
-        model = model_of(config.llm) if model is None else model
+        if model is None and provider != EXTRACTIVE:
+            model = _by(engine.chat)
         # Without quotes: a question that is asked twice would find itself, and nothing else after a while.
         question = Question(query, pages, Filter(lacking=QUOTES))
         found = self._found(user_id, assistant_id, question, timeout)
@@ -151,6 +159,11 @@ class Responding(Reading):
                 "read_only where none does"
             )
         return engine
+
+
+def _by(chat: Chat) -> ChatModel:
+    """Return the endpoint as a model."""
+    return lambda messages, limits: chat.pieces(messages, limits.temperature, limits.max_tokens, stream=limits.stream)
 
 
 class _Exchange(NamedTuple):
@@ -235,10 +248,19 @@ class ResponseStream:
                 return piece
         raise StopIteration
 
-    def close(self) -> None:
-        """End here: add what was handed out so far, if anything was; again, and it changes nothing."""
+    def close(self, seen: int | None = None) -> None:
+        """End here: add what was handed out so far, if anything was; again, and it changes nothing.
+
+        ``seen`` is how many of the pieces count, where whoever they are for has not got all of them.
+        """
         if not self._over:
+            self._said = self._said[:seen]
             self._end(complete=False)
+
+    def abandon(self) -> None:
+        """End here, and add nothing; after the end it changes nothing."""
+        self._over = True
+        self._close_pieces()
 
     def __enter__(self) -> Self:
         return self
@@ -266,6 +288,9 @@ class ResponseStream:
         if complete or self._said:
             with self.guard():
                 self.response = self._finished("".join(self._said), complete=complete)
+        self._close_pieces()
+
+    def _close_pieces(self) -> None:
         close: Callable[[], None] | None = getattr(self._pieces, "close", None)
         if close is not None:
             close()

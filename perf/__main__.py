@@ -1,6 +1,7 @@
 """The harness's command line: ``python -m perf BENCH …``, or ``all`` of them.
 
-``python -m perf recall``, ``soak``, ``torture`` and ``tune`` have command lines of their own.
+``python -m perf compare``, ``document``, ``peers``, ``recall``, ``report``, ``soak``, ``torture`` and ``tune`` have
+command lines of their own.
 """
 
 from __future__ import annotations
@@ -14,13 +15,29 @@ from pathlib import Path
 
 from perf.options import Options
 from perf.processes import CpuShare
-from perf.report import begun, tell
 from perf.result import BenchResult
+from perf.telling import begun, tell
 
 __all__ = ["main"]
 
-BENCHES = ("append", "ingest", "jsonl", "retrieve", "recover", "embed", "scale", "large", "busy", "backup", "flood")
-COMMANDS = ("recall", "soak", "torture", "tune")
+BENCHES = (
+    "append",
+    "ingest",
+    "jsonl",
+    "retrieve",
+    "recover",
+    "embed",
+    "scale",
+    "large",
+    "busy",
+    "backup",
+    "flood",
+    "llm",
+    "growth",
+    "readers",
+    "beside",
+)
+COMMANDS = ("compare", "document", "peers", "recall", "report", "soak", "torture", "tune")
 BACKENDS = ("sentence-transformers", "fake")
 
 

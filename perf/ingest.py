@@ -185,6 +185,9 @@ class _Heard:
     def started(self, unit_ids: Sequence[int]) -> None:
         """Nobody needs to know."""
 
+    def piece(self, unit_id: int, piece: Any) -> None:
+        """There are none."""
+
     def done(self, unit_id: int, result: Any) -> None:  # noqa: ARG002 (a stage's report)
         """Pack the result, as a worker does."""
         encode(result)

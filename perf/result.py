@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from perf.timing import median, percentile
 
-__all__ = ["Aim", "BenchResult", "Figure", "at_least", "at_most", "table"]
+__all__ = ["Aim", "BenchResult", "Figure", "Series", "at_least", "at_most", "table"]
 
 P99 = 0.99
 QUIET_CORES = 0.2
@@ -93,6 +93,24 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True)
+class Series:
+    """Points of a curve, to be drawn.
+
+    Attributes:
+        plot: what it is drawn in, together with the other series of that name.
+        name: what it is called there.
+        x, y: what the axes tell, units included.
+        points: (x, y), ascending.
+    """
+
+    plot: str
+    name: str
+    x: str
+    y: str
+    points: list[tuple[float, float]]
+
+
+@dataclass(frozen=True, slots=True)
 class BenchResult:
     """What a bench measured.
 
@@ -106,6 +124,7 @@ class BenchResult:
     configuration: dict[str, Any]
     figures: list[Figure] = field(default_factory=list)
     others: float = 0.0
+    series: list[Series] = field(default_factory=list)
 
     @property
     def quiet(self) -> bool:
@@ -119,6 +138,7 @@ class BenchResult:
             "others_cores": self.others,
             "quiet": self.quiet,
             "figures": [figure.as_dict() for figure in self.figures],
+            "series": [asdict(series) for series in self.series],
         }
 
 

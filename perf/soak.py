@@ -26,8 +26,8 @@ from mos_pipeline import MemoryPipeline
 from perf.options import Options
 from perf.pipelines import wait_ready
 from perf.processes import CpuShare, disk_bytes, family, pss_bytes
-from perf.report import begun, tell
 from perf.result import BenchResult, Figure, at_most
+from perf.telling import begun, tell
 from perf.texts import question, synthetic_pages
 from perf.timing import median
 

@@ -27,8 +27,8 @@ from perf.load import SETTINGS, THREADS
 from perf.machine import ROOT
 from perf.options import Options
 from perf.processes import family
-from perf.report import begun, tell
 from perf.result import BenchResult, Figure, at_most
+from perf.telling import begun, tell
 
 __all__ = ["Tally", "compare", "main"]
 

@@ -29,6 +29,7 @@ WRONG: dict[type, list[Any]] = {
     float: ["x", True, None, [1.0]],
     str: [1, None, ["a"]],
     bool: [0, "yes", None],
+    dict: ["x", 1, None, [1]],
 }
 
 
@@ -43,7 +44,11 @@ def refused(source: config.Source = None, environ: dict[str, str] | None = None,
 
 
 def type_of(f: dataclasses.Field[Any]) -> Any:
-    return type(f.default)
+    return type(default_of(f))
+
+
+def default_of(f: dataclasses.Field[Any]) -> Any:
+    return f.metadata["default"]
 
 
 def every_section(value: Config) -> dict[str, dict[str, Any]]:
@@ -105,9 +110,9 @@ def test_every_setting_is_described_and_its_default_allowed(section: str, f: dat
     assert f.metadata["meaning"]
     assert type_of(f) in WRONG
     assert type_of(f) not in (int, float) or math.isfinite(f.metadata["low"])
-    assert not f.metadata["choices"] or f.default in f.metadata["choices"]
-    value = getattr(load({section: {f.name: f.default}}), section)
-    assert getattr(value, f.name) == f.default
+    assert not f.metadata["choices"] or default_of(f) in f.metadata["choices"]
+    value = getattr(load({section: {f.name: default_of(f)}}), section)
+    assert getattr(value, f.name) == default_of(f) == getattr(getattr(Config(), section), f.name)
 
 
 @pytest.mark.parametrize(("section", "f"), FIELDS, ids=IDS)

@@ -37,10 +37,10 @@ class Backend(FakeBackend):
         self.clock = clock
         self.batches: list[list[str]] = []
 
-    def prepare(self, texts: Sequence[str]) -> list[Prepared]:
+    def prepare(self, texts: Sequence[str], *, query: bool = False) -> list[Prepared]:
         if any("unsplittable" in text for text in texts):
             raise TypeError("no such text")
-        return super().prepare(texts)
+        return super().prepare(texts, query=query)
 
     def encode(self, items: Sequence[Prepared]) -> Vectors:
         if any("poison" in item.content for item in items):
@@ -60,6 +60,9 @@ class Report:
 
     def started(self, unit_ids: Sequence[int]) -> None:
         self.events.append(("started", list(unit_ids)))
+
+    def piece(self, unit_id: int, piece: Any) -> None:
+        raise AssertionError("it answers whole")
 
     def done(self, unit_id: int, result: Any) -> None:
         assert unit_id not in self.results

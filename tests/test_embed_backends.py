@@ -137,14 +137,13 @@ class TestSentenceTransformer(BackendLaws):
         assert (embed(backend, texts) * expected).sum(1) == pytest.approx(np.ones(len(texts)), abs=1e-3)
         assert backend.prepare(texts)[-1].length == 256
 
-    def test_a_model_that_wants_a_prompt_goes_through_its_own_encode(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_a_prompt_that_a_model_takes_for_everything_is_put_before_everything(self) -> None:
         backend = SentenceTransformerBackend(config.Embedding())
         backend.load()
         model = backend._model
         model.prompts, model.default_prompt_name = {"page": "passage about: "}, "page"
-        caplog.clear()
-        backend._split = backend._splits_alike()
-        assert not backend._split
+        backend._choose_prompts()
+        assert all(backend._splits_alike(query=query) for query in (True, False))
         assert (embed(backend, TEXTS) * model.encode(TEXTS, show_progress_bar=False)).sum(1).min() > 0.999
         assert all(item.length >= 1 for item in backend.prepare(TEXTS))
 

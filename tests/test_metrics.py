@@ -20,7 +20,8 @@ SAMPLE = re.compile(r'([a-z_]+)\{((?:[a-z_]+="(?:[^"\\\n]|\\[\\"n])*",?)+)\} (-?
 LABEL = re.compile(r'([a-z_]+)="((?:[^"\\]|\\.)*)"')
 PREFIX = "mos_pipeline_"
 COUNTED = """
-pages users sessions facts forgotten backlog_pages backlog_bytes in_flight_texts unwritten vectors vector_bytes
+pages users sessions facts forgotten backlog_pages backlog_bytes waiting_pages in_flight_texts unwritten vectors
+vector_bytes unlifted
 """
 
 counts = st.integers(0, 1 << 62)
@@ -81,7 +82,7 @@ def check_agree(text: str, stats: Stats) -> None:
         return left.pop((PREFIX + name, frozenset({"store": stats.path, **labels}.items())))
 
     told = stats.as_dict()
-    renamed = {"forgotten": "forgotten_pages", "unwritten": "unwritten_pieces"}
+    renamed = {"forgotten": "forgotten_pages", "unwritten": "unwritten_pieces", "unlifted": "unlifted_vectors"}
     for name, value in told.items():
         if isinstance(value, int):
             assert take(renamed.get(name, name)) == value

@@ -46,7 +46,10 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
 def answer(
     monkeypatch: pytest.MonkeyPatch, asked: list[tuple[str, bool]], give: Callable[[bool, list[str]], Path | None]
 ) -> None:
-    def snapshot_download(name: str, *, local_files_only: bool, ignore_patterns: list[str]) -> str:
+    def snapshot_download(
+        name: str, *, revision: str | None, local_files_only: bool, ignore_patterns: list[str]
+    ) -> str:
+        assert revision is None
         asked.append((name, local_files_only))
         folder = give(local_files_only, ignore_patterns)
         if folder is None:

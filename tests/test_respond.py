@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from mos_pipeline import ClosedError, ConfigError, InputError, MemoryPipeline, WorkerError
-from mos_pipeline.answering.model import ChatMessage, Limits, model_of
-from mos_pipeline.config import Llm
+from mos_pipeline import ClosedError, InputError, MemoryPipeline, WorkerError
+from mos_pipeline.answering.model import ChatMessage, Limits
 from mos_pipeline.messages import QUOTES, embedded_text
 from mos_pipeline.service.client import RemoteMemory
 from tests.faults.common import PATIENCE_S
@@ -264,12 +263,6 @@ def test_beside_its_owner_it_is_answered_by_it(memory: MemoryPipeline) -> None:
         assert page is not None
         assert page.metadata == {"channel": "web", QUOTES: True}
         assert remote.respond("tom", QUESTION, remember=False, timeout=0.1).page_id is None
-
-
-def test_the_extractive_provider_has_no_model_and_another_one_must_be_known() -> None:
-    assert model_of(Llm()) is None
-    with pytest.raises(ConfigError, match="'oracle' writes no answers"):
-        model_of(Llm(provider="oracle"))
 
 
 def test_analyse_reads_all_of_mid_term_memory_however_cool_it_is(tmp_path: Path) -> None:

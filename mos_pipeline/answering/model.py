@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from mos_pipeline.config import Llm
-from mos_pipeline.errors import ConfigError
-
-__all__ = ["EXTRACTIVE", "ChatMessage", "ChatModel", "Limits", "model_of"]
+__all__ = ["EXTRACTIVE", "ChatMessage", "ChatModel", "Limits"]
 
 EXTRACTIVE = "extractive"
 
@@ -31,14 +28,3 @@ class Limits(NamedTuple):
 
 # Returns the answer as text, or yields it in pieces. What it raises goes to whoever asked, and nothing is added.
 ChatModel = Callable[[list[ChatMessage], Limits], str | Iterable[str]]
-
-
-def model_of(settings: Llm) -> ChatModel | None:
-    """Return the model that answers under these settings; None for the extractive provider, which has none.
-
-    Raises:
-        ConfigError: the provider writes no answers.
-    """
-    if settings.provider == EXTRACTIVE:
-        return None
-    raise ConfigError(f"llm.provider: {settings.provider!r} writes no answers; hand a model to respond")

@@ -49,12 +49,10 @@ def answered(
     write: Callable[[str], None],
     metadata: dict[str, Any] | None = None,
 ) -> Response:
-    """Answer a question; ``write`` is given the answer as it comes: in pieces, or whole from another owner.
+    """Answer a question; ``write`` is given the answer in pieces, as it comes.
 
     A signal that comes amid an answer ends it: what has been written by then is what is added.
     """
-    from mos_pipeline.service.client import RemoteMemory
-
     options: dict[str, Any] = {
         "assistant_id": assistant_of(args),
         "metadata": metadata,
@@ -65,10 +63,6 @@ def answered(
         "timeout": args.timeout,
         "remember": not args.no_add,
     }
-    if isinstance(memory, RemoteMemory):
-        response = memory.respond(args.user, question, **options)
-        write(response.text)
-        return response
     with memory.respond_stream(args.user, question, **options) as stream:
         stream.guard = signals.held
         for piece in stream:

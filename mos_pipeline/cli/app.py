@@ -21,6 +21,7 @@ from mos_pipeline.cli import (
     migrate,
     profile,
     query,
+    reembed,
     repay,
     respond,
     restore,
@@ -38,7 +39,7 @@ from mos_pipeline.errors import MosError
 __all__ = ["main"]
 
 READING = (query, sessions, profile, knowledge)
-KEEPING = (stats, verify, doctor, compact, retry, repay, backup, restore, export)
+KEEPING = (stats, verify, doctor, compact, reembed, retry, repay, backup, restore, export)
 ANSWERING = (respond, chat)
 COMMANDS = (ingest, migrate, add, *READING, *ANSWERING, forget, *KEEPING)
 GONE = {errno.EPIPE, errno.EIO}  # of a pipe that nobody reads, as `head` leaves it, and of a terminal that was closed

@@ -10,13 +10,13 @@ import argparse
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mos_pipeline.cli.output import say
 from mos_pipeline.cli.signals import Signals, terminal_blocked
-from mos_pipeline.errors import StoreError, StoreLockedError
+from mos_pipeline.errors import ModelMismatchError, StoreError, StoreLockedError
 
 if TYPE_CHECKING:
     from mos_pipeline.metrics import Stats
@@ -178,7 +178,12 @@ def stored(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def own_model(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the settings that name the store's own model; none where there is no store, or no vector in it yet."""
+    """Return the settings that name the store's own model.
+
+    None where there is no store, no vector in it yet, or the configured model is the store's as far as can be told.
+    """
+    from mos_pipeline.config import load_config
+    from mos_pipeline.stages.identity import check_configured
     from mos_pipeline.store.folder import StoreFolder
     from mos_pipeline.store.manifest import Manifest
 
@@ -186,6 +191,10 @@ def own_model(args: argparse.Namespace) -> dict[str, Any]:
     identity = Manifest.load(folder).embedding if folder.manifest.exists() else None
     if identity is None:
         return {}
+    with suppress(ModelMismatchError):
+        check_configured(folder.root, identity, load_config(args.config).embedding)
+        return {}
+    own = {"embedding__backend": identity["backend"], "embedding__document_prompt": identity.get("document_prompt", "")}
     if identity["backend"] == "fake":
-        return {"embedding__backend": "fake"}
-    return {"embedding__backend": identity["backend"], "embedding__model": identity["model"]}
+        return own | {"embedding__fake_dimension": identity["dimension"]}
+    return own | {"embedding__model": identity["model"], "embedding__model_kwargs": identity.get("options", {})}

@@ -1,4 +1,4 @@
-"""How far an ingestion is: one line redrawn in place on a terminal, now and then a line of its own elsewhere."""
+"""How far a command is: one line redrawn in place on a terminal, now and then a line of its own elsewhere."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TextIO
+from typing import Protocol, TextIO
 
 from mos_pipeline.cli.output import CLEAR_LINE, as_duration, cut, to_stderr, width
 
-__all__ = ["Moment", "Progress", "Rate"]
+__all__ = ["Moment", "Progress", "Rate", "Shown"]
 
 REDRAW_S = 0.2
 LINE_S = 5.0
@@ -20,7 +20,7 @@ WINDOW_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """What is shown.
+    """What is shown of an ingestion.
 
     Attributes:
         phase: what is going on, one word: "reading", "loading" (the model), "processing", "writing".
@@ -53,6 +53,22 @@ class Moment:
         return ", ".join(parts)
 
 
+class Shown(Protocol):
+    """What a progress shows."""
+
+    @property
+    def phase(self) -> str:
+        """What is going on, one word."""
+
+    @property
+    def share(self) -> float:
+        """How much of it is done, 0 to 1."""
+
+    def text(self) -> str:
+        """Return the rest in words."""
+        ...
+
+
 class Progress:
     """Shows moments on a stream, at most every 0.2 s on a terminal and every 5 s elsewhere."""
 
@@ -64,7 +80,7 @@ class Progress:
         # A short run on no terminal says nothing; on one, the bar is there from the beginning.
         self._next = clock() + (0.0 if self._terminal else self._every)
 
-    def tick(self, moment: Callable[[], Moment]) -> None:
+    def tick(self, moment: Callable[[], Shown]) -> None:
         """Show what ``moment()`` returns, if it is time."""
         now = self._clock()
         if now < self._next:
@@ -82,7 +98,7 @@ class Progress:
             to_stderr(self._stream, CLEAR_LINE)
 
 
-def _with_bar(moment: Moment) -> str:
+def _with_bar(moment: Shown) -> str:
     filled = int(BAR * min(1.0, max(0.0, moment.share)))
     return f"{moment.phase:<10} [{'#' * filled}{'-' * (BAR - filled)}] {moment.text()}"
 

@@ -53,8 +53,10 @@ def _rows(stats: Stats) -> list[tuple[str, str]]:
         ("facts", f"{stats.facts:,}"),
         ("forgotten", f"{counted(stats.forgotten, 'page')} still on the disk"),
         ("backlog", f"{counted(stats.backlog_pages, 'page')}, {as_bytes(stats.backlog_bytes)}"),
+        ("on their way", f"{counted(stats.waiting_pages, 'page')} into sessions"),
         ("vectors", f"{stats.vectors:,}, {as_bytes(stats.vector_bytes)} of memory"),
         ("model", f"{model['model']}, {model['dimension']} dimensions" if model else "none yet"),
+        *([("to make again", f"{counted(stats.unlifted, 'vector')} by another model")] if stats.unlifted else []),
         ("set aside", counted(len(stats.set_aside), "page")),
         ("damage", counted(len(stats.damage), "place")),
     ]

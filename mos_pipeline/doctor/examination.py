@@ -8,7 +8,7 @@ from pathlib import Path
 from mos_pipeline.config import Config, load_config
 from mos_pipeline.doctor.finding import Area, Finding, ok, problem
 from mos_pipeline.doctor.machine import check_disk, check_machine
-from mos_pipeline.doctor.settings import check_model, check_settings
+from mos_pipeline.doctor.settings import check_endpoint, check_model, check_settings
 from mos_pipeline.doctor.stored import check_store
 from mos_pipeline.errors import ConfigError
 
@@ -24,6 +24,7 @@ def examine(store: str | os.PathLike[str], config: str | os.PathLike[str] | None
         *check_disk(root, settings),
         *findings,
         *check_settings(settings),
+        *check_endpoint(settings),
         *check_model(root, settings),
         *check_store(root),
     ]

@@ -6,15 +6,17 @@ import importlib.util
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from mos_pipeline.config import Config
 from mos_pipeline.doctor.finding import Area, Finding, note, ok, problem
 from mos_pipeline.errors import ModelNotFoundError, StoreError
+from mos_pipeline.stages.identity import names_it
 from mos_pipeline.stages.models import MINILM_DIGEST, find_model
 from mos_pipeline.store.folder import StoreFolder
 from mos_pipeline.store.manifest import Manifest
 
-__all__ = ["check_model", "check_settings"]
+__all__ = ["check_endpoint", "check_model", "check_settings"]
 
 
 def check_settings(config: Config) -> Iterator[Finding]:
@@ -49,19 +51,38 @@ def check_settings(config: Config) -> Iterator[Finding]:
             yield note(Area.CONFIG, key, found, f"set it to {better}, unless it is meant so")
 
 
+def check_endpoint(config: Config) -> Iterator[Finding]:
+    """Tell whether the endpoint could be asked; it is not."""
+    llm = config.llm
+    if llm.provider != "openai":
+        return
+    if importlib.util.find_spec("openai") is None:
+        yield problem(Area.CONFIG, "llm.provider", "the library openai is not installed", "pip install openai")
+    address = urlsplit(llm.base_url)
+    if not (llm.base_url or llm.api_key or os.environ.get("OPENAI_API_KEY")):
+        mend = "set llm.api_key or the environment's OPENAI_API_KEY, or llm.base_url where the endpoint wants no key"
+        yield problem(Area.CONFIG, "llm.provider", "openai, and there is neither a key nor an address", mend)
+    elif llm.base_url and not (address.scheme in ("http", "https") and address.hostname):
+        mend = "set it to the endpoint's address, such as http://localhost:8080/v1"
+        yield problem(Area.CONFIG, "llm.base_url", "no address of the web", mend)
+    else:
+        where = address.hostname or "OpenAI's own address"
+        yield ok(Area.CONFIG, "endpoint", f"the model {llm.model} at {where}; it was not asked")
+
+
 def check_model(root: Path, config: Config) -> Iterator[Finding]:
     """Look for the model, and whether it is the one that the store's vectors come from."""
     if config.embedding.backend == "fake":
         mend = "it knows words, not meanings, and is for tests: set embedding.backend to sentence-transformers"
         yield note(Area.MODEL, "model", "fake", mend)
-        yield from _against_store(root, "fake", "")
+        yield from _against_store(root, config)
         return
     if importlib.util.find_spec("sentence_transformers") is None:
         yield problem(
             Area.MODEL, "library", "sentence-transformers is not installed", "pip install sentence-transformers"
         )
     try:
-        files = find_model(config.embedding.model)
+        files = find_model(config.embedding.model, revision=config.embedding.model_kwargs.get("revision"))
     except ModelNotFoundError as error:
         if config.embedding.download:
             mend = "it is fetched from the hub when it is first needed (embedding.download)"
@@ -71,19 +92,21 @@ def check_model(root: Path, config: Config) -> Iterator[Finding]:
         return
     genuine = " (the original's)" if files.digest == MINILM_DIGEST else ""
     yield ok(Area.MODEL, "model", f"{files.name} in {files.folder}, SHA-256 {files.digest}{genuine}")
-    yield from _against_store(root, files.name, files.digest)
+    yield from _against_store(root, config)
 
 
-def _against_store(root: Path, name: str, digest: str) -> Iterator[Finding]:
+def _against_store(root: Path, config: Config) -> Iterator[Finding]:
     try:
         stored = Manifest.load(StoreFolder(root)).embedding
     except StoreError:
         return  # there is none; or what is wrong with it is told with the store
     if stored is None:
         return
-    same = stored["backend"] == "fake" if name == "fake" else stored.get("digest") == digest
-    if same:
+    if names_it(config.embedding, stored):
         yield ok(Area.MODEL, "store's model", "the configured one")
     else:
-        mend = "set embedding.model and embedding.backend to the store's, or ingest its export into a new store"
+        mend = (
+            "set embedding.model, and the document's prompt, to the store's; or have its vectors made again by the "
+            f"configured one: mos-pipeline reembed --store {root}"
+        )
         yield problem(Area.MODEL, "store's model", f"{stored['model']} ({stored['backend']})", mend)

@@ -6,11 +6,13 @@ import logging
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
 
 from mos_pipeline.engine.aside import Aside
+from mos_pipeline.engine.bulk import Bulk
 from mos_pipeline.engine.derived import Derived
 from mos_pipeline.engine.desk import Desk
 from mos_pipeline.engine.embedding import Embedding
@@ -27,6 +29,7 @@ __all__ = ["LLM", "Batches", "task_page"]
 logger = logging.getLogger(__name__)
 
 LLM = "llm"
+MOST_PAGES = 128  # told of at once, however short they are: so many an answer can be asked to name
 
 
 class Batches:
@@ -40,6 +43,7 @@ class Batches:
         desk: Desk,
         embedding: Embedding,
         aside: Aside,
+        bulk: Bulk,
         applied: Callable[[Scope], None],
     ) -> None:
         """``applied(scope)`` is told of every batch that has become part of mid-term memory."""
@@ -49,6 +53,7 @@ class Batches:
         self._desk = desk
         self._embedding = embedding
         self._aside = aside
+        self._bulk = bulk
         self._applied = applied
         self._flows: dict[int, ScopeFlow] = {}
 
@@ -56,6 +61,22 @@ class Batches:
     def idle(self) -> bool:
         """Whether every batch that was begun is applied."""
         return not self._flows
+
+    @property
+    def pages(self) -> int:
+        """How many pages are in batches that have begun and are not applied yet."""
+        return sum(len(batch.seqs) for flow in self._flows.values() for batch in flow.batches)
+
+    def is_embedding(self, scope: Scope) -> bool:
+        """Return whether batches of ``scope`` wait for vectors of their pages."""
+        flow = self._flows.get(scope.number)
+        latest_first = reversed(flow.batches) if flow is not None else ()  # where they are, if there are any
+        waiting = takewhile(lambda batch: batch.step == Step.EMBEDDING, latest_first)
+        return any(not self._aside.settled(scope, seq) for batch in waiting for seq in batch.seqs)
+
+    def more(self, scope: Scope) -> bool:
+        """Return whether pages of ``scope`` are on their way into sessions, or shall come."""
+        return self.count_of(scope) > 0 or self._bulk.goes_on(scope)
 
     def count_of(self, scope: Scope) -> int:
         """Return how many batches of ``scope`` have begun and are not applied yet."""
@@ -90,8 +111,35 @@ class Batches:
             self._flows.pop(scope.number, None)
 
     def _begin_what_can(self, scope: Scope, flow: ScopeFlow) -> None:
-        while batch := flow.next_for_tasks(partial(self._aside.settled, scope)):
-            self._begin_tasks(scope, flow, batch)
+        while batches := self._next_for_tasks(scope, flow):
+            self._begin_tasks(scope, flow, flow.join(batches))
+
+    def _next_for_tasks(self, scope: Scope, flow: ScopeFlow) -> list[Batch]:
+        """Return the batches whose tasks begin now, as one; none where there are none, or they wait for more."""
+        found = list[Batch]()
+        for batch in flow.next_for_tasks(partial(self._aside.settled, scope)):
+            if found and not self._joins(scope, found, batch):
+                return found
+            found.append(batch)
+            if batch.alone or not self._bulk.tokens or sum(map(self._tokens, found)) >= self._bulk.tokens:
+                return found
+        # What is online, and all before it, waits for nothing.
+        waits = found and self._bulk.goes_on(scope) and found[0].seqs[0] > scope.latest_online
+        return [] if waits else found
+
+    def _joins(self, scope: Scope, batches: list[Batch], batch: Batch) -> bool:
+        """Return whether ``batch`` may become one with ``batches``: it goes on where they end, and there is room."""
+        seqs = self._state.pages.seqs_of(scope.number)
+        last, first = np.searchsorted(seqs, [batches[-1].seqs[-1], batch.seqs[0]])
+        if batch.alone or first != last + 1 or sum(len(one.seqs) for one in (*batches, batch)) > MOST_PAGES:
+            return False
+        return sum(map(self._tokens, (*batches, batch))) <= self._bulk.tokens
+
+    def _tokens(self, batch: Batch) -> int:
+        if batch.tokens is None:
+            pages = map(task_page, self._reader.read_many(batch.seqs))
+            batch.tokens = sum(self._bulk.cost(said, answered) for said, answered, _ in pages)
+        return batch.tokens
 
     def forget(self, scope: Scope, seqs: set[int]) -> None:
         """Leave out ``seqs``; what is under way for ``scope`` may tell of forgotten pages, and is begun anew."""
@@ -116,7 +164,7 @@ class Batches:
         batch.before = self.before(scope, batch.live[0])
         vectors = self._embedding.pool.read([self._state.pages.row(seq) for seq in batch.live])
         pages = list(map(task_page, self._reader.read_many(batch.live)))
-        batch.timestamp = pages[0][2]
+        batch.timestamps = tuple(pages[index][2] for index in homeless)
         payload = {
             "pages": pages,
             "vectors": vectors.tobytes(),

@@ -7,13 +7,14 @@ where nothing is owed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from mos_pipeline.engine.bearers import give_vectors, groups
 from mos_pipeline.memory.long_term import Fact
 from mos_pipeline.memory.owed import Owed
 from mos_pipeline.memory.session import Session
@@ -64,6 +65,11 @@ class Checkpoint(NamedTuple):
         made_at = [seq for seq, _ in overviews]
         return set(chain(made_at, profile, origins, self.remake, *linked, *facts, *of_sessions))
 
+    @property
+    def without_vectors(self) -> Checkpoint:
+        """The same of vectors that are of no use here, as another model made them."""
+        return self._replace(with_vector=[False] * len(self.with_vector), vectors=self.vectors[:0])
+
 
 def applied(state: MemoryState, scope: Scope, under_way: Collection[int]) -> list[int]:
     """Return the pages of ``scope`` whose batches are applied, ascending; those of ``under_way`` have only begun."""
@@ -81,7 +87,7 @@ def take(state: MemoryState, scope: Scope, batched: list[int], read: Callable[[l
         batched: the pages whose batches are applied, ascending.
         read: returns the vectors of rows.
     """
-    rows = [bearer.row for group in _groups(scope) for bearer, _ in group.bearers]
+    rows = [bearer.row for group in groups(scope) for bearer, _ in group.bearers]
     return Checkpoint(
         scope.user_id,
         scope.assistant_id,
@@ -95,21 +101,6 @@ def take(state: MemoryState, scope: Scope, batched: list[int], read: Callable[[l
         [row >= 0 for row in rows],
         read([row for row in rows if row >= 0]),
     )
-
-
-class _Group(NamedTuple):
-    """What has a vector: its owner key in the pool, and each with its tag there."""
-
-    owner: int
-    bearers: list[tuple[Session | Fact, int]]
-
-
-def _groups(scope: Scope) -> Iterator[_Group]:
-    """Yield all that has a vector, in the order of ``with_vector``."""
-    yield _Group(scope.session_rows, [(session, session.session_id) for session in scope.mid_term.sessions])
-    for of_user in (True, False):
-        facts = scope.facts(of_user=of_user).facts
-        yield _Group(scope.fact_rows(of_user=of_user), [(fact, scope.fact_tag(fact.fact_id)) for fact in facts])
 
 
 def encode_checkpoints(checkpoints: Sequence[Checkpoint], dimension: int) -> bytes:
@@ -140,16 +131,11 @@ def decode_checkpoints(body: bytes) -> list[Checkpoint]:
 
 def enter(checkpoint: Checkpoint, state: MemoryState, scope: Scope, pool: VectorPool) -> None:
     """Put the checkpoint in place of what is known of ``scope``."""
-    pool.release([bearer.row for group in _groups(scope) for bearer, _ in group.bearers if bearer.row >= 0])
+    pool.release([bearer.row for group in groups(scope) for bearer, _ in group.bearers if bearer.row >= 0])
     state.adopt(scope, checkpoint.mid_term, checkpoint.chains, checkpoint.long_term)
     scope.remake, scope.taken_over = list(checkpoint.remake), list(checkpoint.taken_over)
     scope.owed = Owed.from_plain(checkpoint.owed)
     vectors, has_vector = iter(checkpoint.vectors), iter(checkpoint.with_vector)
-    for owner, bearers in _groups(scope):
+    for owner, bearers in groups(scope):
         mine = [(bearer, tag, next(vectors)) for bearer, tag in bearers if next(has_vector)]
-        if mine:
-            rows = pool.allocate(owner, len(mine))
-            pool.write(rows, np.array([vector for _, _, vector in mine]))
-            pool.commit(rows, np.array([tag for _, tag, _ in mine], np.int64))
-            for (bearer, _, _), row in zip(mine, rows.tolist(), strict=True):
-                bearer.row = row
+        give_vectors(pool, owner, mine)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
@@ -78,8 +79,12 @@ class Compaction:
         store: OpenStore,
         embedding: Embedding,
         desk: Desk,
+        lifted: Callable[[], bool],
     ) -> None:
-        """Begin by itself once more than ``store.max_dead_ratio`` of the store is dead, see ``DeadPages.share``."""
+        """Begin by itself once more than ``store.max_dead_ratio`` of the store is dead, see ``DeadPages.share``.
+
+        ``lifted()`` tells whether everything has its vector by the store's model: those of others go then.
+        """
         self._max_dead_ratio = config.max_dead_ratio
         self._state = state
         self._forgetting = forgetting
@@ -91,6 +96,7 @@ class Compaction:
         self._store = store
         self._embedding = embedding
         self._desk = desk
+        self._lifted = lifted
         self._phase = _Phase.REST
         self._waiting = list[_Waiter]()  # for the next one
         self._served = list[_Waiter]()  # by the one under way
@@ -199,7 +205,9 @@ class Compaction:
             "segments": list(Manifest.load(self._store.folder).segments),  # the writer alone changes them
             "forgotten": pack_seqs(sorted(self._dead)),
             "superseded": None if self._superseded is None or self._refused else list(self._superseded),
+            "lifted": self._lifted(),
         }
+        self._derived.flush()  # vectors that were made again come before
         self._desk.submit(WRITER, "compact", payload, self._rewritten)
 
     def _rewritten(self, outcome: Outcome) -> None:

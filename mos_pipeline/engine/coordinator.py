@@ -178,7 +178,7 @@ class Coordinator:
                 self._forgetting.forget(item.forgotten)
                 continue
             self._indexing.page_came(item.scope)
-            self._processing.page_came(item.scope)
+            self._processing.page_came(item.scope, seq)
 
     def catch_up(self, scope: Scope) -> None:
         """Make what was accepted for ``scope`` so far searchable by its words, and nothing forgotten; under ``lock``.
@@ -227,8 +227,12 @@ class Coordinator:
         return None if due is None else max(0.0, due - time.monotonic())
 
     def _due(self) -> float | None:
-        """Return when (monotonic seconds) the writer must get something; None where nothing waits."""
-        return min((due for due in (self._persistence.due(), self._derived.due()) if due is not None), default=None)
+        """Return when (monotonic seconds) there is something to do though nothing comes; None where nothing waits."""
+        return _first(self._writing_due(), self._processing.due())
+
+    def _writing_due(self) -> float | None:
+        """Return when the writer must get something; None where nothing waits."""
+        return _first(self._persistence.due(), self._derived.due())
 
     def _slice(self, call: Call | None) -> bool:
         """Do one step of everything; return whether there is more to do at once."""
@@ -239,6 +243,7 @@ class Coordinator:
             self.absorb(ABSORB_AT_ONCE)
             self._visits.count()
             if not self._hurry:
+                self._processing.end_bulk()
                 more = self._indexing.step(INDEX_AT_ONCE, begun + SLICE_S)
                 more |= self._dispatch(begun + SLICE_S)
                 more |= self._compaction.step()
@@ -283,7 +288,7 @@ class Coordinator:
     def _may_rest(self) -> bool:
         """Nothing is left to do: tell what this thread is to be woken for, unless another page has come."""
         rouse = Rouse.ANY_PAGE
-        if self._due() is not None:  # by then it looks at all pages anyway
+        if self._writing_due() is not None:  # by then, which is soon, it looks at all pages anyway
             # While no batch can be given out, an answer wakes it, and a full ring need not.
             rouse = Rouse.NEVER if self._processing.saturated else Rouse.FULL_RING
         with self._intake.lock:
@@ -341,3 +346,7 @@ class Coordinator:
 
     def _stop(self) -> None:
         self._stopping = True
+
+
+def _first(*dues: float | None) -> float | None:
+    return min((due for due in dues if due is not None), default=None)

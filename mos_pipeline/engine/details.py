@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ from mos_pipeline.engine.embedding import Embedding
 from mos_pipeline.engine.reading import Gate
 from mos_pipeline.memory.session import Session
 from mos_pipeline.memory.state import MemoryState, Scope
+from mos_pipeline.memory.words import terms
 from mos_pipeline.messages import Page
 
 __all__ = ["Details", "FactDetail", "PageDetail", "SessionDetail"]
@@ -30,6 +31,7 @@ class PageDetail(NamedTuple):
         after: id of the page that continues it; None for none.
         overview: that of its chain; empty where none was made yet.
         vector: float16, (d,); (0,) while it has none.
+        keywords: those of its session that it says itself, sorted.
     """
 
     page: Page
@@ -38,6 +40,7 @@ class PageDetail(NamedTuple):
     after: str | None
     overview: str
     vector: Vector
+    keywords: list[str]
 
 
 class SessionDetail(NamedTuple):
@@ -76,6 +79,13 @@ class _Place(NamedTuple):
     after: int
     overview: str
     vector: Vector
+    keywords: list[str]
+
+    def shown(self, page: Page, ids: Mapping[int, str]) -> PageDetail:
+        said = set(terms(f"{page.user_input} {page.agent_response}"))
+        keywords = [keyword for keyword in self.keywords if said.issuperset(terms(keyword))]
+        before, after = ids.get(self.before), ids.get(self.after)
+        return PageDetail(page, self.analysed, before, after, self.overview, self.vector, keywords)
 
 
 class Details:
@@ -101,7 +111,7 @@ class Details:
             places = [self._place(scope, seq) for seq in seqs]
         ids = self._browsing.ids({seq for place in places for seq in (place.before, place.after) if seq >= 0})
         return [
-            PageDetail(page, place.analysed, ids.get(place.before), ids.get(place.after), place.overview, place.vector)
+            place.shown(page, ids)
             for place, page in zip(places, self._browsing.pages_left(seqs), strict=True)
             if page is not None
         ]
@@ -135,7 +145,8 @@ class Details:
         session = None if held is None else scope.mid_term.get(held)
         analysed = session is not None and seq not in session.fresh
         vector = self._vector(self._state.pages.row(seq))
-        return _Place(analysed, chains.before(seq), chains.after(seq), chains.overview(seq), vector)
+        keywords = sorted(session.keywords) if session is not None else []
+        return _Place(analysed, chains.before(seq), chains.after(seq), chains.overview(seq), vector, keywords)
 
     def _vector(self, row: int) -> Vector:
         if row < 0 or not self._embedding.has_pool:

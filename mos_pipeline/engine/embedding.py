@@ -11,10 +11,9 @@ from mos_pipeline.runtime.supervisor import Outcome, Role
 from mos_pipeline.runtime.vector_pool import VectorPool
 from mos_pipeline.stages.embed import EmbedStage
 
-__all__ = ["EMBEDDER", "IDENTITY", "Embedding", "RowsAnswer", "embedder_role"]
+__all__ = ["EMBEDDER", "Embedding", "RowsAnswer", "embedder_role"]
 
 EMBEDDER = "embedder"
-IDENTITY = ("model", "dimension", "digest", "backend", "precision")
 CREDIT = 16 << 20
 
 RowsAnswer = Callable[[list[int], Outcome], None]
@@ -65,6 +64,11 @@ class Embedding:
     def saturated(self) -> bool:
         """Whether the embedder has as many texts as it may have; an answer of its own changes that."""
         return self.in_flight >= self._limit
+
+    @property
+    def half_full(self) -> bool:
+        """Whether it has as many as leave room for what comes next: work in the background adds no more."""
+        return 2 * self.in_flight >= self._limit
 
     def send(self, owner: int, texts: Sequence[str], answer: RowsAnswer, *, ahead: bool = False) -> None:
         """Have ``texts`` embedded into new rows of ``owner``; ``ahead`` of others', for most of the embedder's time.

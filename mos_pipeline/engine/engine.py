@@ -6,33 +6,37 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from mos_pipeline.config import Config, Llm, LongTerm
+from mos_pipeline.config import Config
 from mos_pipeline.engine.aside import Aside
 from mos_pipeline.engine.asking import ask
-from mos_pipeline.engine.batches import LLM, Batches
+from mos_pipeline.engine.batches import Batches
 from mos_pipeline.engine.browsing import Browsing
+from mos_pipeline.engine.bulk import Bulk
+from mos_pipeline.engine.chat import Chat
 from mos_pipeline.engine.compaction import Compaction
 from mos_pipeline.engine.coordinator import Call, Coordinator
 from mos_pipeline.engine.derived import Derived
 from mos_pipeline.engine.desk import Desk
 from mos_pipeline.engine.details import Details
-from mos_pipeline.engine.embedding import EMBEDDER, IDENTITY, Embedding, embedder_role
+from mos_pipeline.engine.embedding import EMBEDDER, Embedding, embedder_role
 from mos_pipeline.engine.forgetting import Forgetting
 from mos_pipeline.engine.indexing import Indexing
 from mos_pipeline.engine.intake import Intake
 from mos_pipeline.engine.likeness import Likeness
+from mos_pipeline.engine.llm_role import llm_role
 from mos_pipeline.engine.owed_batches import OwedBatches
 from mos_pipeline.engine.owed_promotions import OwedPromotions
 from mos_pipeline.engine.owed_work import Repayer
 from mos_pipeline.engine.persistence import WRITER, Persistence
 from mos_pipeline.engine.processing import Processing
 from mos_pipeline.engine.promotion import Promotion
+from mos_pipeline.engine.reembedding import begin_reembedding, worker_error
 from mos_pipeline.engine.removal import Removal
 from mos_pipeline.engine.repaying import Repaying
 from mos_pipeline.engine.replay import Replay
@@ -42,15 +46,14 @@ from mos_pipeline.engine.retrying import Retrying
 from mos_pipeline.engine.settling import Settling
 from mos_pipeline.engine.takeover import TakingOver
 from mos_pipeline.engine.visits import Visits
-from mos_pipeline.errors import DeadlineError, ModelMismatchError, ModelNotFoundError, StoreError, WorkerError
-from mos_pipeline.memory.state import MemoryState
+from mos_pipeline.errors import DeadlineError, StoreError
+from mos_pipeline.memory.state import MemoryState, Scope
 from mos_pipeline.messages import Compacted
 from mos_pipeline.runtime.shared_memory import SHM_FOLDER, sweep
 from mos_pipeline.runtime.start import InheritedFd
 from mos_pipeline.runtime.supervisor import Role, Supervisor
 from mos_pipeline.runtime.vector_pool import VectorPool
-from mos_pipeline.runtime.worker import Stage
-from mos_pipeline.stages.tasks import TaskStage
+from mos_pipeline.stages.identity import check_configured, identity_of, mismatch, same_vectors
 from mos_pipeline.stages.write import WriteStage
 from mos_pipeline.store.reading import PageReader
 from mos_pipeline.store.recovery import open_store
@@ -60,28 +63,11 @@ __all__ = ["Engine"]
 logger = logging.getLogger(__name__)
 
 WRITER_CREDIT = 256 << 20  # everything may be in the writer's hands, so that a stop finds it there
-LLM_CREDIT = 1 << 20
-LLM_ALIVE_S = 1.0  # so often an LLM worker says that it lives, while an endpoint takes its time
 
 
 def build_writer(folder: str, segment_bytes: int, level: int, _lock: InheritedFd) -> WriteStage:
     """Make the writer's stage; the process keeps the store's lock for as long as it lives."""
     return WriteStage(folder, segment_bytes, level)
-
-
-def build_calls(llm: Llm, long_term: LongTerm, alive_every_s: float, spent: Sequence[Sequence[float]]) -> Stage:
-    """Make the stage that asks an endpoint; only its own process loads what that needs."""
-    from mos_pipeline.stages.calls import CallStage
-
-    return CallStage(llm, long_term, alive_every_s, spent)
-
-
-def _llm_role(config: Config) -> Role:
-    llm, long_term = config.llm, config.long_term
-    if llm.provider == "extractive":
-        return Role(LLM, TaskStage, (llm, long_term), workers=llm.processes, credit=LLM_CREDIT)
-    args = llm, long_term, min(LLM_ALIVE_S, config.runtime.work_timeout_s / 4)
-    return Role(LLM, build_calls, args, workers=llm.processes, credit=LLM_CREDIT, units=llm.max_in_flight, heirs=True)
 
 
 class Engine:
@@ -94,14 +80,17 @@ class Engine:
         *,
         workers: bool = True,
         held: Collection[tuple[str, str]] = (),
+        reembed: bool = False,
     ) -> None:
         """Open the store in ``path``: its pages are there on return, derived data follows in the background.
 
         Pages of ``held``, each a (user, assistant), are accepted and not worked on until their memory is taken over.
+        With ``reembed``, vectors by another model than the configured one are made again by that.
 
         Raises:
             StoreError: the folder can't be used; see its subclasses.
             ModelMismatchError: its vectors come from another model than the configured one.
+            WorkerError, DeadlineError: the model to ``reembed`` with can't be used.
         """
         self.config = config
         self._held = held
@@ -110,16 +99,20 @@ class Engine:
         self.model: dict[str, Any] = {}
         self.store = open_store(Path(path), config.store)
         try:
-            self.model = self.store.manifest.embedding or {}
-            self._check_model(self.store.manifest.embedding)
+            if not reembed:
+                self._check_model(self.store.manifest.embedding)
             restore = self._read_pages()
+            if reembed:
+                begin_reembedding(self.store, config, restore.derived)
+            self.model = self.store.manifest.embedding or {}
         except BaseException:
             self.store.close()
             raise
         sweep((SHM_FOLDER, self.store.folder.root))
         self.supervisor: Supervisor | None = None
         if workers:
-            self.supervisor = Supervisor(self._roles(), config.runtime, self.desk.deliver, self._changed)
+            desk = self.desk
+            self.supervisor = Supervisor(self._roles(), config.runtime, desk.deliver, self._changed, desk.deliver_piece)
             self.desk.supervisor = self.supervisor
         self.coordinator.start(partial(self._derive, restore))
         if self.supervisor is not None:
@@ -140,6 +133,7 @@ class Engine:
         config, store = self.config, self.store
         self.inbox: SimpleQueue[Call | None] = SimpleQueue()
         self.desk = Desk(self.inbox.put)
+        self.chat = Chat(config, lambda: self.desk)
         self.state = MemoryState(store.manifest.store, config, self._held)
         self.reader = PageReader(store.segments, config.store.text_cache_bytes)
         self.persistence = Persistence(config.store, self.reader, self.desk, store.retire)
@@ -163,9 +157,19 @@ class Engine:
         config = self.config
         self.embedding = Embedding(self.desk, config.embedding.in_flight_texts)
         aside = Aside(self.state, self.reader, self.derived)
-        self.promotion = Promotion(config.long_term, self.state, self.reader, self.derived, self.desk, self.embedding)
-        batches = Batches(
-            self.state, self.reader, self.derived, self.desk, self.embedding, aside, self.promotion.consider
+        bulk = Bulk(config.llm)
+        self.promotion = Promotion(
+            config.long_term,
+            self.state,
+            self.reader,
+            self.derived,
+            self.desk,
+            self.embedding,
+            bulk,
+            self._has_more,
+        )
+        self.batches = Batches(
+            self.state, self.reader, self.derived, self.desk, self.embedding, aside, bulk, self.promotion.consider
         )
         self.processing = Processing(
             config.short_term.capacity,
@@ -175,7 +179,8 @@ class Engine:
             self.derived,
             self.embedding,
             aside,
-            batches,
+            self.batches,
+            bulk,
             self.intake.worked_off,
             self.promotion,
         )
@@ -194,7 +199,7 @@ class Engine:
             self.state,
             self.embedding,
             self.desk,
-            self._repayers(batches),
+            self._repayers(),
             lambda: not (self.processing.idle and self.promotion.idle),
         )
         self.visits = Visits(self.derived, self.promotion, self._wake)
@@ -211,7 +216,7 @@ class Engine:
             config.store,
             self.state,
             self.forgetting,
-            batches,
+            self.batches,
             self.derived,
             self.persistence,
             self.intake,
@@ -219,6 +224,7 @@ class Engine:
             self.store,
             self.embedding,
             self.desk,
+            lambda: self.processing.lifted,
         )
         self.coordinator = Coordinator(
             self.state,
@@ -236,14 +242,17 @@ class Engine:
             self.inbox,
         )
 
-    def _repayers(self, batches: Batches) -> tuple[Repayer, ...]:
+    def _repayers(self) -> tuple[Repayer, ...]:
         capacity, long_term = self.config.short_term.capacity, self.config.long_term
         parts = self.state, self.reader, self.derived, self.desk, self.embedding
         likeness = Likeness(long_term.merge_cosine, self.state, self.embedding)
         return (
-            OwedBatches(capacity, *parts, batches),
+            OwedBatches(capacity, *parts, self.batches),
             OwedPromotions(long_term.promotion_pages, likeness, *parts, self.promotion),
         )
+
+    def _has_more(self, scope: Scope) -> bool:
+        return self.batches.more(scope)
 
     def _assemble_finding(self) -> None:
         """Make what callers' threads read with, and ask for pages to be forgotten, or to be worked on again."""
@@ -286,22 +295,13 @@ class Engine:
         return [
             Role(WRITER, build_writer, writer_args, credit=WRITER_CREDIT, blames=False, stateful=True),
             embedder_role(config),
-            _llm_role(config),
+            llm_role(config),
         ]
 
     def _check_model(self, identity: dict[str, Any] | None) -> None:
         """Refuse what is known to be another model before any process is started."""
-        wanted = self.config.embedding
-        if identity is None:
-            return
-        model = "fake" if wanted.backend == "fake" else wanted.model
-        known = {identity["model"], identity["model"].rsplit("/", 1)[-1]}
-        if identity["backend"] != wanted.backend or (model not in known and not Path(model).is_dir()):
-            raise ModelMismatchError(
-                f"{self.store.folder.root}: its vectors were made by {identity['model']} ({identity['backend']}), the "
-                f"configuration names {model} ({wanted.backend}); set embedding.model and embedding.backend to the "
-                "store's, or ingest its export into a new store"
-            )
+        if identity is not None:
+            check_configured(self.store.folder.root, identity, self.config.embedding)
 
     def _derive(self, restore: Restore) -> None:
         try:
@@ -316,11 +316,13 @@ class Engine:
         identity = self.store.manifest.embedding
         pool = None if identity is None else self._new_pool(identity["dimension"])
         sizes = restore.entry.sizes
-        replay = Replay(self.state, self.indexing, self.store.segments, len(sizes), pool)
+        generation = self.store.manifest.vector_generation
+        replay = Replay(self.state, self.indexing, self.store.segments, len(sizes), pool, generation)
         if replay.run(restore.derived, sizes, self.coordinator.breathe):
             self.intake.add_backlog(replay.backlog)
             for event in replay.untold:
                 self.derived.event(event)
+            self.processing.restore(replay.stale)
             for scope in self.state.scopes:
                 self.indexing.page_came(scope)
                 self.processing.resume(scope, replay.without_vector.pop(scope.number, []))
@@ -331,7 +333,8 @@ class Engine:
 
     def _new_pool(self, dimension: int) -> VectorPool:
         folder = self.store.folder
-        pool = VectorPool(dimension, self.config.embedding.slab_bytes, folder.root, shown=folder.vectors)
+        slab_bytes, generation = self.config.embedding.slab_bytes, self.store.manifest.vector_generation
+        pool = VectorPool(dimension, slab_bytes, folder.root, shown=folder.vectors, generation=generation)
         self.embedding.provide(pool)
         self.derived.dimension = dimension
         return pool
@@ -344,28 +347,21 @@ class Engine:
             return
         state = self.supervisor.state(role)
         if state.error is not None:
-            kind = ModelNotFoundError if state.error.startswith("ModelNotFoundError") else WorkerError
-            self.coordinator.fail(kind(state.error.removeprefix("ModelNotFoundError: ")), writing=role == WRITER)
+            self.coordinator.fail(worker_error(state.error), writing=role == WRITER)
             self.embedding.ready = self.embedding.ready and role != EMBEDDER  # nothing more is given out
         elif role == EMBEDDER and not self.embedding.ready:
-            self._embedder_ready({key: state.info[key] for key in IDENTITY})
+            self._embedder_ready(identity_of(state.info))
 
     def _embedder_ready(self, identity: dict[str, Any]) -> None:
         stored = self.store.manifest.embedding
-        if stored is not None and stored != identity:
-            wrong = ", ".join(f"{k} {stored.get(k)!r} there, {identity[k]!r} here" for k in IDENTITY)
-            self.coordinator.fail(
-                ModelMismatchError(
-                    f"{self.store.folder.root}: its vectors were made by another model ({wrong}); pages are kept and "
-                    "found by their words; configure the store's model, or ingest its export into a new store"
-                )
-            )
+        if stored is not None and not same_vectors(stored, identity):
+            self.coordinator.fail(mismatch(self.store.folder.root, stored, identity))
             return
         if stored is None:
             self.persistence.identity(identity)
         if not self.embedding.has_pool:
             self._new_pool(identity["dimension"])
-        self.model = identity
+        self.model = stored or identity
         self.embedding.ready = self.desk.prompt = True
         self.promotion.embedder_ready()
         self.taking_over.embedder_ready()
@@ -392,6 +388,7 @@ class Engine:
         deadline = time.monotonic() + self.config.runtime.close_timeout_s
         try:
             self.intake.close()  # first: a page accepted after the last look at the journal would be lost
+            self.desk.close()
             self.compaction.abandon()
             self.coordinator.stop()
             if self.supervisor is not None:

@@ -23,6 +23,7 @@ __all__ = [
     "BatchDone",
     "Event",
     "Forgotten",
+    "Lifted",
     "Promoted",
     "Repaid",
     "Visited",
@@ -40,7 +41,8 @@ class BatchDone(NamedTuple):
 
     Attributes:
         seqs: all its pages, those set aside included.
-        vectors: float16 (f, dimension): summary embeddings of the sessions it founded, in the order of ``placed``.
+        vectors: float16 (f, dimension): summary embeddings of the sessions it founded, in the order of ``placed``; none
+            where those that were stored are of another model.
     """
 
     seqs: Sequence[int]
@@ -49,7 +51,7 @@ class BatchDone(NamedTuple):
 
 
 class Promoted(NamedTuple):
-    """Pages became long-term memory; ``vectors``, float16 (f, dimension), are those of the new facts."""
+    """Pages became long-term memory; ``vectors``, float16 (f, dimension), are the new facts'; or none, likewise."""
 
     outcome: PromotionOutcome
     vectors: Vectors
@@ -59,6 +61,20 @@ class Forgotten(NamedTuple):
     """Pages were forgotten, and with them what was derived from them."""
 
     seqs: Sequence[int]
+
+
+class Lifted(NamedTuple):
+    """Summaries or facts that had no vector, or one of another model, have one now.
+
+    Attributes:
+        kind: which of ``bearers.groups`` they are of.
+        ids: of the sessions, or of the facts.
+        vectors: float16 (n, dimension), in their order.
+    """
+
+    kind: int
+    ids: list[int]
+    vectors: Vectors
 
 
 class Visited(NamedTuple):
@@ -77,7 +93,7 @@ class Repaid(NamedTuple):
     vectors: Vectors
 
 
-What = BatchDone | Promoted | Forgotten | Visited | Repaid
+What = BatchDone | Promoted | Forgotten | Visited | Repaid | Lifted
 
 
 class Event(NamedTuple):
@@ -90,12 +106,24 @@ class Event(NamedTuple):
     @property
     def pages(self) -> int:
         """How many pages it is about: what it counts for when events make a frame."""
-        return len(self.what.sessions) if isinstance(self.what, Visited) else len(_seqs(self.what))
+        match self.what:
+            case Visited(sessions):
+                return len(sessions)
+            case Lifted(ids=ids):
+                return len(ids)
+        return len(_seqs(self.what))
 
     @property
     def last_page(self) -> int:
         """The highest page it is about; -1 for none."""
-        return -1 if isinstance(self.what, Visited) else max(_seqs(self.what), default=-1)
+        return -1 if isinstance(self.what, Visited | Lifted) else max(_seqs(self.what), default=-1)
+
+    @property
+    def without_vectors(self) -> Event:
+        """The same of vectors that are of no use here, as another model made them."""
+        if isinstance(self.what, BatchDone | Promoted | Repaid | Lifted):
+            return self._replace(what=self.what._replace(vectors=_NO_VECTORS))
+        return self
 
 
 def _seqs(what: BatchDone | Promoted | Forgotten | Repaid) -> Sequence[int]:
@@ -109,7 +137,8 @@ def _seqs(what: BatchDone | Promoted | Forgotten | Repaid) -> Sequence[int]:
 
 def encode_events(events: Sequence[Event], dimension: int) -> bytes:
     """Return the frame body of events."""
-    vectors = [event.what.vectors for event in events if isinstance(event.what, BatchDone | Promoted | Repaid)]
+    bearing = BatchDone | Promoted | Repaid | Lifted
+    vectors = [event.what.vectors for event in events if isinstance(event.what, bearing)]
     joined = np.concatenate([np.empty((0, max(1, dimension)), np.float16), *(part for part in vectors if len(part))])
     packed = [[_TAGS[type(event.what)], *event[:2], *_packed(event.what)] for event in events]
     return encode([packed, max(1, dimension), pack_vectors(joined)])
@@ -119,18 +148,25 @@ def _packed(what: What) -> list[Any]:
     match what:
         case BatchDone(seqs, outcome):
             *fields, owed = outcome._replace(placed=_without_rows(outcome.placed))
-            return [seqs, *fields, *([owed] if owed else [])]
+            packed = [seqs, *fields, *([owed] if owed else [])]
         case Promoted(outcome):
             *fields, owed = outcome._replace(told=_without_rows(outcome.told))
-            return [*fields, *([owed] if owed else [])]
+            packed = [*fields, *([owed] if owed else [])]
         case Repaid(outcome):
-            if isinstance(outcome, BatchRepaid):
-                return [True, *outcome._replace(placed=_without_rows(outcome.placed))]
-            return [False, *outcome._replace(told=_without_rows(outcome.told))]
+            packed = _packed_repaid(outcome)
         case Forgotten(seqs):
-            return [np.array(seqs, "<i8").tobytes()]
+            packed = [np.array(seqs, "<i8").tobytes()]
         case Visited(sessions):
-            return [sessions]
+            packed = [sessions]
+        case Lifted(kind, ids):
+            packed = [kind, ids]
+    return packed
+
+
+def _packed_repaid(outcome: BatchRepaid | PromotionRepaid) -> list[Any]:
+    if isinstance(outcome, BatchRepaid):
+        return [True, *outcome._replace(placed=_without_rows(outcome.placed))]
+    return [False, *outcome._replace(told=_without_rows(outcome.told))]
 
 
 def _without_rows(entries: Iterable[RowBearer]) -> list[RowBearer]:
@@ -214,5 +250,10 @@ def _visited(_: _Rows, sessions: list[list[Any]]) -> Visited:
     return Visited(sessions)
 
 
-_TAGS = {BatchDone: 0, Promoted: 1, Forgotten: 2, Visited: 3, Repaid: 4}
-_UNPACK: tuple[Any, ...] = (_batch, _promotion, _forgotten, _visited, _repaid)
+def _lifted(rows: _Rows, kind: int, ids: list[int]) -> Lifted:
+    return Lifted(kind, ids, rows.take(len(ids)))
+
+
+_TAGS = {BatchDone: 0, Promoted: 1, Forgotten: 2, Visited: 3, Repaid: 4, Lifted: 5}
+_UNPACK: tuple[Any, ...] = (_batch, _promotion, _forgotten, _visited, _repaid, _lifted)
+_NO_VECTORS: Vectors = np.empty((0, 1), np.float16)

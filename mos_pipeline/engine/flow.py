@@ -1,13 +1,14 @@
 """The way of one user's batches, in order: embedded, told apart by the tasks, summaries embedded, applied.
 
 Batches of one scope are embedded in any order and even at the same time, but their tasks begin one after the other
-(continuity needs the page before) and they are applied in order.
+(continuity needs the page before) and they are applied in order. Where calls are made for many pages at once, several
+become one before their tasks begin.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
@@ -32,9 +33,11 @@ class Batch:
         live: those of its pages that are not set aside; known when its tasks begin.
         homeless: those of them that have no session yet; all but where the batch is made again. Known likewise.
         before: the page that its first page may continue; -1 where there is none.
-        timestamp: that of its first page.
+        timestamps: those of ``homeless``.
         answer: the tasks' result, see ``stages.tasks``; None until it is there.
         summary_rows: vector rows of the topics' summaries, in their order.
+        alone: whether it is joined with no other: it is what is left of one whose tasks failed.
+        tokens: of its pages' text; None until that is wanted, which is when all of them are embedded.
     """
 
     seqs: tuple[int, ...]
@@ -42,9 +45,11 @@ class Batch:
     live: tuple[int, ...] = ()
     homeless: tuple[int, ...] = ()
     before: int = -1
-    timestamp: str = ""
+    timestamps: tuple[str, ...] = ()
     answer: dict[str, Any] | None = None
     summary_rows: list[int] = field(default_factory=list)
+    alone: bool = False
+    tokens: int | None = None
 
     @property
     def topics(self) -> list[dict[str, Any]]:
@@ -63,14 +68,28 @@ class ScopeFlow:
     batches: deque[Batch] = field(default_factory=deque)
     overview: tuple[int, str] | None = None
 
-    def next_for_tasks(self, embedded: Callable[[int], bool]) -> Batch | None:
-        """Return the batch whose tasks may begin: all its pages embedded, all earlier batches past their tasks."""
+    def next_for_tasks(self, embedded: Callable[[int], bool]) -> Iterator[Batch]:
+        """Yield the batches whose tasks may begin, oldest first.
+
+        All their pages are embedded, and every earlier batch is past its tasks, or is yielded before.
+        """
         for batch in self.batches:
-            if batch.step == Step.EMBEDDING:
-                return batch if all(map(embedded, batch.seqs)) else None
             if batch.step == Step.TASKS:
-                return None
-        return None
+                return
+            if batch.step == Step.EMBEDDING:
+                if batch.tokens is None and not all(map(embedded, batch.seqs)):
+                    return
+                yield batch
+
+    def join(self, batches: Sequence[Batch]) -> Batch:
+        """Put one batch in the place of neighbouring ones whose tasks have not begun, and return it."""
+        if len(batches) == 1:
+            return batches[0]
+        joined = Batch(tuple(seq for batch in batches for seq in batch.seqs))
+        self.batches[self.batches.index(batches[0])] = joined
+        for batch in batches[1:]:
+            self.batches.remove(batch)
+        return joined
 
     def take_ready(self) -> Batch | None:
         """Take out the oldest batch if it is ready to be applied."""
@@ -81,8 +100,8 @@ class ScopeFlow:
     def restart(self, gone: set[int]) -> list[Batch]:
         """Begin every batch anew, without the pages ``gone``; return those that had begun their tasks before."""
         begun = [batch for batch in self.batches if batch.step > Step.EMBEDDING]
-        left = (tuple(seq for seq in batch.seqs if seq not in gone) for batch in self.batches)
-        self.batches = deque(Batch(seqs) for seqs in left if seqs)
+        left = ((tuple(seq for seq in batch.seqs if seq not in gone), batch.alone) for batch in self.batches)
+        self.batches = deque(Batch(seqs, alone=alone) for seqs, alone in left if seqs)
         self.overview = None
         return begun
 
@@ -90,5 +109,5 @@ class ScopeFlow:
         """Put two halves in the batch's place, to begin their tasks anew: one of its pages can't be worked on."""
         middle = len(batch.seqs) // 2
         at = self.batches.index(batch)
-        self.batches[at] = Batch(batch.seqs[:middle])
-        self.batches.insert(at + 1, Batch(batch.seqs[middle:]))
+        self.batches[at] = Batch(batch.seqs[:middle], alone=True)
+        self.batches.insert(at + 1, Batch(batch.seqs[middle:], alone=True))

@@ -119,8 +119,10 @@ class Intake:
         """The journal that takes the next page."""
         return self._journal
 
-    def add(self, record: PageRecord) -> tuple[str, bool]:
+    def add(self, record: PageRecord, *, online: bool = True) -> tuple[str, bool]:
         """Accept ``record``; return its id, and whether it is new (an id that is known already is one page).
+
+        Where it is not ``online``, or comes from a source, others like it are expected: see ``engine/bulk.py``.
 
         Raises:
             InputError: the metadata can't be stored, the page is too large, or the id is that of another user's or
@@ -132,7 +134,7 @@ class Intake:
         """
         self._check(record, self._config.timeout_s)
         with self.lock:
-            seq, new, rouse = self._enter(record)
+            seq, new, rouse = self._enter(record, online=online and record.source is None)
         if rouse:
             self._wake()
         if self._power:
@@ -180,14 +182,17 @@ class Intake:
         if self._backlog_bytes >= self._config.max_bytes:
             self._wait_for_room(wait_s)
 
-    def _enter(self, record: PageRecord) -> tuple[int, bool, bool]:
-        """Return a page's number, whether it is new, and whether the coordinator has to be woken."""
+    def _enter(self, record: PageRecord, *, online: bool = False) -> tuple[int, bool, bool]:
+        """Return a page's number, whether it is new, and whether the coordinator has to be woken.
+
+        An ``online`` page comes by itself; others are one of many.
+        """
         if self._closed:
             raise ClosedError("the page was not accepted: the pipeline is closed; open the store again")
         seq = None if record.page_id is None else self._known(record.page_id, record)
         if seq is not None:
             return seq, False, False
-        seq, rouse = self._accept(record)
+        seq, rouse = self._accept(record, online=online)
         return seq, True, rouse
 
     def _known(self, page_id: str, record: PageRecord) -> int | None:
@@ -220,12 +225,14 @@ class Intake:
                 return FORGOTTEN if scope is None else scope.number
         return self._state.pages.scope(seq)
 
-    def _accept(self, record: PageRecord) -> tuple[int, bool]:
+    def _accept(self, record: PageRecord, *, online: bool) -> tuple[int, bool]:
         """Enter ``record``; return its number, and whether the coordinator has to be woken."""
         body = self._pack(record)
         seq = self.register.next_seq
         journal, offset = self._append(seq, body)
         scope = self._state.scope(record.user_id, record.assistant_id)
+        if online:
+            scope.latest_online = seq  # before the coordinator can meet it
         self.accepted.append(Accepted(scope, journal, offset, len(body)))
         scope.latest = seq
         self._backlog_bytes += len(body)

@@ -57,7 +57,7 @@ class OwedBatches:
 
     def choose(self, scope: Scope, passed: Container[int]) -> list[int] | None:
         """Return the next neighbouring pages of which the same tasks are owed; see ``Repayer``."""
-        if scope.held or scope.gaps or self._batches.count_of(scope):
+        if scope.held or scope.lifting or scope.gaps or self._batches.count_of(scope):
             return None  # fresh work first, which may change what these pages are part of
         owed = merge(*(scope.owed.pages(task) for task in OF_BATCH))
         first = next((seq for seq in owed if seq not in passed and self._may_ask(scope, seq)), None)

@@ -59,7 +59,7 @@ class OwedPromotions:
 
     def choose(self, scope: Scope, passed: Container[int]) -> list[int] | None:
         """Return the next pages of which the same tasks are owed; see ``Repayer``."""
-        if scope.held or scope.remake or not self._promotion.is_free(scope):
+        if scope.held or scope.lifting or scope.remake or not self._promotion.is_free(scope):
             return None
         owed = merge(*(scope.owed.pages(task) for task in OF_PROMOTION))  # a page of both tasks comes twice
         left = (seq for seq, _ in groupby(owed) if seq not in passed)

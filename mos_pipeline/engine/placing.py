@@ -45,9 +45,9 @@ def continuity(before: int, seqs: Sequence[int], answer: Mapping[str, Any]) -> t
 
 
 def _place(scope: Scope, batch: Batch, topic: dict[str, Any], row: int, pool: VectorPool) -> Placed | None:
-    """Return the topic's session, a new one begins with the batch; None where all its pages have theirs already."""
-    seqs = [batch.homeless[index] for index in topic["pages"]]
-    seqs = [seq for seq in seqs if scope.mid_term.session_of(seq) is None]
+    """Return the topic's session, a new one begins with its first page; None where all of them have theirs already."""
+    left = [index for index in topic["pages"] if scope.mid_term.session_of(batch.homeless[index]) is None]
+    seqs = [batch.homeless[index] for index in left]
     if not seqs:
         pool.release([row])
         return None
@@ -60,7 +60,7 @@ def _place(scope: Scope, batch: Batch, topic: dict[str, Any], row: int, pool: Ve
         return Placed(best, False, "", keywords, "", seqs, -1)
     session_id = scope.mid_term.reserve_id()
     pool.commit([row], np.array([session_id], np.int64))
-    return Placed(session_id, True, topic["content"], keywords, batch.timestamp, seqs, row)
+    return Placed(session_id, True, topic["content"], keywords, batch.timestamps[left[0]], seqs, row)
 
 
 def place_again(

@@ -6,12 +6,15 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 
 from mos_pipeline.engine.aside import Aside
 from mos_pipeline.engine.batches import Batches
+from mos_pipeline.engine.bulk import Bulk
 from mos_pipeline.engine.derived import Derived
 from mos_pipeline.engine.embedding import Embedding
 from mos_pipeline.engine.holes import Holes
+from mos_pipeline.engine.lifting import Lifting, unlifted
 from mos_pipeline.engine.persistence import Persistence
 from mos_pipeline.engine.promotion import Promotion, Stated
 from mos_pipeline.memory.scheduling import FairQueue
@@ -24,6 +27,7 @@ __all__ = ["Processing"]
 
 # A writer that can't write must not make results pile up in memory: above this no new work is given out.
 MAX_UNWRITTEN_BYTES = 32 << 20
+FRESH_TURNS = 8  # batches of new pages, after which some work of the background goes before the next
 
 
 class Processing:
@@ -39,8 +43,9 @@ class Processing:
         embedding: Embedding,
         aside: Aside,
         batches: Batches,
+        bulk: Bulk,
         worked_off: Callable[[int], None],
-        statements: Promotion,
+        promotion: Promotion,
     ) -> None:
         """Give out ``capacity`` pages at once; ``worked_off(bytes)`` is told of pages that have left the backlog."""
         self._capacity = capacity
@@ -51,45 +56,79 @@ class Processing:
         self._embedding = embedding
         self._aside = aside
         self._batches = batches
+        self._bulk = bulk
         self._worked_off = worked_off
-        self._statements = statements
+        self._promotion = promotion
         self._queue: FairQueue[int] = FairQueue()
         self._queued: set[int] = set()
         self._loose: set[int] = set()
         self._under_way: set[int] = set()  # pages that the embedder has
         self._holes = Holes(state.pages, capacity)
+        self._lifting = Lifting(state, derived, embedding, aside, self._embed_missing, self._lifted)
+        self._turns = 0
         self.draining = False
 
     @property
     def idle(self) -> bool:
         """Whether every page that should be worked on has been."""
         busy = self._queued or self._under_way or (self.draining and self._loose)
-        return not busy and self._batches.idle
+        return not busy and self._batches.idle and self._lifting.idle
+
+    @property
+    def lifted(self) -> bool:
+        """Whether no page, summary or fact lacks a vector that it had, or should have by now."""
+        return self._lifting.idle and not self._under_way
 
     @property
     def saturated(self) -> bool:
         """Whether no batch can be given out until the embedder answers."""
         return self._embedding.saturated
 
-    def page_came(self, scope: Scope) -> None:
-        """Note that ``scope`` has a new page."""
+    def page_came(self, scope: Scope, seq: int) -> None:
+        """Note that ``scope`` has a new page ``seq``."""
+        if seq > scope.latest_online:
+            self._bulk.came(scope)
         self._loose.add(scope.number)
         self._enqueue(scope)
 
+    def restore(self, stale: npt.NDArray[np.bool_]) -> None:
+        """Take up a restored store, before its scopes; pages ``stale`` had vectors by another model, bool (n,)."""
+        self._lifting.stale = stale
+
     def resume(self, scope: Scope, bare: list[int]) -> None:
-        """Take up a restored scope; its pages ``bare`` have their places in sessions, but lost their vectors."""
-        self._holes.restore(scope, bare)
+        """Take up a restored scope; its pages ``bare`` had vectors, and have none that is of use."""
+        self._lifting.restore(scope, bare)
+        if self._has_loose(scope):
+            self._bulk.came(scope)
         self.look_again(scope)
 
     def lack_vectors(self, scope: Scope, bare: list[int]) -> None:
         """Note that pages ``bare`` of ``scope`` have their places in sessions, and no vectors."""
-        self._holes.restore(scope, bare)
+        self._lifting.lack(scope, bare)
+
+    def _lifted(self, scope: Scope) -> None:
+        self.look_again(scope)
+        self._promotion.go_on(scope)
+
+    def counts(self, seq: int) -> bool:
+        """Return whether a page without a vector is part of the backlog; not where it had one by another model."""
+        return not self._lifting.had_vector(seq)
+
+    @property
+    def unlifted(self) -> int:
+        """How many vectors of another model are still to be made again."""
+        lifting = (scope for scope in self._state.scopes if scope.lifting)
+        return unlifted(self._state, lifting, self._lifting.stale) + self._lifting.given_up
 
     def look_again(self, scope: Scope) -> None:
         """Take up what ``scope`` has come to have for other reasons than a new page."""
+        self._lifting.look(scope)
         if self._has_loose(scope):
-            self.page_came(scope)
-        self._batches.advance(scope)
+            self._loose.add(scope.number)
+            self._enqueue(scope)
+        else:
+            self._loose.discard(scope.number)
+        self._advance(scope)
 
     def retry(self, scope: Scope) -> list[int]:
         """Take up again the pages of ``scope`` that were set aside, but for those whose batches are still under way.
@@ -111,17 +150,46 @@ class Processing:
         self.draining = True
         for number in list(self._loose):
             self._enqueue(self._state.scopes[number])
+        for number in self._bulk.scopes:
+            self._advance(self._state.scopes[number])
+
+    def due(self) -> float | None:
+        """Return when (monotonic seconds) ``end_bulk`` has something to do; None for never."""
+        return self._bulk.due
+
+    def end_bulk(self) -> None:
+        """Let nothing of a scope wait any longer for which nothing has come for ``llm.bulk_wait_s``."""
+        for number in self._bulk.overdue:
+            scope = self._state.scopes[number]
+            if self._has_more(scope):
+                self._bulk.came(scope)
+            else:
+                self._end_bulk(scope)
 
     def dispatch(self) -> bool:
-        """Give out one batch if there is room for it; return whether there was one."""
-        if not self._embedding.ready or not self._queued or self._embedding.saturated:
+        """Give out one batch, or some work of the background, if there is room for it; return whether there was."""
+        if not self._embedding.ready or self._embedding.saturated:
             return False
         if self._persistence.outstanding_bytes > MAX_UNWRITTEN_BYTES:
             return False
+        if self._background_is_next():
+            self._turns = 0
+            self._lifting.give()
+            return True
+        if not self._queued:
+            return False
+        self._turns += 1
         number = self._queue.pop()
         self._queued.discard(number)
         self._give(self._state.scopes[number])
         return True
+
+    def _background_is_next(self) -> bool:
+        """Whether work of the background is due: it stays behind new pages, and gets a turn all the same."""
+        if not self._lifting.waiting:
+            return False
+        due = self._turns >= FRESH_TURNS if self._queued else not self._embedding.half_full
+        return self._lifting.hurried or due
 
     def in_batches(self, scope: Scope) -> set[int]:
         """Return the pages of ``scope`` whose batches have begun and are not applied yet."""
@@ -130,15 +198,19 @@ class Processing:
     def forget(self, scope: Scope, seqs: set[int]) -> None:
         """Leave out pages that belong to nobody any more; the rest of their batches is begun anew."""
         self._holes.forget(scope, seqs)
+        self._lifting.forget(scope, seqs)
         self._batches.forget(scope, seqs)
         waiting = [seq for seq in seqs if not self._aside.settled(scope, seq) and seq not in self._under_way]
-        self._worked_off(sum(map(len, self._reader.read_many(waiting))))
+        self._worked_off(sum(map(len, self._reader.read_many([seq for seq in waiting if self.counts(seq)]))))
 
     def _waiting(self, scope: Scope) -> int:
         return len(self._state.pages.seqs_of(scope.number)) - scope.given
 
     def _enqueue(self, scope: Scope) -> None:
         if scope.held:
+            return
+        if scope.lifting:
+            self._lifting.hurry(scope)
             return
         wanted = self._holes.of(scope) or self._waiting(scope) >= self._capacity
         wanted = wanted or (self.draining and scope.number in self._loose)
@@ -148,9 +220,8 @@ class Processing:
 
     def _give(self, scope: Scope) -> None:
         if self._holes.of(scope):
-            seqs, as_batch = self._holes.take(scope)
-            if as_batch:
-                self._batches.begin(scope, seqs)
+            seqs = self._holes.take(scope)
+            self._batches.begin(scope, seqs)
         else:
             seqs = list(map(int, self._state.pages.seqs_of(scope.number)[scope.given : scope.given + self._capacity]))
             if len(seqs) == self._capacity:
@@ -160,7 +231,25 @@ class Processing:
         if not self._has_loose(scope):
             self._loose.discard(scope.number)
         self._enqueue(scope)
+        self._advance(scope)
+
+    def _advance(self, scope: Scope) -> None:
+        """Do what can be done for ``scope`` now; while everything shall be done, it waits only for what is to come."""
+        if self.draining and self._bulk.goes_on(scope) and not self._has_more(scope):
+            self._end_bulk(scope)
+        else:
+            self._batches.advance(scope)
+
+    def _end_bulk(self, scope: Scope) -> None:
+        self._bulk.end(scope)
         self._batches.advance(scope)
+        if not self._batches.count_of(scope):  # else what is applied last leads there
+            self._promotion.go_on(scope)
+
+    def _has_more(self, scope: Scope) -> bool:
+        """Return whether more pages of ``scope`` are on their way to be embedded, for batches."""
+        coming = self._holes.of(scope) or self._waiting(scope) >= self._capacity
+        return coming or scope.latest >= len(self._state.pages) or self._batches.is_embedding(scope)
 
     def _has_loose(self, scope: Scope) -> bool:
         """Whether pages of ``scope`` are neither embedded nor on their way to be."""
@@ -181,11 +270,11 @@ class Processing:
         facts = {
             seq: Stated(fact, page.timestamp)
             for seq, page in zip(seqs, pages, strict=True)
-            if (fact := stated_fact(page))
+            if (fact := stated_fact(page)) and not self._lifting.had_vector(seq)
         }
         # A page that is a fact has one vector as both: that of its own words alone.
         texts = [stated_fact(page) or embedded_text(page.user_input, page.agent_response) for page in pages]
-        sizes = list(map(len, records))
+        sizes = [len(record) * self.counts(seq) for seq, record in zip(seqs, records, strict=True)]
         answer = partial(self._embedded, scope, seqs, sizes, facts)
         self._embedding.send(scope.page_rows, texts, answer, ahead=self._batches.count_of(scope) == 1)
 
@@ -211,7 +300,10 @@ class Processing:
                 self._aside.put(scope, seqs[0], f"embedding it failed: {outcome.error}")
         self._under_way.difference_update(seqs)
         self._worked_off(sum(sizes))
-        self._batches.advance(scope)
+        if self._bulk.goes_on(scope):
+            self._bulk.came(scope)
+        self._lifting.look(scope)
+        self._advance(scope)
 
     def _enter(self, scope: Scope, seqs: list[int], rows: list[int], facts: dict[int, Stated]) -> None:
         """Make vectors searchable, but for those of pages that were forgotten while they were computed."""
@@ -227,7 +319,7 @@ class Processing:
         self._derived.vectors(numbers[~stated], vectors[~stated])
         if stated.any():
             mine = numbers[stated].tolist()
-            event = self._statements.enter(scope, {seq: facts[seq] for seq in mine}, vectors[stated])
+            event = self._promotion.enter(scope, {seq: facts[seq] for seq in mine}, vectors[stated])
             self._derived.event_before_vectors(event, numbers[stated], vectors[stated])
 
     def _embed_halves(self, scope: Scope, seqs: list[int], sizes: list[int]) -> None:

@@ -1,14 +1,15 @@
 """Hot sessions become long-term memory: the profile and the knowledge, by two tasks in parallel.
 
 Owned by the coordinator. A scope has one promotion under way at the most, and the next no sooner than
-``long_term.promotion_pages`` pages later, which takes in all that became hot meanwhile.
+``long_term.promotion_pages`` pages later, which takes in all that became hot meanwhile. Where a model is asked, and
+more pages are on their way into sessions, it waits for them until they are as many as one call takes.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -19,6 +20,7 @@ import numpy.typing as npt
 
 from mos_pipeline.config import LongTerm
 from mos_pipeline.engine.batches import LLM
+from mos_pipeline.engine.bulk import Bulk
 from mos_pipeline.engine.derived import Derived
 from mos_pipeline.engine.desk import Desk
 from mos_pipeline.engine.embedding import Embedding
@@ -34,6 +36,9 @@ from mos_pipeline.store.reading import PageReader
 __all__ = ["Promotion", "Stated", "enter_promotion", "show_facts"]
 
 logger = logging.getLogger(__name__)
+
+MOST_PAGES = 256  # read by one promotion, however short they are
+BUDGETS = 2  # of a batch's text: what is told of it is much shorter
 
 Found = tuple[bool, str, int]  # of the user's (else the assistant's)? the fact; its page
 
@@ -67,15 +72,19 @@ class Promotion:
         derived: Derived,
         desk: Desk,
         embedding: Embedding,
+        bulk: Bulk,
+        more: Callable[[Scope], bool],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """``clock()`` is the present time, in unix seconds."""
+        """``more(scope)`` tells whether pages are on their way into sessions; ``clock()`` is unix seconds."""
         self._config = config
         self._state = state
         self._reader = reader
         self._derived = derived
         self._desk = desk
         self._embedding = embedding
+        self._bulk = bulk
+        self._more = more
         self._clock = clock
         self._likeness = Likeness(config.merge_cosine, state, embedding)
         self._under_way: dict[int, _Work] = {}
@@ -91,11 +100,15 @@ class Promotion:
 
     def consider(self, scope: Scope) -> None:
         """Promote what is hot in ``scope``, if it is time for it."""
-        if scope.held or not self.is_free(scope) or not self._embedding.ready or self._is_put_off(scope):
+        busy = scope.held or scope.lifting or not self.is_free(scope)
+        if busy or not self._embedding.ready or self._is_put_off(scope):
             return
-        seqs = self._state.hot_pages(scope, self._clock(), at_once=scope.number in self._at_once)
-        if seqs:
-            self._begin(scope, seqs)
+        if self._bulk.tokens and scope.number not in self._at_once and not scope.remake:
+            self._consider_many(scope)
+            return
+        hot = self._state.hot_pages(scope, self._clock(), at_once=scope.number in self._at_once)
+        if hot:
+            self._begin(scope, sorted(hot[: self._config.promotion_pages]))
         else:
             self._at_once.discard(scope.number)
 
@@ -114,6 +127,28 @@ class Promotion:
         """Go on with ``scope``: what has been reserved for is done."""
         self._reserved.discard(scope.number)
         self.consider(scope)
+
+    def _consider_many(self, scope: Scope) -> None:
+        """Promote what is hot in ``scope``; while more is on its way, when that is as much as one call takes."""
+        hot = self._state.hot_pages(scope, self._clock())
+        taken = self._taken(hot[:MOST_PAGES])
+        if not hot or (taken == len(hot) and self._more(scope)):
+            return
+        self._begin(scope, sorted(hot[:taken]))
+        if len(hot) - taken >= self._config.promotion_pages:
+            scope.long_term.since_promotion = self._config.promotion_pages  # the rest need not wait another time
+
+    def _taken(self, hot: Sequence[int]) -> int:
+        """Return how many of the pages ``hot`` one call takes: as many as ever, or more where these are short."""
+        every, count, room = self._config.promotion_pages, 0, BUDGETS * self._bulk.tokens
+        for begin in range(0, len(hot), every):
+            for record in self._reader.read_many(hot[begin : begin + every]):
+                page = own_words(decode_record(record))
+                room -= self._bulk.cost(page.user_input, page.agent_response)
+                if room < 0 and count >= every:
+                    return count
+                count += 1
+        return count
 
     def analyse(self, scope: Scope) -> None:
         """Promote every page of ``scope`` that is in a session and was not analysed yet, whatever its heat.
@@ -267,5 +302,5 @@ def show_facts(scope: Scope, entered: Iterable[Told], pool: VectorPool) -> None:
     """Make those of the facts that were entered searchable which are new, and were kept."""
     for told in entered:
         fact = scope.facts(of_user=told.of_user).find(told.text) if told.new else None
-        if fact is not None and fact.row == told.row:
+        if fact is not None and fact.row == told.row >= 0:
             pool.commit([told.row], np.array([scope.fact_tag(fact.fact_id)], np.int64))

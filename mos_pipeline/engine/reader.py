@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from mos_pipeline.config import Config
+from mos_pipeline.engine.chat import Chat
+from mos_pipeline.engine.desk import Desk
+from mos_pipeline.engine.llm_role import llm_role
+from mos_pipeline.engine.own_pool import OwnPool
 from mos_pipeline.engine.questions import Questions
 from mos_pipeline.engine.view import View
-from mos_pipeline.errors import ClosedError, DeadlineError
+from mos_pipeline.errors import ClosedError, DeadlineError, ModelMismatchError
 from mos_pipeline.runtime.attached_rows import AttachedRows
+from mos_pipeline.stages.identity import check_configured
 from mos_pipeline.store.readonly import Fresh, ReadOnlyStore
 
 __all__ = ["ReaderEngine"]
+
+logger = logging.getLogger(__name__)
 
 LOOKS = 3  # at opening: how often it is looked whether what is missing is on its way
 
@@ -30,6 +39,8 @@ class ReaderEngine:
         config: the settings.
         store: what gives out the files' contents.
         questions: the embedder; None where there shall be none.
+        llm: the processes that ask the endpoint for answers, of this reader's own; likewise.
+        chat: asks them.
     """
 
     def __init__(
@@ -42,10 +53,13 @@ class ReaderEngine:
         """
         self.config = config
         self.questions = Questions(config) if workers else None
+        self.llm = OwnPool(llm_role(config, processes=1), config.runtime) if workers else None
+        self.chat = Chat(config, self._answering)
         self._refreshing = threading.Lock()
         self._calls_end = threading.Condition()
         self._left: list[View] = []  # replaced, and still read by a call
         self._attached: AttachedRows | None = None
+        self._generation = 0  # of the vectors there
         self._copies = copies
         self._closing = False
         self._broken = False
@@ -69,9 +83,14 @@ class ReaderEngine:
         return view
 
     def _new_view(self, met: int = -1) -> View:
-        identity = self.store.manifest.embedding
+        manifest = self.store.manifest
+        identity, generation = manifest.embedding, manifest.vector_generation
+        if generation != self._generation and self._attached is not None:
+            self._attached.close()  # its blocks hold another model's vectors
+            self._attached = None
+        self._generation = generation
         if self._attached is None and identity is not None and not self._copies:
-            self._attached = AttachedRows(self.store.folder.vectors, identity["dimension"])
+            self._attached = AttachedRows(self.store.folder.vectors, identity["dimension"], generation)
         return View(self.store, self.config, self.questions, lambda: not self._closing, self._attached, met)
 
     def _replacement(self, view: View) -> View:
@@ -81,6 +100,9 @@ class ReaderEngine:
     def _take(self, view: View, fresh: Fresh) -> None:
         if not view.take(fresh):
             raise ClosedError(f"{self.store.folder.root}: closed while it was being read; open it again")
+
+    def _answering(self) -> Desk | None:
+        return self.llm.started() if self.llm is not None else Desk(lambda call: call())
 
     @contextmanager
     def reading(self) -> Iterator[View]:
@@ -123,7 +145,11 @@ class ReaderEngine:
 
     def _refresh(self) -> None:
         fresh = self.store.refresh(anew=self._broken)
-        if not fresh.anew and self._view.identity == self.store.manifest.embedding:
+        known = self._view.identity, self._view.generation
+        present = self.store.manifest.embedding, self.store.manifest.vector_generation
+        if None not in (known[0], present[0]) and known[1] != present[1]:
+            self._warn(present[0] or {})
+        if not fresh.anew and known == present:
             self._take(self._view, fresh)
             return
         if not fresh.anew:  # vectors came, and this view has no place for them
@@ -139,6 +165,15 @@ class ReaderEngine:
             self._view = view
             self._drop_left()
 
+    def _warn(self, identity: Mapping[str, Any]) -> None:
+        """Say that questions are answered by words alone from now on, unless the new model is this reader's too."""
+        try:
+            check_configured(self.store.folder.root, identity, self.config.embedding)
+        except ModelMismatchError as error:
+            logger.warning(
+                "questions are answered by words alone from now on, until this reader is opened again: %s", error
+            )
+
     def _wait_for_old_calls(self) -> None:
         """Wait until no call reads a replaced view: the next look closes its files."""
         patience = self.config.retrieval.timeout_s
@@ -152,8 +187,10 @@ class ReaderEngine:
     def close(self) -> None:
         """Stop the embedder and let go of all files; calls that still run fail."""
         self._closing = True
-        if self.questions is not None:
-            self.questions.close(time.monotonic() + self.config.runtime.close_timeout_s)
+        deadline = time.monotonic() + self.config.runtime.close_timeout_s
+        for own in (self.questions, self.llm):
+            if own is not None:
+                own.close(deadline)
         with self._refreshing, self._calls_end:
             for view in (self._view, *self._left):
                 view.close()

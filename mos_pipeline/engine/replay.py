@@ -18,7 +18,8 @@ from mos_pipeline.memory.state import MemoryState, Scope
 from mos_pipeline.runtime.vector_pool import VectorPool
 from mos_pipeline.store.codec import FrameKind
 from mos_pipeline.store.derived import VectorFrame, decode_aside, decode_vectors
-from mos_pipeline.store.segments import FrameAddress, SegmentReader
+from mos_pipeline.store.recovery import StoredFrame
+from mos_pipeline.store.segments import SegmentReader
 
 __all__ = ["Replay"]
 
@@ -34,7 +35,9 @@ class Replay:
 
     Attributes:
         retelling: what enters the events; None without a pool.
-        without_vector: by scope number, pages whose batch was applied and whose vectors were lost with a damaged frame.
+        without_vector: by scope number, pages whose batch was applied and whose vectors were lost with a damaged frame,
+            and those that are stale.
+        stale: for each page, bool (n,), whether frames have a vector of it by another model than the store's.
         untold: what was forgotten and is not told by any frame.
         backlog: bytes of pages that have no vector, and should.
     """
@@ -46,13 +49,19 @@ class Replay:
         segments: SegmentReader,
         pages: int,
         pool: VectorPool | None,
+        generation: int,
     ) -> None:
-        """Enter what belongs to the first ``pages`` pages; without a ``pool``, no vectors and no events."""
+        """Enter what belongs to the first ``pages`` pages; without a ``pool``, no vectors and no events.
+
+        Vectors are of use in frames of this ``generation``.
+        """
         self._state = state
         self._indexing = indexing
         self._segments = segments
         self._pages = pages
         self._pool = pool
+        self._generation = generation
+        self.stale = np.zeros(pages, bool)
         self.retelling = Retelling(state, pages, pool) if pool is not None else None
         self._words = list[bytes]()
         self._vectors = list[VectorFrame]()
@@ -60,7 +69,7 @@ class Replay:
         self.backlog = 0
         self.untold = list[Event]()
 
-    def run(self, frames: Sequence[FrameAddress], sizes: Sequence[int], pause: Callable[[], bool]) -> bool:
+    def run(self, frames: Sequence[StoredFrame], sizes: Sequence[int], pause: Callable[[], bool]) -> bool:
         """Enter all ``frames`` of a store, and find out where its work goes on; ``sizes`` are its pages' bytes.
 
         ``pause()`` is called after each; where it returns False, the rest is given up and False returned.
@@ -76,11 +85,11 @@ class Replay:
                 return False
         return True
 
-    def enter(self, frames: Iterable[FrameAddress], pause: Callable[[], bool]) -> bool:
+    def enter(self, frames: Iterable[StoredFrame], pause: Callable[[], bool]) -> bool:
         """Enter ``frames``, in the order of their writing; ``pause`` and what is returned are as in ``run``."""
-        for address in frames:
+        for frame in frames:
             try:
-                self._take(*self._segments.read_frame(address))
+                self._take(*self._segments.read_frame(frame.address), foreign=frame.generation != self._generation)
             except StoreDamagedError as error:  # it was whole when the store was opened; what it held is made again
                 logger.warning("%s", error)
             if not pause():
@@ -92,10 +101,12 @@ class Replay:
     def grow(self, pages: int) -> None:
         """Enter what belongs to the first ``pages`` pages from now on."""
         self._pages = pages
+        self.stale = np.concatenate([self.stale, np.zeros(pages - len(self.stale), bool)])
         if self.retelling is not None:
             self.retelling.grow(pages)
 
-    def _take(self, kind: FrameKind, body: bytes) -> None:
+    def _take(self, kind: FrameKind, body: bytes, *, foreign: bool) -> None:
+        """Enter a frame; of a ``foreign`` one without its vectors, which another model made."""
         match kind:
             case FrameKind.ASIDE:
                 self._set_aside(*decode_aside(body))
@@ -103,16 +114,23 @@ class Replay:
                 self._words.append(body)
                 if len(self._words) >= WORDS_AT_ONCE:
                     self._enter_words()
+            case FrameKind.VECTORS if foreign:
+                seqs = decode_vectors(body).seqs
+                self.stale[seqs[(seqs >= 0) & (seqs < self._pages)]] = True
             case FrameKind.VECTORS if self._pool is not None:
                 self._vectors.append(decode_vectors(body))
                 if len(self._vectors) >= VECTORS_AT_ONCE:
                     self._enter_vectors()
             case FrameKind.BATCH if self.retelling is not None:
-                self.retelling.events(decode_batches(body))
+                self._tell(self.retelling, decode_batches(body), foreign=foreign)
             case FrameKind.EVENTS if self.retelling is not None:
-                self.retelling.events(decode_events(body))
+                self._tell(self.retelling, decode_events(body), foreign=foreign)
             case FrameKind.STATE if self.retelling is not None:
-                self.retelling.checkpoints(decode_checkpoints(body))
+                checkpoints = decode_checkpoints(body)
+                self.retelling.checkpoints([one.without_vectors for one in checkpoints] if foreign else checkpoints)
+
+    def _tell(self, retelling: Retelling, events: list[Event], *, foreign: bool) -> None:
+        retelling.events([event.without_vectors for event in events] if foreign else events)
 
     def _kept(self, seq: int) -> bool:
         return 0 <= seq < self._pages and self._state.pages.is_kept(seq)
@@ -157,6 +175,7 @@ class Replay:
         scope.given = int(np.flatnonzero(done)[-1]) + 1 if done.any() else 0
         scope.gaps = seqs[: scope.given][~done[: scope.given]].tolist()
         bare = ~self._state.pages.embedded_of(seqs) & ~np.isin(seqs, list(scope.aside))
-        self.backlog += int(sizes[seqs[bare]].sum())
-        if lost := seqs[bare & done].tolist():
+        stale = self.stale[seqs]
+        self.backlog += int(sizes[seqs[bare & ~stale]].sum())
+        if lost := seqs[bare & (done | stale)].tolist():
             self.without_vector[scope.number] = lost

@@ -11,7 +11,6 @@ from mos_pipeline.engine.runs import PageEntry, Run, Runs
 from mos_pipeline.memory.state import MemoryState
 from mos_pipeline.store.reading import PageReader
 from mos_pipeline.store.recovery import OpenStore, StoredFrame
-from mos_pipeline.store.segments import FrameAddress
 
 __all__ = ["PagesOutOfOrderError", "Restore"]
 
@@ -24,7 +23,7 @@ class Restore:
     """Reads a store's pages into memory.
 
     Attributes:
-        derived: where frames of derived data lie, in the order of their writing.
+        derived: frames of derived data, in the order of their writing.
         entry: what enters the pages; it knows the sizes of their records.
     """
 
@@ -39,12 +38,9 @@ class Restore:
         self._store = store
         self._state = state
         self._persistence = persistence
-        self._runs = Runs(reader, store.damage, self._note_derived)
+        self.derived: list[StoredFrame] = []
+        self._runs = Runs(reader, store.damage, self.derived.append)
         self.entry = PageEntry(state, intake.register)
-        self.derived: list[FrameAddress] = []
-
-    def _note_derived(self, frame: StoredFrame) -> None:
-        self.derived.append(frame.address)
 
     def pages(self, *, sort: bool = False) -> None:
         """Enter every page of segments and journals; note where derived data lies.

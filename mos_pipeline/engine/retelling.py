@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from mos_pipeline.engine.bearers import current, give_vectors, groups
 from mos_pipeline.engine.checkpoints import Checkpoint, decode_checkpoints, encode_checkpoints, enter, take
-from mos_pipeline.engine.events import BatchDone, Event, Forgotten, Promoted, Repaid, Visited
+from mos_pipeline.engine.events import BatchDone, Event, Forgotten, Lifted, Promoted, Repaid, Visited
 from mos_pipeline.engine.promotion import enter_promotion, show_facts
 from mos_pipeline.memory.outcomes import BatchOutcome, BatchRepaid, Placed, PromotionRepaid, Told
 from mos_pipeline.memory.pages import LOST
@@ -58,15 +59,16 @@ class Retelling:
                     founded.setdefault(scope.number, []).extend(self._batch(scope, event.what))
                 case Promoted():
                     self._promotion(scope, event.what)
-                case Repaid(BatchRepaid() as outcome, vectors):
-                    founded.setdefault(scope.number, []).extend(self._batch_repaid(scope, outcome, vectors))
-                case Repaid(PromotionRepaid() as outcome, vectors):
-                    self._promotion_repaid(scope, outcome, vectors)
+                case Repaid():
+                    founded.setdefault(scope.number, []).extend(self._repaid(scope, event.what))
                 case Forgotten(seqs):
                     self._forget(scope, seqs)
                 case Visited(sessions):
                     for counts in sessions:
                         scope.mid_term.set_visits(*counts)
+                case Lifted():
+                    self._enter_summaries(scope, founded.pop(scope.number, []))  # they may be among them
+                    self._lift(scope, event.what)
         for number, summaries in founded.items():
             self._enter_summaries(self._state.scopes[number], summaries)
 
@@ -133,7 +135,7 @@ class Retelling:
         self._tells_of(scope, seqs)
         self._pool.release(self._state.apply(scope, self._without_lost(done.outcome)))
         ids = [entry.session_id for entry in done.outcome.placed if entry.founded]
-        return list(zip(ids, done.vectors, strict=True))
+        return list(zip(ids, done.vectors, strict=True)) if len(done.vectors) else []
 
     def _enter_summaries(self, scope: Scope, summaries: list[tuple[int, npt.NDArray[np.float16]]]) -> None:
         """Fill in the vectors of founded sessions that are still there."""
@@ -148,6 +150,12 @@ class Retelling:
             self._pool.commit(rows, np.array(list(present), np.int64))
             scope.mid_term.set_rows(dict(zip(present, rows.tolist(), strict=True)))
 
+    def _repaid(self, scope: Scope, repaid: Repaid) -> list[tuple[int, npt.NDArray[np.float16]]]:
+        if isinstance(repaid.outcome, BatchRepaid):
+            return self._batch_repaid(scope, repaid.outcome, repaid.vectors)
+        self._promotion_repaid(scope, repaid.outcome, repaid.vectors)
+        return []
+
     def _batch_repaid(
         self, scope: Scope, repaid: BatchRepaid, vectors: npt.NDArray[np.float16]
     ) -> list[tuple[int, npt.NDArray[np.float16]]]:
@@ -158,7 +166,7 @@ class Retelling:
             return []
         self._pool.release(self._state.repay_batch(scope, repaid))
         ids = [entry.session_id for entry in repaid.placed if entry.founded]
-        return list(zip(ids, vectors, strict=True))
+        return list(zip(ids, vectors, strict=True)) if len(vectors) else []
 
     def _promotion_repaid(self, scope: Scope, repaid: PromotionRepaid, vectors: npt.NDArray[np.float16]) -> None:
         if not all(scope.owed.owes(task, repaid.seqs) for task in repaid.tasks):
@@ -166,6 +174,16 @@ class Retelling:
         repaid = repaid._replace(told=self._with_rows(scope, repaid.told, vectors))
         self._pool.release(self._state.repay_promotion(scope, repaid))
         show_facts(scope, repaid.told, self._pool)
+
+    def _lift(self, scope: Scope, lifted: Lifted) -> None:
+        """Give vectors to what is still there, and has none."""
+        owner = [group.owner for group in groups(scope)][lifted.kind]
+        found = [
+            (*bearer, vector)
+            for bearer_id, vector in zip(lifted.ids, lifted.vectors, strict=len(lifted.vectors) > 0)
+            if (bearer := current(scope, lifted.kind, bearer_id)) is not None and bearer[0].row < 0
+        ]
+        give_vectors(self._pool, owner, found)
 
     def _promotion(self, scope: Scope, promoted: Promoted) -> None:
         outcome = promoted.outcome
@@ -176,11 +194,11 @@ class Retelling:
         enter_promotion(self._state, scope, outcome._replace(seqs=known, told=told), self._pool)
 
     def _with_rows(self, scope: Scope, told: Sequence[Told], vectors: npt.NDArray[np.float16]) -> list[Told]:
-        """Return facts with rows that hold the vectors of the new ones."""
+        """Return facts with rows that hold the vectors of the new ones; with none where there are no vectors."""
         found, left = list[Told](), iter(vectors)
         for fact in told:
             row = -1
-            if fact.new:
+            if fact.new and len(vectors):
                 (row,) = self._pool.allocate(scope.fact_rows(of_user=fact.of_user), 1).tolist()
                 self._pool.write([row], next(left)[None])
             found.append(fact._replace(row=row))

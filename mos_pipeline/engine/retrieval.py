@@ -45,6 +45,7 @@ class Question(NamedTuple):
         max_tokens: the budget of pages and overviews; none where None.
         in_time_order: whether the pages come in the order of acceptance, not best first.
         explain: whether each page comes with the parts of its score.
+        without: numbers of pages that are not wanted.
     """
 
     query: str
@@ -53,6 +54,7 @@ class Question(NamedTuple):
     max_tokens: int | None = None
     in_time_order: bool = False
     explain: bool = False
+    without: frozenset[int] = frozenset()
 
 
 class Retrieval:
@@ -110,11 +112,27 @@ class Retrieval:
         if vector is None:
             return lambda k: join(words, Dense.none(), self._weights, k=k)
         dense = Dense(*self._vectors.pool.scores(scope.page_rows, vector))
-        if self._config.method == "two-level":
+        if self._config.method == "two-level" and not scope.lifting:  # its sessions may have no vectors
             sessions, relevance = self._vectors.pool.scores(scope.session_rows, vector)
             pages = self._pages_of(scope, sessions)
             return lambda k: two_level(pages, relevance, dense, k=k)
         return lambda k: join(words, dense, self._weights, k=k)
+
+    def far_pages(self, scope: Scope, query: str, lowest: float, most: int, timeout_s: float) -> frozenset[int]:
+        """Return the pages of sessions that are far from ``query``.
+
+        Near are the ``most`` sessions whose summaries have the highest cosines, of those with ``lowest`` or more. All
+        are, where the query's vector does not come in time.
+        """
+        asked = self._ask(query)
+        vector = asked.wait(time.monotonic() + timeout_s) if asked is not None else None
+        if vector is None or not self._vectors.ready:
+            return frozenset()
+        session_ids, cosines = self._vectors.pool.scores(scope.session_rows, vector)
+        near = {int(session_ids[place]) for place in np.argsort(-cosines)[:most] if cosines[place] >= lowest}
+        with self._gate.lock:
+            far = [one.seqs.tolist() for one in scope.mid_term.sessions if one.session_id not in near]
+        return frozenset(seq for seqs in far for seq in seqs)
 
     def _pages_of(self, scope: Scope, session_ids: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
         with self._gate.lock:
@@ -124,7 +142,7 @@ class Retrieval:
     def _hits(self, scope: Scope, question: Question, ranking: Ranking, limit: float) -> list[Hit]:
         """Return the best that pass, and leave a note which sessions they belong to."""
         budget, chosen = Budget(question.max_tokens), list[tuple[int, Hit]]()
-        for part in self._passing(_parts_of(ranking, question.k or self._config.k), question.filter):
+        for part in self._passing(_parts_of(ranking, question.k or self._config.k), question):
             for seq, hit in self._read(scope, part, limit if question.explain else None):
                 if len(chosen) == question.k:
                     break
@@ -137,10 +155,11 @@ class Retrieval:
         self._note_visits(scope, {hit.session_id for _, hit in chosen if hit.session_id is not None})
         return [hit for _, hit in chosen]
 
-    def _passing(self, parts: Iterable[list[Ranked]], wanted: Filter) -> Iterator[list[Ranked]]:
+    def _passing(self, parts: Iterable[list[Ranked]], question: Question) -> Iterator[list[Ranked]]:
         """Yield what passes, in the order of the ranking, at most ``MOST_READ`` pages at once."""
         for part in parts:
-            left = part if wanted.empty else self._filtered(part, wanted)
+            left = [one for one in part if one.doc not in question.without] if question.without else part
+            left = left if question.filter.empty else self._filtered(left, question.filter)
             for start in range(0, len(left), MOST_READ):
                 yield left[start : start + MOST_READ]
 

@@ -38,7 +38,7 @@ class Retrying:
         for scope in list(self._state.scopes):
             with self._coordinator.lock:
                 seqs = self._processing.retry(scope)
-                bare = [seq for seq in seqs if self._state.pages.row(seq) < 0]
+                bare = [seq for seq in seqs if self._state.pages.row(seq) < 0 and self._processing.counts(seq)]
                 self._intake.add_backlog(sum(map(len, self._reader.read_many(bare))))
             count += len(seqs)
         self._wake()

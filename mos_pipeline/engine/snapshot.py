@@ -11,9 +11,9 @@ from mos_pipeline.engine.batches import LLM
 from mos_pipeline.engine.browsing import Browsing
 from mos_pipeline.engine.embedding import EMBEDDER
 from mos_pipeline.engine.engine import Engine
+from mos_pipeline.engine.lifting import unlifted
 from mos_pipeline.engine.page_vectors import PageVectors
 from mos_pipeline.engine.persistence import WRITER
-from mos_pipeline.engine.questions import Questions
 from mos_pipeline.engine.reader import ReaderEngine
 from mos_pipeline.engine.view import View
 from mos_pipeline.memory.owed import OF_BATCH, OF_PROMOTION
@@ -42,10 +42,12 @@ def snapshot(engine: Engine) -> Stats:
             restored=engine.restored.is_set(),
             **_vectors(usage),
             model=engine.model,
+            unlifted=engine.processing.unlifted,
             damage=_damage(engine.store.damage),
             workers=_workers(engine),
-            tasks=_tasks(engine),
+            tasks=_tasks(engine.supervisor.state(LLM) if engine.supervisor is not None else None),
             endpoint=_endpoint(engine),
+            waiting_pages=engine.batches.pages,
         )
 
 
@@ -65,8 +67,10 @@ def reader_snapshot(reader: ReaderEngine, view: View) -> Stats:
             restored=True,
             **_copies(view.vectors),
             model=view.identity or {},
+            unlifted=unlifted(view.state, view.state.scopes, view.stale),
             damage=_damage(reader.store.damage),
-            workers=_questions(reader.questions),
+            workers=_own(reader),
+            tasks=_tasks(reader.llm.state() if reader.llm is not None else None),
         )
 
 
@@ -120,10 +124,8 @@ def _endpoint(engine: Engine) -> str:
     return UP if since is None else f"down since {datetime.fromtimestamp(since):%Y-%m-%d %H:%M:%S}"
 
 
-def _tasks(engine: Engine) -> dict[str, TaskStats]:
-    if engine.supervisor is None:
-        return {}
-    tallies = engine.supervisor.state(LLM).meter.tallies
+def _tasks(pool: PoolState | None) -> dict[str, TaskStats]:
+    tallies = pool.meter.tallies if pool is not None else {}
     return {kind: _task(tallies[kind]) for kind in sorted(tallies)}
 
 
@@ -140,9 +142,11 @@ def _task(tally: Tally) -> TaskStats:
     )
 
 
-def _questions(questions: Questions | None) -> dict[str, WorkerStats]:
-    state = None if questions is None else questions.state()
-    return {} if state is None else {EMBEDDER: _worker(state)}
+def _own(reader: ReaderEngine) -> dict[str, WorkerStats]:
+    """Return the pools of a reader's own that were needed so far."""
+    pools = {EMBEDDER: reader.questions, LLM: reader.llm}
+    states = {role: pool.state() for role, pool in pools.items() if pool is not None}
+    return {role: _worker(state) for role, state in states.items() if state is not None}
 
 
 def _worker(state: PoolState) -> WorkerStats:

@@ -25,6 +25,7 @@ from mos_pipeline.engine.runs import PageEntry, Run, Runs
 from mos_pipeline.memory.state import MemoryState, Scope
 from mos_pipeline.runtime.attached_rows import AttachedRows
 from mos_pipeline.runtime.vector_pool import VectorPool
+from mos_pipeline.stages.identity import same_vectors
 from mos_pipeline.store.reading import PageReader
 from mos_pipeline.store.readonly import Fresh, ReadOnlyStore
 from mos_pipeline.store.recovery import StoredFrame
@@ -66,6 +67,7 @@ class View:
         self.config = config
         self.lock = threading.Lock()
         self.identity = store.manifest.embedding
+        self.generation = store.manifest.vector_generation
         self.state = MemoryState(store.manifest.store, config)
         self.register = Register(self.state.ids)
         self.reader = PageReader(store.segments, config.store.text_cache_bytes)
@@ -90,7 +92,7 @@ class View:
         self._runs = Runs(self.reader, store.damage, self._derived.append)
         self._entry = PageEntry(self.state, self.register)
         copies = self.vectors.copies if self.vectors is not None else None
-        self._replay = Replay(self.state, self.indexing, store.segments, 0, copies)
+        self._replay = Replay(self.state, self.indexing, store.segments, 0, copies, self.generation)
 
     @property
     def gate(self) -> View:
@@ -103,9 +105,16 @@ class View:
         return not self._waiting and not self._derived
 
     @property
+    def stale(self) -> npt.NDArray[np.bool_]:
+        """Which pages have vectors by another model than the store's, bool (n,)."""
+        return self._replay.stale
+
+    @property
     def ready(self) -> bool:
         """Whether queries' vectors come from the store's model."""
-        return self._questions is not None and self.identity is not None and self._questions.model == self.identity
+        if self._questions is None or self.identity is None:
+            return False
+        return same_vectors(self._questions.model, self.identity)
 
     @property
     def pool(self) -> PageVectors:
@@ -215,7 +224,7 @@ class View:
             self._replay.grow(len(self.state.pages))
             if retelling is not None:
                 retelling.take_back()
-            done = self._replay.enter((frame.address for frame in ready), self._breathe)
+            done = self._replay.enter(ready, self._breathe)
             if retelling is not None and done:
                 retelling.forget_ahead()
         return done

@@ -133,6 +133,12 @@ class PageTable:
         found: NDArray[np.bool_] = np.frombuffer(self._rows, np.int64)[seqs] != NO_ROW
         return found
 
+    def count_bare(self, which: NDArray[np.bool_]) -> int:
+        """Return how many of the pages that ``which``, shape (n,), marks are somebody's and have no vector."""
+        rows, scopes = np.frombuffer(self._rows, np.int64), np.frombuffer(self._scopes, np.uint32)
+        count = min(len(which), len(rows))
+        return int((which[:count] & (rows[:count] == NO_ROW) & (scopes[:count] < FORGOTTEN)).sum())
+
     def append_lost(self) -> None:
         """Enter a number whose page can't be read any more; it belongs to no one."""
         self.append(len(self), LOST)

@@ -37,6 +37,7 @@ class Scope:
         assistant_rows: owner key of the rows of the assistant's facts in the vector pool; one for all scopes of the
             assistant where they are shared.
         latest: the last page that was accepted for it since opening, which may not be in the columns yet; -1 for none.
+        latest_online: the last of them that came by itself, and from no input that brings many; -1 for none.
         indexed: how many of its pages are in the word index.
         given: how many of its pages have been given out in batches.
         gaps: pages before ``given`` that make batches of their own: theirs was lost with a damaged frame, or tells of a
@@ -46,6 +47,7 @@ class Scope:
         aside: pages that no worker could work on, with the reason.
         taken_over: what memory of it was taken over from elsewhere, by the names that it had there.
         held: whether its pages are not worked on for now, as their memory is being taken over.
+        lifting: whether they are not, as its summaries and facts lack vectors, and nothing could be compared with them.
     """
 
     number: int
@@ -57,6 +59,7 @@ class Scope:
     assistant_rows: int
     words: WordIndex = field(default_factory=WordIndex)
     latest: int = -1
+    latest_online: int = -1
     indexed: int = 0
     given: int = 0
     gaps: list[int] = field(default_factory=list)
@@ -65,6 +68,7 @@ class Scope:
     aside: dict[int, str] = field(default_factory=dict)
     taken_over: list[bytes] = field(default_factory=list)
     held: bool = False
+    lifting: bool = False
 
     @property
     def page_rows(self) -> int:
@@ -209,21 +213,21 @@ class MemoryState:
     # Long-term memory
 
     def hot_pages(self, scope: Scope, now: float, *, at_once: bool = False) -> list[int]:
-        """Return the pages that are to be made long-term memory next, ascending; none where it is not time for it.
+        """Return the pages that are to be made long-term memory, in the order in which they should be.
 
-        They are those of the sessions whose heat has reached the threshold, hottest first, that were not analysed yet:
-        as many as one promotion takes. With ``at_once`` it is time, and any session is hot enough.
+        There are none where it is not time for it. They are those of the sessions whose heat has reached the threshold,
+        hottest first, that were not analysed yet. With ``at_once`` it is time, and any session is hot enough.
         """
-        limit = self._config.long_term.promotion_pages
         if scope.remake:
-            return scope.remake[:limit]
+            return scope.remake
         if at_once:
-            return sorted([seq for session, _ in scope.mid_term.hot(now, 0.0) for seq in session.fresh][:limit])
-        hottest = scope.mid_term.hottest(now) if scope.long_term.since_promotion >= limit else None
+            return [seq for session, _ in scope.mid_term.hot(now, 0.0) for seq in session.fresh]
+        is_time = scope.long_term.since_promotion >= self._config.long_term.promotion_pages
+        hottest = scope.mid_term.hottest(now) if is_time else None
         if hottest is None or hottest[1] < self._config.mid_term.heat_threshold:
             return []
         hot = scope.mid_term.hot(now, self._config.mid_term.heat_threshold)
-        return sorted([seq for session, _ in hot for seq in session.fresh][:limit])
+        return [seq for session, _ in hot for seq in session.fresh]
 
     def promote(self, scope: Scope, outcome: PromotionOutcome) -> list[int]:
         """Enter a promotion's outcome; return the vector rows that are of no use any more."""

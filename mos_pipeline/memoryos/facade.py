@@ -21,7 +21,7 @@ from mos_pipeline.memoryos.parts import (
     ShortTermMemory,
     inside,
 )
-from mos_pipeline.memoryos.settings import pipeline_settings, read_config
+from mos_pipeline.memoryos.settings import of_no_use, pipeline_settings, read_config
 from mos_pipeline.memoryos.shared import borrow
 from mos_pipeline.pipeline import DEFAULT_ASSISTANT, MemoryPipeline
 
@@ -83,7 +83,9 @@ class Memoryos:
             mid_term_similarity_threshold: from which on a topic joins a session.
             llm_model: the endpoint's model.
             embedding_model_name: a sentence-transformers model, or a folder with one.
-            embedding_model_kwargs: not used.
+            embedding_model_kwargs: arguments for the model's constructor; and ``prompt`` or ``prompt_name``, which go
+                before pages and questions alike. Of the original's others some are always so (vectors are of length 1,
+                batches are chosen by the pipeline); those that are not used a warning tells.
             config: settings of ``config.yaml``, by dotted or nested keys; they go before everything else.
             model: who writes answers in ``get_response``; see ``MemoryPipeline.respond``.
 
@@ -111,6 +113,7 @@ class Memoryos:
                 "mid_term_similarity_threshold": mid_term_similarity_threshold,
                 "llm_model": llm_model,
                 "embedding_model_name": embedding_model_name,
+                "embedding_model_kwargs": embedding_model_kwargs,
             }
         )
         self._lease, new = borrow(path, defaults, {**chosen, **(config or {})})
@@ -247,5 +250,5 @@ def _tell(path: Path, provider: str, kwargs: Mapping[str, Any] | None) -> None:
             "profile and knowledge, and answers quote pages",
             path,
         )
-    if kwargs:
-        logger.warning("%s: embedding_model_kwargs (%s) are not used", path, ", ".join(map(str, kwargs)))
+    if unused := of_no_use(kwargs or {}):
+        logger.warning("%s: of embedding_model_kwargs %s are not used", path, ", ".join(unused))

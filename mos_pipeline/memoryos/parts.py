@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from mos_pipeline.arguments import checked_count, checked_text
 from mos_pipeline.engine.details import FactDetail
 from mos_pipeline.engine.engine import Engine
+from mos_pipeline.engine.retrieval import Question
 from mos_pipeline.memory.state import Scope
 from mos_pipeline.memoryos import shapes
 from mos_pipeline.messages import KnowledgeHit
@@ -14,6 +16,8 @@ from mos_pipeline.pipeline import MemoryPipeline
 
 __all__ = ["MODEL_LOADS_S", "LongTermMemory", "MidTermMemory", "Retriever", "Scoped", "ShortTermMemory", "inside"]
 
+LOWEST_SEGMENT = 0.1  # the original's defaults: no choice of anybody's
+MOST_SESSIONS = 5
 MODEL_LOADS_S = 60.0  # the original's constructor waited for it; here the first question may have to
 
 
@@ -146,23 +150,31 @@ class Retriever:
         self,
         user_query: str,
         user_id: str,
-        segment_similarity_threshold: float = 0.1,  # noqa: ARG002 - callers name it
+        segment_similarity_threshold: float = LOWEST_SEGMENT,
         page_similarity_threshold: float = 0.1,
         knowledge_threshold: float = 0.01,
-        top_k_sessions: int = 5,  # noqa: ARG002 - likewise
+        top_k_sessions: int = MOST_SESSIONS,
         top_k_knowledge: int = 20,
     ) -> dict[str, Any]:
         """Return what was found, under the original's keys: retrieved_pages, retrieved_user_knowledge and so on.
 
         Pages are found among all of the user's, those of short-term memory included, by words and vectors together.
         ``page_similarity_threshold`` leaves out those that share no word with the query and whose cosine is below it.
-        ``segment_similarity_threshold`` and ``top_k_sessions`` narrow nothing: sessions are not what is searched first.
+        Where one of ``segment_similarity_threshold`` and ``top_k_sessions`` is not the original's default, pages of
+        sessions beyond them are left out: of the sessions whose summaries have at least that cosine, so many are
+        searched. Pages that are in no session yet are found all the same.
         """
         assistant_id, pipeline = self._scoped.assistant_id, self._scoped.pipeline()
-        k = self.retrieval_queue_capacity
-        found = pipeline.retrieve(user_id, user_query, assistant_id=assistant_id, k=k, timeout=MODEL_LOADS_S)
-        near = [hit for hit in found.pages if hit.words > 0 or (hit.dense or 0.0) >= page_similarity_threshold]
         engine, scope = inside(pipeline, user_id, assistant_id)
+        far = frozenset[int]()
+        checked_text("user_query", user_query)
+        if scope is not None and (segment_similarity_threshold, top_k_sessions) != (LOWEST_SEGMENT, MOST_SESSIONS):
+            most = checked_count("top_k_sessions", top_k_sessions, 0)
+            far = engine.retrieval.far_pages(scope, user_query, segment_similarity_threshold, most, MODEL_LOADS_S)
+        question = Question(user_query, self.retrieval_queue_capacity, without=far)
+        found = pipeline._found(user_id, assistant_id, question, MODEL_LOADS_S)
+        near = [hit for hit in found.pages if hit.words > 0 or (hit.dense or 0.0) >= page_similarity_threshold]
+        engine, scope = inside(pipeline, user_id, assistant_id)  # a page may have come meanwhile
         seqs = [engine.state.ids.resolve(hit.page.page_id) for hit in near]
         details = [] if scope is None else engine.details.pages(scope, [seq for seq in seqs if seq is not None])
 

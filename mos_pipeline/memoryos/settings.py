@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mos_pipeline.config import MODEL_KWARGS
 from mos_pipeline.errors import ConfigError
 
-__all__ = ["DEFAULTS", "OPENAI", "pipeline_settings", "read_config"]
+__all__ = ["DEFAULTS", "OPENAI", "of_no_use", "pipeline_settings", "read_config"]
 
 OPENAI = "openai"
 DEFAULTS: dict[str, Any] = {
@@ -36,6 +37,9 @@ OURS = {
     "openai_base_url": "llm.base_url",
 }
 ENDPOINT = ("llm_model", "openai_api_key", "openai_base_url")  # of no meaning where no endpoint is named
+# Of the original's embedding_model_kwargs, which it hands to the model's constructor and to its encode alike.
+PROMPTS = ("prompt", "prompt_name")  # it puts the same one before what is remembered and before questions
+ALWAYS_SO = frozenset({"normalize_embeddings", "convert_to_numpy"})
 REQUIRED = ("user_id", "data_storage_path")
 KEYS = (*REQUIRED, "openai_api_key", "openai_base_url", "assistant_id", *DEFAULTS, "embedding_model_kwargs")
 
@@ -56,7 +60,25 @@ def pipeline_settings(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dic
             continue
         value = arguments.get(name, DEFAULTS.get(name))
         (defaults if name in DEFAULTS and value == DEFAULTS[name] else chosen)[key] = value
-    return defaults, chosen
+    return defaults, chosen | _of_the_model(arguments.get("embedding_model_kwargs") or {})
+
+
+def _of_the_model(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if own := {name: value for name, value in kwargs.items() if name in MODEL_KWARGS}:
+        found["embedding.model_kwargs"] = own
+    if "trust_remote_code" in kwargs:
+        found["embedding.trust_remote_code"] = kwargs["trust_remote_code"]
+    for name in PROMPTS:
+        if kwargs.get(name):
+            found |= {"embedding.query_prompt": kwargs[name], "embedding.document_prompt": kwargs[name]}
+    return found
+
+
+def of_no_use(kwargs: Mapping[str, Any]) -> list[str]:
+    """Return which of the original's ``embedding_model_kwargs`` change nothing here."""
+    used = {*MODEL_KWARGS, *PROMPTS, *ALWAYS_SO, "trust_remote_code"}
+    return [str(name) for name in kwargs if name not in used]
 
 
 def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:

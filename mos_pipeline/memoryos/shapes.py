@@ -47,7 +47,7 @@ def page(detail: PageDetail) -> dict[str, Any]:
         "next_page": detail.after,
         "meta_info": detail.overview or None,
         "page_embedding": detail.vector.astype("float32").tolist(),
-        "page_keywords": [],
+        "page_keywords": detail.keywords,
     }
 
 

@@ -45,16 +45,18 @@ class AttachedRows:
     store next may sweep it away at any moment, and nobody would know how much memory is whose.
     """
 
-    def __init__(self, path: Path, dimension: int) -> None:
-        """Look at ``path`` for the names of blocks with vectors of this ``dimension``."""
+    def __init__(self, path: Path, dimension: int, generation: int = 0) -> None:
+        """Look at ``path`` for the names of blocks with vectors of this ``dimension`` and ``generation``."""
         self._path = path
         self._dimension = dimension
+        self._generation = generation
         self._blocks: dict[str, _Block] = {}
 
     def look(self, pages: int) -> PageRows:
         """Return where the vectors of the first ``pages`` pages lie now."""
         shown = shown_slabs(self._path)
-        names = shown.names if shown is not None and shown.dimension == self._dimension else []
+        alike = shown is not None and (shown.dimension, shown.generation) == (self._dimension, self._generation)
+        names = shown.names if shown is not None and alike else []
         self._attach(name for name in names if name not in self._blocks)
         # The present owner's last: a page that a dead one's blocks hold too is taken from there.
         present = set(names)

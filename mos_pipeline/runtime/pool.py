@@ -33,6 +33,7 @@ class Role:
             for the others.
         blames: may a worker's death be its work's fault; work that can't be blamed is given out again for ever.
         stateful: at shutdown it is told to finish what it accepted; others are ended at once.
+        cancels: whether its stage takes units of kind ``WITHDRAW``, which have one that it was given cancelled.
         heirs: is a worker that takes the place of another one told, by one more argument for ``build``, what that has
             spent: ``Spending.left``.
     """
@@ -45,6 +46,7 @@ class Role:
     units: int | None = None
     blames: bool = True
     stateful: bool = False
+    cancels: bool = False
     heirs: bool = False
 
 
@@ -52,12 +54,13 @@ class Outcome(NamedTuple):
     """What became of a unit.
 
     Attributes:
-        fate: "done"; "refused" by a worker that is well; "killed" its worker too often; "down": the pool has failed.
+        fate: "done"; "refused" by a worker that is well; "killed" its worker too often; "broken": its worker died when
+            a part of its result had been handed out; "down": the pool has failed.
         error: why, where the fate is not "done".
     """
 
     unit_id: int
-    fate: Literal["done", "refused", "killed", "down"]
+    fate: Literal["done", "refused", "killed", "broken", "down"]
     result: Any = None
     error: str = ""
 

@@ -6,7 +6,7 @@ again. Page numbers are never used again. So a row is that page's for as long as
 equal before and after reading the row has read that page's vector. That is all that is counted on: there is no barrier
 between processors, but for those of the messages and system calls in between.
 
-The file that names the blocks is ``[dimension, [name, …]]`` in msgpack, and is replaced as a whole.
+The file that names the blocks is ``[dimension, [name, …], vector generation]`` in msgpack, and is replaced as a whole.
 """
 
 from __future__ import annotations
@@ -47,10 +47,11 @@ def tags_of(data: Bytes, dimension: int) -> npt.NDArray[np.int64]:
 
 
 class ShownSlabs(NamedTuple):
-    """What a pool's owner tells: how long its vectors are, and the names of its blocks."""
+    """What a pool's owner tells: how long its vectors are, the names of its blocks, and the vectors' generation."""
 
     dimension: int
     names: list[str]
+    generation: int = 0
 
 
 def show_slabs(path: Path, slabs: ShownSlabs) -> None:
@@ -75,7 +76,7 @@ def hide_slabs(path: Path) -> None:
 def shown_slabs(path: Path) -> ShownSlabs | None:
     """Return what the file says; None where there is none, or none that can be read."""
     try:
-        dimension, names = decode(path.read_bytes())
-        return ShownSlabs(int(dimension), [str(name) for name in names])
+        dimension, names, generation = decode(path.read_bytes())
+        return ShownSlabs(int(dimension), [str(name) for name in names], int(generation))
     except (OSError, ValueError, TypeError):
         return None

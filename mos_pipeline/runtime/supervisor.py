@@ -13,10 +13,11 @@ import logging
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from selectors import EVENT_READ, DefaultSelector
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from mos_pipeline.config import Runtime
 from mos_pipeline.errors import WorkerError
@@ -26,7 +27,7 @@ from mos_pipeline.runtime.ledger import Ledger, Unit
 from mos_pipeline.runtime.pool import Outcome, Pool, PoolState, Role, Worker
 from mos_pipeline.runtime.spending import Spending
 from mos_pipeline.runtime.start import ChildProcess
-from mos_pipeline.runtime.worker import run_worker
+from mos_pipeline.runtime.worker import WITHDRAW, run_worker
 
 __all__ = ["Outcome", "PoolState", "Role", "Supervisor"]
 
@@ -52,9 +53,12 @@ class Supervisor:
         config: Runtime,
         on_outcome: Callable[[str, Outcome], None],
         on_change: Callable[[str], None],
+        on_piece: Callable[[int, Any], None] | None = None,
     ) -> None:
-        """Watch over ``roles``; the two callbacks run on the supervisor's thread and must not block."""
+        """Watch over ``roles``; the callbacks run on the supervisor's thread and must not block."""
         self._config = config
+        self._on_piece = on_piece
+        self._abandoned: deque[tuple[str, int]] = deque()
         self._on_outcome = on_outcome
         self._on_change = on_change
         self._pools = {role.name: Pool(role, Ledger(config.max_attempts, role.credit, role.units)) for role in roles}
@@ -96,6 +100,13 @@ class Supervisor:
         with self._lock:
             self._pools[role].ledger.withdraw(unit_id)
 
+    def abandon(self, role: str, unit_id: int) -> None:
+        """Give up a unit wherever it is, within a second or so; its outcome, if there comes one, is unwanted.
+
+        It takes no lock, so a finaliser may call it, which the interpreter runs amid anything.
+        """
+        self._abandoned.append((role, unit_id))
+
     def state(self, role: str) -> PoolState:
         """Return a snapshot of a pool."""
         pool = self._pools[role]
@@ -131,8 +142,18 @@ class Supervisor:
                     self._read(who.pool, who.worker)
             if None in ready:
                 os.read(self._wake_read, 64)
+            self._give_up_abandoned()
             self._check_deadlines()
         self._watched.close()
+
+    def _give_up_abandoned(self) -> None:
+        while self._abandoned:
+            role, unit_id = self._abandoned.popleft()
+            pool = self._pools[role]
+            with self._lock:
+                worker = pool.ledger.abandon(unit_id)
+                if isinstance(worker, Worker) and pool.role.cancels:
+                    worker.channel.send(encode([unit_id, WITHDRAW, None]))
 
     def _until_next_check(self) -> float:
         now = time.monotonic()
@@ -199,6 +220,8 @@ class Supervisor:
         match report:
             case ["done", unit_id, result]:
                 self._finish(pool, worker, Outcome(unit_id, "done", result))
+            case ["piece", unit_id, piece]:
+                self._pass_on(pool, worker, unit_id, piece)
             case ["started", unit_ids] if pool.role.blames:
                 with self._lock:
                     pool.ledger.started(worker, unit_ids)
@@ -223,6 +246,12 @@ class Supervisor:
             case ["refused", kind, message]:
                 self._fail(pool, f"{kind}: {message}")
 
+    def _pass_on(self, pool: Pool, worker: Worker, unit_id: int, piece: Any) -> None:
+        with self._lock:
+            wanted = pool.ledger.handed_out(worker, unit_id)
+        if wanted and self._on_piece is not None:
+            self._tell(self._on_piece, unit_id, piece)
+
     def _finish(self, pool: Pool, worker: Worker, outcome: Outcome) -> None:
         with self._lock:
             unit = pool.ledger.finish(worker, outcome.unit_id)
@@ -240,15 +269,16 @@ class Supervisor:
         with self._lock:  # out of the pool first: nobody may look at, or give work to, what is closed
             pool.workers.remove(worker)
             pool.legacies.append(worker.spending)
-            killers = pool.ledger.died(worker)
+            lost = pool.ledger.died(worker)
             pool.hand_out()
         cause = _cause(worker.end())
         if self._deadline is None and pool.error is None:
             text = "%s: a worker died (%s); its work is given out again"
             logger.warning(text, pool.role.name, cause, extra={"event": "worker-died"})
-            for unit in killers:
-                self._tell(self._on_outcome, pool.role.name, Outcome(unit.unit_id, "killed", error=cause))
-            if killers:  # the cause is found and out of the way
+            for unit in lost:
+                fate: Literal["broken", "killed"] = "broken" if unit.once else "killed"
+                self._tell(self._on_outcome, pool.role.name, Outcome(unit.unit_id, fate, error=cause))
+            if not all(unit.once for unit in lost):  # the cause is found and out of the way
                 pool.deaths_in_a_row = 0
             self._count_death(pool, f"died again and again, last by {cause}")
 

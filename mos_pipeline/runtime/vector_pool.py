@@ -58,6 +58,7 @@ class VectorPool:
         fallback: folder for file-backed slabs where /dev/shm has no room; without it that is an error.
         private: whether the rows are this process's alone: in no block that another could attach.
         shown: a file that tells readers of the slabs, see ``slabs``; without it they are for those who are told.
+        generation: which of the store's models made the vectors; told there too.
 
     Raises:
         ClosedError: from every method but ``close``, after ``close``.
@@ -71,12 +72,14 @@ class VectorPool:
         *,
         private: bool = False,
         shown: Path | None = None,
+        generation: int = 0,
     ) -> None:
         self._dimension = dimension
         self._slab_rows = max(BLOCK, slab_bytes // row_bytes(dimension) // BLOCK * BLOCK)
         self._fallback = fallback
         self._private = private
         self._shown = shown
+        self._generation = generation
         self._showing = threading.Lock()
         self._file_backed = False
         self._slabs: list[Slab] = []
@@ -273,7 +276,7 @@ class VectorPool:
             with self._lock:
                 names = [slab.name for slab in self._slabs]
             try:
-                show_slabs(path, ShownSlabs(self._dimension, names))
+                show_slabs(path, ShownSlabs(self._dimension, names, self._generation))
             except OSError as error:
                 logger.warning("%s: readers are not told of new vectors, and copy them: %s", path, error)
 

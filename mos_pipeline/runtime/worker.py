@@ -6,11 +6,14 @@ reports to its pipe:
     ["ready", info]                     prepared; info is the stage's own
     ["refused", error type, message]    could not get ready: it will not be restarted
     ["started", [unit_id, …]]           these, and no others, are being worked on now: the ones to blame for a death
+    ["piece", unit_id, piece]           a part of its result, before that is whole
     ["done", unit_id, result]
     ["failed", unit_id, message]        the work was refused; the worker is well
     ["meter", told]                     calls made to a model since the last of these, see ``Meter.take``
     ["endpoint", since]                 the model's endpoint has been down since then, seconds since 1970; nil: it is up
     ["log", logger, level, message, event]
+
+A unit of kind WITHDRAW has the id of one that nobody waits for any more; it comes where the role ``cancels`` such work.
 """
 
 from __future__ import annotations
@@ -29,7 +32,9 @@ from mos_pipeline.errors import MosError
 from mos_pipeline.messages import decode_all, encode
 from mos_pipeline.runtime.channel import STOP, WorkerEnd
 
-__all__ = ["PatientStage", "Report", "Stage", "run_worker"]
+__all__ = ["WITHDRAW", "PatientStage", "Report", "Stage", "run_worker"]
+
+WITHDRAW = "withdraw"
 
 
 class Report(Protocol):
@@ -37,6 +42,9 @@ class Report(Protocol):
 
     def started(self, unit_ids: Sequence[int]) -> None:
         """Say that these units, and no others, are being worked on from now on."""
+
+    def piece(self, unit_id: int, piece: Any) -> None:
+        """Hand out a msgpack-able part of a unit's result, as soon as it is there."""
 
     def done(self, unit_id: int, result: Any) -> None:
         """Hand in a unit's msgpack-able result."""
@@ -104,6 +112,9 @@ class _PipeReport:
 
     def started(self, unit_ids: Sequence[int]) -> None:
         self.send("started", list(unit_ids))
+
+    def piece(self, unit_id: int, piece: Any) -> None:
+        self.send("piece", unit_id, piece)
 
     def done(self, unit_id: int, result: Any) -> None:
         self.send("done", unit_id, result)

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -33,7 +34,8 @@ from mos_pipeline.messages import (
 )
 from mos_pipeline.metrics import Stats
 from mos_pipeline.service.address import connected
-from mos_pipeline.service.protocol import PROTOCOL, error_from, receive, send
+from mos_pipeline.service.protocol import PROTOCOL, STREAM, Inbox, error_from, send
+from mos_pipeline.service.streaming import RemoteStream
 from mos_pipeline.service.wire import as_plain, from_plain
 from mos_pipeline.store.folder import StoreFolder
 from mos_pipeline.store.lock import live_owner
@@ -118,6 +120,20 @@ class RemoteMemory:
         wait = ANSWER_S + _beyond(options.get("timeout"))
         answer: Response = self._ask(Response, "respond", user_id, query, _patience=wait, **options)
         return answer
+
+    def respond_stream(self, user_id: str, query: str, **options: Any) -> RemoteStream:
+        """Have a question answered piece by piece; as ``MemoryPipeline.respond_stream``, but for ``model``."""
+        connection = self._connect()
+        try:
+            inbox, kwargs = Inbox(connection), as_plain(options)
+            message, wait_s = [PROTOCOL, STREAM, [user_id, query], kwargs], CALL_S + _beyond(options.get("timeout"))
+            self._taken(None, STREAM, self._said(connection, inbox, message, STREAM, wait_s))
+        except BaseException:
+            connection.close()
+            raise
+
+        ask = partial(self._said, connection, inbox, method=STREAM)
+        return RemoteStream(connection, ask, partial(self._taken, Response, STREAM))
 
     def get(self, page_id: str) -> Page | None:
         """Return a page; as ``MemoryPipeline.get``."""
@@ -209,12 +225,17 @@ class RemoteMemory:
         return self._taken(kind, method, answer)
 
     def _exchange(self, connection: socket.socket, message: list[Any], patience: float) -> Any:
-        deadline, method = time.monotonic() + CALL_S + patience, message[1]
+        return self._said(connection, Inbox(connection), message, message[1], CALL_S + patience)
+
+    def _said(self, connection: socket.socket, inbox: Inbox, message: list[Any], method: str, wait_s: float) -> Any:
+        """Send a message, and return what it is answered within ``wait_s`` seconds."""
+        deadline = time.monotonic() + wait_s
         try:
             # An owner that refuses may have answered, and gone, before it has read everything.
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                send(connection, message, deadline)
-            return receive(connection, deadline)
+                if message:
+                    send(connection, message, deadline)
+            return inbox.receive(deadline)
         except (OSError, EOFError) as error:
             if isinstance(error, DeadlineError):
                 raise DeadlineError(f"{self._told} has not answered {method} in time; does it hang?") from None

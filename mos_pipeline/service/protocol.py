@@ -4,6 +4,10 @@
     length u32, big endian | msgpack ["ok", result] or ["error", class, message, pid]
 
 A method is one of METHODS; a class is one of ``errors.py``, and is raised as the same class on the other side.
+
+``respond_stream`` is answered by ["ok", nil] when its pieces can be asked for, which the client does one by one:
+["next"] is answered by ["piece", text], or at the end by ["ok", response]; ["close", n] ends it before, n being how
+many pieces were seen.
 """
 
 from __future__ import annotations
@@ -23,6 +27,8 @@ __all__ = [
     "MAX_BYTES",
     "METHODS",
     "PROTOCOL",
+    "STREAM",
+    "Inbox",
     "Request",
     "comes",
     "error_from",
@@ -33,6 +39,7 @@ __all__ = [
 ]
 
 PROTOCOL = 1
+STREAM = "respond_stream"
 MAX_BYTES = 256 << 20
 METHODS = frozenset(
     {
@@ -47,6 +54,7 @@ METHODS = frozenset(
         "profile",
         "repay",
         "respond",
+        "respond_stream",
         "retrieve",
         "retry",
         "sessions",
@@ -117,25 +125,37 @@ def receive(connection: socket.socket, deadline: float) -> Any:
         EOFError: the other side is gone.
         OSError: the connection broke.
     """
-    (length,) = _LENGTH.unpack(_exactly(connection, _LENGTH.size, deadline))
-    if length > MAX_BYTES:
-        raise InputError(f"a message of {length} bytes is longer than the {MAX_BYTES} that the socket takes")
-    body = _exactly(connection, length, deadline)
-    try:
-        return decode(body)
-    except (ValueError, TypeError, RecursionError) as error:
-        raise InputError(f"what came over the socket is no msgpack ({error!r:.200})") from None
+    return Inbox(connection).receive(deadline)
 
 
-def _exactly(connection: socket.socket, size: int, deadline: float) -> bytes:
-    data = bytearray()  # grown as bytes come, so that a length alone costs nothing
-    while len(data) < size:
-        _wait(connection, select.POLLIN, deadline)
-        piece = connection.recv(min(16 * CHUNK, size - len(data)))
-        if not piece:
-            raise EOFError("the other side is gone")
-        data += piece
-    return bytes(data)
+class Inbox:
+    """What comes over a connection, message by message. One that was broken into by a signal is read on."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._data = bytearray()  # grown as bytes come, so that a length alone costs nothing
+
+    def receive(self, deadline: float) -> Any:
+        """Return a message, as the function does, and raise what it raises."""
+        self._have(_LENGTH.size, deadline)
+        (length,) = _LENGTH.unpack(self._data[: _LENGTH.size])
+        if length > MAX_BYTES:
+            raise InputError(f"a message of {length} bytes is longer than the {MAX_BYTES} that the socket takes")
+        self._have(_LENGTH.size + length, deadline)
+        body = bytes(self._data[_LENGTH.size :])
+        self._data.clear()
+        try:
+            return decode(body)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise InputError(f"what came over the socket is no msgpack ({error!r:.200})") from None
+
+    def _have(self, size: int, deadline: float) -> None:
+        while len(self._data) < size:
+            _wait(self._connection, select.POLLIN, deadline)
+            piece = self._connection.recv(min(16 * CHUNK, size - len(self._data)))
+            if not piece:
+                raise EOFError("the other side is gone")
+            self._data += piece
 
 
 def comes(connection: socket.socket, deadline: float) -> bool:

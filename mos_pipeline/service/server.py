@@ -15,14 +15,15 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Iterator
 from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
-from mos_pipeline.errors import BackpressureError, InputError, MosError
+from mos_pipeline.errors import BackpressureError, DeadlineError, InputError, MosError
 from mos_pipeline.messages import SourceMark
 from mos_pipeline.service.address import bound
-from mos_pipeline.service.protocol import Request, comes, pack_error, parse_request, receive, send
+from mos_pipeline.service.protocol import STREAM, Request, comes, pack_error, parse_request, receive, send
 from mos_pipeline.service.wire import as_plain
 
 __all__ = ["OwnerServer"]
@@ -33,6 +34,7 @@ MAX_CLIENTS = 16
 REQUEST_S = 10.0  # until a question is whole
 NEXT_S = 10.0  # until the next one comes
 ANSWER_S = 30.0  # until its answer is taken
+PIECE_S = 120.0  # until the next piece of an answer is asked for
 REST_MS = 100  # after a connection that could not be accepted
 _CREDENTIALS = struct.Struct("3i")
 
@@ -148,6 +150,8 @@ class OwnerServer:
         try:
             _check_peer(connection)
             request = parse_request(receive(connection, time.monotonic() + REQUEST_S))
+            if request.method == STREAM:
+                return self._stream(connection, request)
             answer = ["ok", as_plain(self._call(request))]
         except MosError as error:
             answer = pack_error(error)
@@ -158,16 +162,61 @@ class OwnerServer:
             send(connection, answer, time.monotonic() + ANSWER_S)
         return bool(answer[0] == "ok")
 
+    def _stream(self, connection: socket.socket, request: Request) -> bool:
+        """Hand out the pieces of an answer, each when it is asked for; the connection is good for nothing more.
+
+        Raises:
+            MosError: there is no such answer; nothing was sent.
+            EOFError, OSError: the client has gone; nothing is added.
+        """
+        stream = self._call(request)
+        try:
+            answer: list[Any] = ["ok", None]
+            send(connection, answer, time.monotonic() + ANSWER_S)
+            over = False
+            while not over:
+                answer = self._word(stream, receive(connection, time.monotonic() + PIECE_S))
+                over = answer[0] != "piece"
+                send(connection, answer, time.monotonic() + ANSWER_S)
+        except DeadlineError as error:
+            logger.info("%s: a client has asked for no more of an answer: %s", self._path, error)
+        finally:
+            stream.abandon()
+        return False
+
+    def _word(self, stream: Any, word: Any) -> list[Any]:
+        """Return what is answered to a client's word about a stream."""
+        try:
+            with self._told_of_faults(STREAM):
+                match word:
+                    case ["next"]:
+                        piece = next(stream, None)
+                        if piece is not None:
+                            return ["piece", piece]
+                    case ["close", int(seen)]:
+                        stream.close(seen)
+                    case _:
+                        raise InputError("a client asks for next or close of an answer, and for nothing else")
+                return ["ok", as_plain(stream.response)]
+        except MosError as error:
+            return pack_error(error)
+
     def _call(self, request: Request) -> Any:
         _make_marks(request)
+        with self._told_of_faults(request.method):
+            try:
+                return getattr(self._memory, request.method)(*request.args, **request.kwargs)
+            except TypeError as error:
+                raise InputError(f"{request.method} was asked for with arguments it does not take ({error})") from error
+
+    @contextlib.contextmanager
+    def _told_of_faults(self, method: str) -> Iterator[None]:
         try:
-            return getattr(self._memory, request.method)(*request.args, **request.kwargs)
+            yield
         except MosError:
             raise
-        except TypeError as error:
-            raise InputError(f"{request.method} was asked for with arguments it does not take ({error})") from error
         except Exception as error:  # a task's edge: the owner goes on, and whoever asked is told
-            logger.exception("%s: %s failed", self._path, request.method)
+            logger.exception("%s: %s failed", self._path, method)
             raise MosError(f"the owner failed unexpectedly: {error!r:.500}") from error
 
 

@@ -17,6 +17,7 @@ from mos_pipeline.stages.sentences import shorten
 from mos_pipeline.stages.tasks import Continuity, Knowledge, PageFact, PageText, Previous, Topic
 
 __all__ = [
+    "BreaksOffError",
     "Mended",
     "UnusableError",
     "parsed",
@@ -38,7 +39,6 @@ PROFILE_CHARS = 12_000
 SHORTEST_PROFILE = 30  # below, there is nothing in it (MemoryOS's own)
 MENDABLE_CHARS = 65_536  # mending looks at a text again and again
 
-_THOUGHT = re.compile(r"\A.*?</think>|<think>.*\Z", re.DOTALL)
 _FENCE = re.compile(r"\A```[a-zA-Z]*\s*|\s*```\Z")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]+")
 _NOTHING = {"", "none", "none.", "null", "n/a", "nothing"}
@@ -46,6 +46,10 @@ _NOTHING = {"", "none", "none.", "null", "n/a", "nothing"}
 
 class UnusableError(Exception):
     """An answer can't be used; the text tells the model why."""
+
+
+class BreaksOffError(UnusableError):
+    """An answer has no end: it was longer than the model's, or the endpoint's, limit."""
 
 
 class Mended:
@@ -65,41 +69,57 @@ def parsed(text: str, mended: Mended) -> dict[str, Any]:
         return _object(json.loads(text))
     except (ValueError, RecursionError):
         pass
-    text = _without_thoughts(text).strip()
-    begin = text.find("{")
-    if begin < 0:
+    objects = [text[begin:] for text in _outside_thoughts(text) if (begin := text.find("{")) >= 0]
+    if not objects:
         raise UnusableError("there is no JSON object in it")
-    text = _FENCE.sub("", text[begin:])
-    try:
-        return _object(json.JSONDecoder().raw_decode(text)[0])
-    except (ValueError, RecursionError):
-        pass
+    for found in objects:
+        try:
+            return _object(json.JSONDecoder().raw_decode(found)[0])
+        except (ValueError, RecursionError):
+            continue
+    text = _FENCE.sub("", objects[0])
     end = text.rfind("}") + 1
     text = text[:end]
     # Where the end is missing nobody knows what would have come: a profile cut in half is no profile.
-    if text.count("{") + text.count("[") != text.count("}") + text.count("]"):
-        raise UnusableError("the JSON object breaks off before its end; be briefer")
+    if not end or text.count("{") + text.count("[") != text.count("}") + text.count("]"):
+        raise BreaksOffError("the JSON object breaks off before its end; be briefer")
     if end > MENDABLE_CHARS:
         raise UnusableError("it is no valid JSON, and very long")
     mended.yes = True
     return _object(_repaired(text))
 
 
-def read_continuity(answer: dict[str, Any], pages: Sequence[PageText], previous: Previous | None) -> Continuity:
-    """Return what the answer to ``prompts.ask_continuity`` tells; raise UnusableError where it can't be used."""
-    entries = {}
-    for entry in _list(answer, "pages"):
-        entries[_page(entry, len(pages))] = _flag(entry, "continues"), _text(entry, "overview", OVERVIEW_CHARS)
-    missing = [number for number in range(len(pages)) if number not in entries]
+def read_continuity(
+    answer: dict[str, Any], pages: Sequence[PageText], previous: Previous | None, mended: Mended
+) -> Continuity:
+    """Return what the answer to ``prompts.ask_continuity`` tells.
+
+    Chains that share pages are parted where the later one begins.
+
+    Raises:
+        UnusableError: it can't be used.
+    """
+    chains = sorted(
+        (
+            _number(_field(entry, "first"), len(pages)),
+            _number(_field(entry, "last"), len(pages)),
+            _text(entry, "overview", OVERVIEW_CHARS),
+        )
+        for entry in _list(answer, "chains")
+    )
+    missing = set(range(len(pages))).difference(*(range(first, last + 1) for first, last, _ in chains))
     if missing:
-        raise UnusableError(f"these pages are missing: {missing}")
-    continues = [entries[number][0] for number in range(len(pages))]
-    overviews = [entries[number][1] for number in range(len(pages))]
-    if previous is None:
-        continues[0] = False
+        raise UnusableError(f"these pages are in no chain: {sorted(missing)}")
+    overviews = dict[int, str]()  # by a chain's first page
+    for first, _, overview in chains:
+        mended.yes |= first in overviews
+        overviews.setdefault(first, overview)
+    mended.yes |= sum(last + 1 - first for first, last, _ in chains) > len(pages)
+    continues = [number not in overviews for number in range(len(pages))]
+    continues[0] = _flag(answer, "continues_before") and previous is not None
     before = [previous.overview, *previous.page[:2]] if previous is not None else []
-    _check_script(overviews, pages, before)
-    return Continuity(continues, overviews)
+    _check_script(overviews.values(), pages, before)
+    return Continuity(continues, _of_each_page(overviews, len(pages)))
 
 
 def read_continues(answer: dict[str, Any]) -> bool:
@@ -168,9 +188,23 @@ def read_knowledge(answer: dict[str, Any], pages: Sequence[PageText], most: tupl
     return Knowledge(user, assistant)
 
 
-def _without_thoughts(text: str) -> str:
-    """Leave out what a reasoning model thought aloud; some servers leave out the tag that it begins with."""
-    return _THOUGHT.sub("", text)
+def _of_each_page(overviews: dict[int, str], count: int) -> list[str]:
+    found, overview = list[str](), ""
+    for number in range(count):
+        overview = overviews.get(number, overview)
+        found.append(overview)
+    return found
+
+
+def _outside_thoughts(text: str) -> list[str]:
+    """Return where an answer may be, the likeliest first.
+
+    That is behind a reasoning model's thoughts, where they have an end, or all of the text, where none begin before it.
+    Some servers leave out the tag that thoughts begin with. And an answer may hold both tags, as pages may.
+    """
+    _, end, behind = text.partition("</think>")
+    begin, brace = text.find("<think>"), text.find("{")
+    return [behind] * bool(end) + [text] * (begin < 0 or 0 <= brace < begin)
 
 
 def _repaired(text: str) -> Any:

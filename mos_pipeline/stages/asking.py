@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from itertools import chain
+
 from mos_pipeline import config
 from mos_pipeline.stages import answers, prompts
 from mos_pipeline.stages.caller import Caller
+from mos_pipeline.stages.parts import joined_facts, joined_topics
+from mos_pipeline.stages.portions import Portions
 from mos_pipeline.stages.tasks import Batch, Continuity, Knowledge, PageText, Previous, Topic
 
 __all__ = ["Asking"]
 
 
 class Asking:
-    """Has a model answer the tasks. Each raises UnansweredError where it doesn't."""
+    """Has a model answer the tasks. Each raises UnansweredError where it doesn't.
+
+    What is too much for one answer is asked in parts.
+    """
 
     def __init__(self, settings: config.Llm, caller: Caller) -> None:
         self._chars = settings.page_chars
         self._caller = caller
         self._plan = {"batched": self._at_once, "per_page": self._page_by_page}[settings.plan]
+        self._portions = defaultdict[str, Portions](Portions)
 
     async def continuity(self, batch: Batch, previous: Previous | None) -> Continuity:
         """Tell which pages continue the page before them, and the overview of the chain after each."""
@@ -24,36 +33,62 @@ class Asking:
 
     async def topics(self, batch: Batch) -> list[Topic]:
         """Split the batch into topics, two at the most for every nine pages begun."""
-        pages, most = batch.pages, prompts.most_topics(len(batch.pages))
-        return await self._caller.ask(
-            "topics",
-            prompts.ask_topics(pages, self._chars),
-            lambda answer, mended: answers.read_topics(answer, pages, most, mended),
-        )
+
+        async def ask(begin: int, end: int) -> tuple[int, list[Topic]]:
+            pages, most = batch.pages[begin:end], prompts.most_topics(end - begin)
+            found = await self._caller.ask(
+                "topics",
+                prompts.ask_topics(pages, self._chars),
+                lambda answer, mended: answers.read_topics(answer, pages, most, mended),
+            )
+            return begin, found
+
+        return joined_topics(await self._portions["topics"].ask(len(batch.pages), ask))
 
     async def profile(self, profile: str, pages: list[PageText]) -> str:
         """Return the user's profile with what the pages add to it."""
-        return await self._caller.ask(
-            "profile",
-            prompts.ask_profile(profile, pages, self._chars),
-            lambda answer, _: answers.read_profile(answer, profile, pages),
-        )
+
+        async def ask(begin: int, end: int) -> None:
+            nonlocal profile
+            before, part = profile, pages[begin:end]
+            profile = await self._caller.ask(
+                "profile",
+                prompts.ask_profile(before, part, self._chars),
+                lambda answer, _: answers.read_profile(answer, before, part),
+            )
+
+        await self._portions["profile"].ask(len(pages), ask)
+        return profile
 
     async def knowledge(self, pages: list[PageText]) -> Knowledge:
         """Tell facts about the user, and what the assistant said of itself."""
-        most = prompts.USER_FACTS, prompts.ASSISTANT_FACTS
-        return await self._caller.ask(
-            "knowledge",
-            prompts.ask_knowledge(pages, self._chars),
-            lambda answer, _: answers.read_knowledge(answer, pages, most),
-        )
+
+        async def ask(begin: int, end: int) -> tuple[int, Knowledge]:
+            part, most = pages[begin:end], prompts.most_facts(end - begin)
+            found = await self._caller.ask(
+                "knowledge",
+                prompts.ask_knowledge(part, self._chars),
+                lambda answer, _: answers.read_knowledge(answer, part, most),
+            )
+            return begin, found
+
+        return joined_facts(await self._portions["knowledge"].ask(len(pages), ask))
 
     async def _at_once(self, batch: Batch, previous: Previous | None) -> Continuity:
-        return await self._caller.ask(
-            "continuity",
-            prompts.ask_continuity(batch.pages, previous, self._chars),
-            lambda answer, _: answers.read_continuity(answer, batch.pages, previous),
-        )
+        async def ask(begin: int, end: int) -> Continuity:
+            nonlocal previous
+            before, pages = previous, batch.pages[begin:end]
+            found = await self._caller.ask(
+                "continuity",
+                prompts.ask_continuity(pages, before, self._chars),
+                lambda answer, mended: answers.read_continuity(answer, pages, before, mended),
+            )
+            previous = Previous(pages[-1], batch.vectors[end - 1], found.overviews[-1])
+            return found
+
+        parts = await self._portions["continuity"].ask(len(batch.pages), ask)
+        continues = list(chain.from_iterable(part.continues for part in parts))
+        return Continuity(continues, list(chain.from_iterable(part.overviews for part in parts)))
 
     async def _page_by_page(self, batch: Batch, previous: Previous | None) -> Continuity:
         """Ask two prompts a page, one after the other: each overview builds on the one before."""

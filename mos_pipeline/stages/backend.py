@@ -31,15 +31,17 @@ class Backend(Protocol):
     def load(self) -> dict[str, Any]:
         """Get ready; return ``{"model", "dimension", "digest", "backend", "precision"}`` and ``"threads"``.
 
-        The first five are the identity of the vectors: those of two identities are never compared.
+        All but the last are the identity of the vectors, and so are ``"document_prompt"``, the text before what is
+        remembered, and ``"options"``, arguments of the model's that change vectors, where there are any. Vectors of
+        two identities are never compared.
 
         Raises:
             WorkerError: the model is nowhere to be found, or can't be loaded.
         """
         ...
 
-    def prepare(self, texts: Sequence[str]) -> list[Prepared]:
-        """Split texts into word pieces, those beyond the model's limit left out."""
+    def prepare(self, texts: Sequence[str], *, query: bool = False) -> list[Prepared]:
+        """Split texts into word pieces, those beyond the model's limit left out; questions, or what is remembered."""
         ...
 
     def encode(self, items: Sequence[Prepared]) -> Vectors:

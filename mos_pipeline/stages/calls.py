@@ -12,19 +12,26 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from mos_pipeline import config
 from mos_pipeline.runtime.meter import Meter
-from mos_pipeline.runtime.worker import Report
+from mos_pipeline.runtime.worker import WITHDRAW, Report
 from mos_pipeline.stages.again import AGAIN, answer_again
 from mos_pipeline.stages.asking import Asking
 from mos_pipeline.stages.caller import Caller, UnansweredError
+from mos_pipeline.stages.chat import Answering
 from mos_pipeline.stages.endpoint import Endpoint
 from mos_pipeline.stages.extractive import Extractive
+from mos_pipeline.stages.parts import joined_facts, joined_topics
+from mos_pipeline.stages.prompts import PAGES_OF_FACTS, PAGES_OF_TOPICS
 from mos_pipeline.stages.tasks import (
+    CHAT,
     Batch,
     BatchAsked,
+    Knowledge,
+    PageText,
     Topic,
     batch_result,
     promotion_result,
@@ -64,6 +71,8 @@ class CallStage:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._news = asyncio.Event()
         self._waiting: deque[tuple[int, str, Any]] = deque()
+        self._urgent: deque[tuple[int, str, Any]] = deque()
+        self._withdrawn: set[int] = set()
         self._in_work: dict[int, asyncio.Task[dict[str, Any]]] = {}
         self._incoming: int | None = None
         self._complained_at = float("-inf")
@@ -79,6 +88,7 @@ class CallStage:
         self._caller = Caller(self._settings, self._endpoint, self._meter)
         self._caller.budget.inherit(self._spent)
         self._asking = Asking(self._settings, self._caller)
+        self._answering = Answering(self._settings.model, self._caller)
         self._loop = asyncio.new_event_loop()
         return {"provider": self._settings.provider, "model": self._settings.model}
 
@@ -87,13 +97,16 @@ class CallStage:
         self._incoming = descriptor
 
     def accept(self, unit_id: int, kind: str, payload: Any) -> None:
-        """Queue a unit of one of the kinds that ``stages/tasks.py`` tells."""
-        self._waiting.append((unit_id, kind, payload))
+        """Queue a unit of one of the kinds that ``stages/tasks.py`` tells; or (WITHDRAW) have one given up."""
+        if kind == WITHDRAW:
+            self._withdrawn.add(unit_id)
+        else:
+            (self._urgent if kind == CHAT else self._waiting).append((unit_id, kind, payload))
 
     @property
     def pending(self) -> bool:
         """Is there a unit that waits, or is in work?"""
-        return bool(self._waiting or self._in_work)
+        return bool(self._urgent or self._waiting or self._in_work)
 
     def step(self, report: Report) -> None:
         """Take units into work, wait until there is something to say, and say it; one that raises fails alone."""
@@ -105,7 +118,7 @@ class CallStage:
         self._tell_of_endpoint(report)
         for unit_id in done:
             _hand_in(unit_id, self._in_work.pop(unit_id), report)
-        if self._in_work or self._waiting:
+        if self.pending:
             report.started(list(self._in_work))
 
     def _tell_of_endpoint(self, report: Report) -> None:
@@ -121,6 +134,7 @@ class CallStage:
 
     def close(self) -> None:
         """Drop what was accepted, calls in flight included."""
+        self._urgent.clear()
         self._waiting.clear()
         if self._loop is not None:
             self._loop.run_until_complete(self._end())
@@ -138,6 +152,7 @@ class CallStage:
     async def _until_news(self, report: Report) -> None:
         """Begin what may begin; return when a unit is done, another can be accepted, or it is time to say so."""
         self._begin(report)
+        self._give_up()
         self._news.clear()
         if any(task.done() for task in self._in_work.values()):
             return
@@ -158,20 +173,33 @@ class CallStage:
         return min(self._alive_every_s, wait or self._alive_every_s)
 
     def _begin(self, report: Report) -> None:
-        """Take units into work: as many as there may be calls, and none that would only wait for the budget."""
+        """Take units into work: as many as there may be calls, and none that would only wait for the budget.
+
+        Somebody waits for the urgent ones: they begin at once, and wait at the gate, before all others.
+        """
         begun = False
-        while self._waiting and self._may_begin():
-            unit_id, kind, payload = self._waiting.popleft()
-            task = self._in_work[unit_id] = asyncio.create_task(self._answer(kind, payload), name=kind)
+        while self._urgent or (self._waiting and self._may_begin()):
+            unit_id, kind, payload = (self._urgent or self._waiting).popleft()
+            answer = self._answer(kind, payload, partial(report.piece, unit_id))
+            task = self._in_work[unit_id] = asyncio.create_task(answer, name=kind)
             task.add_done_callback(lambda _: self._news.set())
             begun = True
         if begun:
             report.started(list(self._in_work))
 
+    def _give_up(self) -> None:
+        """Cancel what nobody waits for any more, its calls included; those that are done already are as they are."""
+        while self._withdrawn:
+            task = self._in_work.get(self._withdrawn.pop())
+            if task is not None:
+                task.cancel()
+
     def _may_begin(self) -> bool:
         return len(self._in_work) < int(self._caller.gate.limit) and not self._caller.budget.wait_s(FEWEST_TOKENS)
 
-    async def _answer(self, kind: str, payload: Any) -> dict[str, Any]:
+    async def _answer(self, kind: str, payload: Any, tell: Callable[[str], None]) -> dict[str, Any]:
+        if kind == CHAT:
+            return await self._answering.answer(payload, tell)
         owed = list[str]()
         if kind == "batch":
             batch, previous, homeless = BatchAsked.read(payload)
@@ -194,7 +222,7 @@ class CallStage:
                     lambda: self._extractive.profile(profile, pages),
                     owed,
                 ),
-                self._task("knowledge", self._asking.knowledge(pages), lambda: self._extractive.knowledge(pages), owed),
+                self._task("knowledge", self._asking.knowledge(pages), lambda: self._own_knowledge(pages), owed),
             )
             return promotion_result(new, known, sorted(owed))
         if kind in AGAIN:
@@ -205,14 +233,27 @@ class CallStage:
     async def _topics(self, batch: Batch, owed: list[str]) -> list[Topic]:
         if not batch.pages:
             return []
-        return await self._task("topics", self._asking.topics(batch), lambda: self._extractive.topics(batch), owed)
+        return await self._task("topics", self._asking.topics(batch), lambda: self._own_topics(batch), owed)
+
+    def _own_topics(self, batch: Batch) -> list[Topic]:
+        """Extract topics of some pages at a time: of any number it makes two at the most."""
+        starts = range(0, len(batch.pages), PAGES_OF_TOPICS)
+        parts = [slice(start, start + PAGES_OF_TOPICS) for start in starts]
+        cut = [Batch(batch.pages[part], batch.vectors[part]) for part in parts]
+        return joined_topics(zip(starts, map(self._extractive.topics, cut), strict=True))
+
+    def _own_knowledge(self, pages: list[PageText]) -> Knowledge:
+        """Extract facts of some pages at a time: of any number it takes but a few."""
+        starts = range(0, len(pages), PAGES_OF_FACTS)
+        cut = [pages[start : start + PAGES_OF_FACTS] for start in starts]
+        return joined_facts(zip(starts, map(self._extractive.knowledge, cut), strict=True))
 
     async def _task(self, task: str, asked: Coroutine[Any, Any, T], instead: Callable[[], T], owed: list[str]) -> T:
         """Return what is ``asked``; where there is no answer, what stands in for it, and note the task as owed."""
         try:
             return await asked
         except UnansweredError as error:
-            self._meter.of(task).fallbacks += 1
+            self._meter.of(error.kind or task).fallbacks += 1
             self._complain(task, error)
             owed.append(task)
             return instead()
@@ -229,6 +270,9 @@ class CallStage:
 
 
 def _hand_in(unit_id: int, task: asyncio.Task[dict[str, Any]], report: Report) -> None:
+    if task.cancelled():
+        report.failed(unit_id, "given up: nobody waits for it any more")
+        return
     error = task.exception()
     if error is None:
         report.done(unit_id, task.result())

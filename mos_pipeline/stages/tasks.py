@@ -18,6 +18,13 @@ as one unit, so that the pages cross over and are read once; they come oldest fi
                         "user": [{"text": str, "page": index}, …], "assistant": [{"text": str, "page": index}, …],
                         "owed": [task, …]}
 
+    chat       of an endpoint alone, and urgent, since somebody waits for the answer
+               payload {"messages": [{"role": str, "content": str}, …], "temperature": float, "max_tokens": int,
+                        "stream": bool, "until": monotonic seconds}
+               pieces  str, each a part of the answer as it comes, where "stream" is true
+               result  {"text": str: the answer, or what of it was not in the pieces}
+                       or {"error": str, "late": bool: whether time was over}
+
 Owed are those of the unit's tasks that a model could not answer, so that the extractive answer stands in for its own.
 They may be asked for again, of a model alone, where nothing shall stand in:
 
@@ -46,6 +53,7 @@ from mos_pipeline import config
 from mos_pipeline.runtime.worker import Report
 
 __all__ = [
+    "CHAT",
     "Batch",
     "BatchAsked",
     "Continuity",
@@ -64,6 +72,8 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
+
+CHAT = "chat"
 
 Vectors = npt.NDArray[np.float32]
 
@@ -109,7 +119,8 @@ class Continuity:
 
     Attributes:
         continues: for each page, whether it continues the page before it.
-        overviews: for each page, the running overview of its chain with that page in it.
+        overviews: for each page, the overview of its chain with that page in it; a model's may tell of the later pages
+            of the chain in the batch, too. That of a chain's last page is kept.
     """
 
     continues: list[bool]
@@ -155,7 +166,7 @@ class Provider(Protocol):
         ...
 
     def topics(self, batch: Batch) -> list[Topic]:
-        """Split the batch into at most two topics; every page is in exactly one of them."""
+        """Split the batch into topics, not many; every page is in exactly one of them."""
         ...
 
     def profile(self, profile: str, pages: list[PageText]) -> str:

@@ -5,7 +5,7 @@ Units, by kind:
     pages     [journal path, start, end, frame_pages]   → [[segment, offset, first_seq, count], …]
     frame     [frame kind, body, last page]             → [segment, offset]
     identity  {…}                                       → nil; saved in MANIFEST
-    compact   {"segments", "forgotten", "superseded"}   → {"moved", "removed", "before", "after"}
+    compact   {"segments", "forgotten", …}              → {"moved", "removed", "before", "after"}
     sweep     nil                                       → {"removed": [segment, …], "kept": [segment, …]}
     abandon   nil                                       → nil; compactions that are not over fail
 

@@ -2,11 +2,12 @@
 
 A frame is a header of 32 bytes, little endian, and a body:
 
-    magic "MOSF" | version u8 | kind u8 | flags u8 | 0 u8 |
+    magic "MOSF" | version u8 | kind u8 | flags u8 | vector generation u8 |
     stored length u32 | raw length u32 | body CRC u32 | last page i64 | header CRC u32
 
-The last page is the highest sequence number that the frame holds or speaks of, -1 where there is none: opening need not
-unpack a frame to know it.
+The vector generation tells whether vectors in it are those of the store's present model: they are where it is that of
+MANIFEST. The last page is the highest sequence number that the frame holds or speaks of, -1 where there is none:
+opening need not unpack a frame to know it.
 
 The body is one zstd frame, or plain (flag bit 0) where compression fails or gains nothing; its CRC-32 is that of the
 stored bytes. Unpacked, every body is one msgpack message; that of a PAGES frame is ``[first_seq, heads, [record, …]]``,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 __all__ = [
+    "GENERATIONS",
     "HEADER_BYTES",
     "MAGIC",
     "NO_PAGE",
@@ -77,6 +79,8 @@ class FrameKind(IntEnum):
     EVENTS = 7  # what happened to scopes' mid- and long-term memory
 
 
+GENERATIONS = 256  # of vectors that frames can tell apart
+
 # What frames of these kinds tell of a scope, a later STATE frame tells anew.
 SCOPE_KINDS = frozenset(
     (FrameKind.BATCH, FrameKind.STATE, FrameKind.EVENTS),
@@ -92,6 +96,7 @@ class FrameHeader(NamedTuple):
     version: int
     kind: int
     flags: int
+    generation: int
     stored: int
     raw: int
     checksum: int
@@ -133,8 +138,10 @@ def check_level(level: int) -> None:
         raise ConfigError(f"store.compression_level must be at most {limit}, found {level}")
 
 
-def encode_frame(kind: FrameKind, body: bytes, level: int, last_page: int = NO_PAGE) -> bytes:
+def encode_frame(kind: FrameKind, body: bytes, level: int, last_page: int = NO_PAGE, generation: int = 0) -> bytes:
     """Return the frame of ``body``, compressed at zstd ``level`` where that makes it shorter.
+
+    ``generation`` is that of its vectors, 0 to 255.
 
     Raises:
         InputError: the body has 4 GiB or more.
@@ -144,7 +151,7 @@ def encode_frame(kind: FrameKind, body: bytes, level: int, last_page: int = NO_P
     stored, flags = _compressed(body, level), 0
     if len(stored) >= len(body):
         stored, flags = body, PLAIN
-    header = _HEADER.pack(MAGIC, VERSION, kind, flags, 0, len(stored), len(body), crc32(stored), last_page)
+    header = _HEADER.pack(MAGIC, VERSION, kind, flags, generation, len(stored), len(body), crc32(stored), last_page)
     return header + _CRC.pack(crc32(header)) + stored
 
 
@@ -161,8 +168,7 @@ def parse_header(data: bytes) -> FrameHeader | None:
         return None
     if _CRC.unpack_from(data, _HEADER.size)[0] != crc32(data[: _HEADER.size]):
         return None
-    _, version, kind, flags, _, *rest = _HEADER.unpack_from(data)
-    return FrameHeader(version, kind, flags, *rest)
+    return FrameHeader(*_HEADER.unpack_from(data)[1:])
 
 
 def check_body(header: FrameHeader, stored: bytes) -> FrameKind:

@@ -42,15 +42,19 @@ class CompactionRequest(NamedTuple):
         segments: numbers of segments.
         forgotten: pages whose bytes go.
         superseded: frames of ``SCOPE_KINDS`` before this address, in the order of MANIFEST, go; None: all stay.
+        lifted: whether vectors of pages that another model made than the store's go: all have been made again.
     """
 
     segments: frozenset[int]
     forgotten: PageSet
     superseded: FrameAddress | None
+    lifted: bool = False
 
     @classmethod
     def from_payload(cls, payload: Any) -> CompactionRequest:
         """Return what ``{"segments": [number, …], "forgotten": packed, "superseded": [segment, offset] or nil}`` asks.
+
+        ``"lifted"`` may come with it, true or false.
 
         Raises:
             InputError: it is something else.
@@ -59,7 +63,8 @@ class CompactionRequest(NamedTuple):
             case {"segments": list(segments), "forgotten": bytes(forgotten), "superseded": superseded}:
                 try:
                     place = None if superseded is None else FrameAddress(*superseded)
-                    return cls(frozenset(segments), PageSet(unpack_seqs(forgotten)), place)
+                    lifted = bool(payload.get("lifted", False))
+                    return cls(frozenset(segments), PageSet(unpack_seqs(forgotten)), place, lifted)
                 except (ValueError, TypeError) as error:
                     raise InputError(f"the request for compaction is malformed ({error})") from None
         raise InputError("the request for compaction is malformed")
@@ -138,12 +143,17 @@ class Compaction:
         old = FrameAddress(number, frame.offset)
         if frame.kind == FrameKind.PAGES:
             self._take_pages(frame, old)
+        elif frame.kind == FrameKind.VECTORS and self._request.lifted and self._is_of_another_model(frame):
+            pass
         elif frame.kind in PAGEWISE:
             derived = self._left_derived(frame, old)
             if derived is not None:
                 self._put(old, frame, derived)
         elif frame.kind not in SCOPE_KINDS or not self._superseded(old):
             self._put(old, frame, frame.body)
+
+    def _is_of_another_model(self, frame: Frame) -> bool:
+        return frame.generation != self._writer.manifest.vector_generation
 
     def _take_pages(self, frame: Frame, old: FrameAddress) -> None:
         try:
@@ -202,7 +212,7 @@ class Compaction:
         if body is frame.body:
             data = self._reader.read_bytes(old, frame.length)
         else:
-            data = encode_frame(frame.kind, body, self._writer.level, frame.last_page)
+            data = encode_frame(frame.kind, body, self._writer.level, frame.last_page, frame.generation)
         if self._draft is not None and self._draft.end + len(data) > self._writer.segment_bytes:
             self._end_draft()
         if self._draft is None:

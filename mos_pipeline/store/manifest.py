@@ -1,13 +1,15 @@
 """MANIFEST: what a store consists of. A JSON object with a checksum of what it says, replaced as a whole.
 
-Format 2 knows tombstones, frames that replace others, and segments in an order that is not that of their numbers. An
-owner raises the format of an older store when it opens it, before any of these can come into it: an older version of
-the library, which would bring forgotten pages back, refuses it from then on.
+Format 2 knows tombstones, frames that replace others, and segments in an order that is not that of their numbers;
+format 3 generations of vectors. An owner raises the format of an older store when it opens it, before any of these can
+come into it: an older version of the library, which would bring forgotten pages back, or compare vectors of two models,
+refuses it from then on.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import secrets
 from collections.abc import Collection, Mapping
@@ -17,11 +19,12 @@ from typing import Any, NamedTuple
 from zlib import crc32
 
 from mos_pipeline.errors import StoreDamagedError, StoreVersionError
+from mos_pipeline.store.codec import GENERATIONS
 from mos_pipeline.store.folder import StoreFolder, disk_errors, fsync_folder, open_private, write_all
 
 __all__ = ["FORMAT", "UNFINISHED", "Manifest", "Retired"]
 
-FORMAT = 2
+FORMAT = 3
 UNFINISHED = b"a copy of a store that is not finished\n"  # in the place of a MANIFEST
 
 
@@ -47,6 +50,8 @@ class Manifest:
         drafts: numbers of segments that are being rewritten, or were when the writer died: nobody needs them yet.
         retired: segments that were replaced, and whose files may still be there for readers of an older generation.
         highest: the highest number that a segment ever had; none is given twice.
+        vector_generation: that of the model's vectors, 0 to 255; frames with another one have vectors of a model that
+            the store was made with before, which are never used.
     """
 
     format: int
@@ -58,6 +63,7 @@ class Manifest:
     drafts: tuple[int, ...] = ()
     retired: tuple[Retired, ...] = ()
     highest: int = 0
+    vector_generation: int = 0
 
     @classmethod
     def new(cls) -> Manifest:
@@ -112,6 +118,7 @@ class Manifest:
             _distinct(content.get("drafts", [])),
             tuple(Retired(*map(_number, pair)) for pair in content.get("retired", [])),
             _number(content.get("highest", 0)),
+            _number(content.get("vector_generation", 0), below=GENERATIONS),
         )
 
     def save(self, folder: StoreFolder) -> None:
@@ -177,9 +184,10 @@ class Manifest:
         """Return a copy that does not name the retired segments ``removed``."""
         return replace(self, retired=tuple(segment for segment in self.retired if segment.number not in removed))
 
-    def with_embedding(self, identity: dict[str, Any]) -> Manifest:
-        """Return a copy with the embedding model's identity."""
-        return replace(self, embedding=identity)
+    def with_embedding(self, identity: dict[str, Any], generation: int | None = None) -> Manifest:
+        """Return a copy with the embedding model's identity, and its vectors' generation where that is another."""
+        generation = self.vector_generation if generation is None else generation
+        return replace(self, embedding=identity, vector_generation=generation)
 
 
 def _text(content: Mapping[str, Any]) -> bytes:
@@ -191,9 +199,9 @@ def _checksum(content: Mapping[str, Any]) -> int:
     return crc32(_text(content))
 
 
-def _number(value: Any) -> int:
-    if type(value) is not int or value < 0:
-        raise ValueError(f"{value!r} is not a number from 0 on")
+def _number(value: Any, below: float = math.inf) -> int:
+    if type(value) is not int or not 0 <= value < below:
+        raise ValueError(f"{value!r} is not a number from 0 on, below {below}")
     return value
 
 

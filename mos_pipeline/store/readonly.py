@@ -130,7 +130,7 @@ class ReadOnlyStore:
             if isinstance(item, Frame):
                 address = FrameAddress(number, item.offset)
                 self._last = address, self.segments.read_bytes(address, HEADER_BYTES)
-                yield StoredFrame(item.kind, item.last_page, item.body, address)
+                yield StoredFrame(item.kind, item.last_page, item.body, address, item.generation)
             else:
                 reason = item.reason if isinstance(item, Damaged) else "the segment ends in the midst of a frame"
                 self.damage.append(Damage(self.folder.segment(number), item.offset, item.length, reason))

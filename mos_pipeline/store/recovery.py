@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mos_pipeline.config import Store
 from mos_pipeline.errors import StoreDamagedError, StoreError
@@ -42,12 +42,13 @@ logger = logging.getLogger(__name__)
 
 
 class StoredFrame(NamedTuple):
-    """A valid frame of a segment; ``body`` is unpacked, empty for derived data."""
+    """A valid frame of a segment; ``body`` is unpacked, empty for derived data; ``generation`` is its vectors'."""
 
     kind: FrameKind
     last_page: int
     body: bytes
     address: FrameAddress
+    generation: int
 
 
 class JournaledPage(NamedTuple):
@@ -169,11 +170,26 @@ class OpenStore:
             path = self.folder.segment(number)
             for item in self.segments.scan(number, (FrameKind.PAGES,)):
                 if isinstance(item, Frame):
-                    yield StoredFrame(item.kind, item.last_page, item.body, FrameAddress(number, item.offset))
+                    address = FrameAddress(number, item.offset)
+                    yield StoredFrame(item.kind, item.last_page, item.body, address, item.generation)
                 elif isinstance(item, Torn) and number == self.manifest.segments[-1]:
                     self._report_torn(path, item)
                 else:
                     self._report(path, item)
+
+    def use_model(self, identity: dict[str, Any], generation: int) -> None:
+        """Have vectors be made by another model from now on, durably; before the writer is started.
+
+        Args:
+            identity: the model's.
+            generation: a number that no frame of derived data in the store has.
+
+        Raises:
+            StoreError: MANIFEST could not be replaced.
+        """
+        manifest = self.manifest.with_embedding(identity, generation)
+        manifest.save(self.folder)
+        self.manifest = manifest
 
     def journals(self) -> list[Journal]:
         """Return the journals that are neither empty nor retired, oldest first; a journal's ``end`` tells its size."""

@@ -27,6 +27,7 @@ class Frame(NamedTuple):
     kind: FrameKind
     last_page: int
     body: bytes
+    generation: int = 0
 
 
 class Damaged(NamedTuple):
@@ -80,7 +81,7 @@ def _frame(read: Read, located: _Located, wanted: Container[FrameKind]) -> Frame
             kind, body = decode_body(header, stored)
     except StoreDamagedError as error:
         return Damaged(offset, length, str(error))
-    return Frame(offset, length, kind, header.last_page, body)
+    return Frame(offset, length, kind, header.last_page, body, header.generation)
 
 
 def _walk(read: Read, size: int, offset: int = 0) -> Iterator[_Located | Damaged | Torn]:

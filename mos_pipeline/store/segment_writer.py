@@ -85,7 +85,7 @@ class SegmentWriter:
             StoreError: the disk failed; likewise.
             InputError: the body is too long for a frame.
         """
-        frame = encode_frame(kind, body, self.level, last_page)
+        frame = encode_frame(kind, body, self.level, last_page, self.manifest.vector_generation)
         if not self._number or (self._end and self._end + len(frame) > self.segment_bytes):
             self.begin_next()
         self._cut()

@@ -45,7 +45,13 @@ class FakeOpenAI:
     """
 
     def __init__(
-        self, *, port: int = 0, api_key: str = "", formats: Sequence[str] = FORMATS, keep: int = 10_000
+        self,
+        *,
+        port: int = 0,
+        api_key: str = "",
+        formats: Sequence[str] = FORMATS,
+        refused: Sequence[str] = (),
+        keep: int = 10_000,
     ) -> None:
         """Make a server; it listens within ``with``.
 
@@ -53,6 +59,7 @@ class FakeOpenAI:
             port: 0 takes a free one.
             api_key: requests with another are refused (401); empty takes any.
             formats: kinds of ``response_format`` that it knows; others are refused (400).
+            refused: parameters that it refuses (400), as some models do ``max_tokens`` or ``temperature``.
             keep: requests that are kept.
         """
         self.script = Script()
@@ -62,6 +69,7 @@ class FakeOpenAI:
         self._port = port
         self._api_key = api_key
         self._formats = frozenset(formats)
+        self._refused = tuple(refused)
         self._came = threading.Condition()
         self._loop = asyncio.new_event_loop()
         self._server: asyncio.Server | None = None
@@ -90,6 +98,16 @@ class FakeOpenAI:
         with self._came:
             if not self._came.wait_for(lambda: self.calls >= count, timeout):
                 raise TimeoutError(f"{self.calls} of {count} calls came within {timeout} s")
+
+    def wait_until_idle(self, timeout: float = PATIENCE_S) -> None:
+        """Wait until no request is being answered any more: each is answered, or its client has gone.
+
+        Raises:
+            TimeoutError: some are.
+        """
+        with self._came:
+            if not self._came.wait_for(lambda: not self.in_flight, timeout):
+                raise TimeoutError(f"{self.in_flight} requests are still being answered after {timeout} s")
 
     def __enter__(self) -> FakeOpenAI:
         self._thread.start()
@@ -156,6 +174,11 @@ class FakeOpenAI:
             self._came.notify_all()
         return request
 
+    def _left(self, _: Request) -> None:
+        with self._came:
+            self.in_flight -= 1
+            self._came.notify_all()
+
     def _error(self, http: HttpRequest) -> tuple[int, dict[str, Any]] | None:
         """Return status and body where the request is none that can be answered."""
         if http.path == "/v1/models":
@@ -168,12 +191,19 @@ class FakeOpenAI:
         messages, model = http.body.get("messages"), http.body.get("model")
         if not isinstance(messages, list) or not messages or not isinstance(model, str):
             return 400, _told("messages must be an array, and not empty; model must be a string")
-        form = (http.body.get("response_format") or {"type": "text"}).get("type")
-        if form in self._formats:
-            return None
-        self._noted(http)
-        self.in_flight -= 1
-        return 400, _told(f"response_format of type {form!r} is not supported")
+        unknown = self._unknown(http.body)
+        if unknown:
+            self._left(self._noted(http))
+            return 400, _told(unknown)
+        return None
+
+    def _unknown(self, body: Mapping[str, Any]) -> str:
+        """Return what of a request is refused; empty where nothing is."""
+        for name in self._refused:
+            if name in body:
+                return f"Unsupported parameter: {name!r}"
+        form = (body.get("response_format") or {"type": "text"}).get("type")
+        return "" if form in self._formats else f"response_format of type {form!r} is not supported"
 
     async def _complete(self, request: Request, writer: asyncio.StreamWriter) -> None:
         """Answer; all is counted just before the last bytes leave, so that no client knows of them earlier."""
@@ -181,7 +211,8 @@ class FakeOpenAI:
 
         def leave(usage: Mapping[str, int] | None = None) -> None:
             nonlocal left
-            self.in_flight -= not left
+            if not left:
+                self._left(request)
             left = True
             if usage is not None:
                 self.answered += 1
@@ -207,32 +238,46 @@ class FakeOpenAI:
             text = reply.changed(text)
         usage = _usage(request, text)
         streamed = bool(request.body.get("stream"))
-        body = reply.body
-        if body is None:
-            body = _events(request, text, usage) if streamed else json.dumps(_completion(request, text, usage)).encode()
-        await _send(writer, reply, body, "text/event-stream" if streamed else "application/json", partial(leave, usage))
+        if reply.body is not None:
+            parts = [reply.body]
+        elif streamed:
+            parts = _events(request, text, usage)
+        else:
+            parts = [json.dumps(_completion(request, text, usage)).encode()]
+        await _send(
+            writer, reply, parts, "text/event-stream" if streamed else "application/json", partial(leave, usage)
+        )
 
 
-def _events(request: Request, text: str, usage: dict[str, int]) -> bytes:
+def _events(request: Request, text: str, usage: dict[str, int]) -> list[bytes]:
     """Return the server-sent events of a streamed answer."""
     events = [_chunk(request, {"role": "assistant", "content": ""})]
     events += [_chunk(request, {"content": text[at : at + PIECE_CHARS]}) for at in range(0, len(text), PIECE_CHARS)]
     events.append(_chunk(request, {}, "stop"))
     if (request.body.get("stream_options") or {}).get("include_usage"):
         events.append({**_chunk(request, {}), "choices": [], "usage": usage})
-    return b"".join([*(f"data: {json.dumps(event)}\n\n".encode() for event in events), b"data: [DONE]\n\n"])
+    return [*(f"data: {json.dumps(event)}\n\n".encode() for event in events), b"data: [DONE]\n\n"]
 
 
 async def _send(
-    writer: asyncio.StreamWriter, reply: Reply, body: bytes, kind: str, before_last: Callable[[], None]
+    writer: asyncio.StreamWriter, reply: Reply, parts: list[bytes], kind: str, before_last: Callable[[], None]
 ) -> None:
-    writer.write(head(reply.status, kind, len(body), reply.headers))
-    end = len(body) if reply.end == "whole" else len(body) // 2
-    for at in range(0, end, PIECE_BYTES):
-        if reply.end == "whole" and at + PIECE_BYTES >= end:
-            before_last()
-        writer.write(body[at : min(end, at + PIECE_BYTES)])
-        await writer.drain()
+    whole = sum(map(len, parts))
+    writer.write(head(reply.status, kind, whole, reply.headers))
+    if not reply.pause_s:
+        parts = [b"".join(parts)]
+    left = whole if reply.end == "whole" else whole // 2
+    for part in parts:
+        await asyncio.sleep(reply.pause_s)
+        for at in range(0, len(part), PIECE_BYTES):
+            piece = part[at : at + PIECE_BYTES][:left]
+            left -= len(piece)
+            if reply.end == "whole" and not left:
+                before_last()
+            writer.write(piece)
+            await writer.drain()
+    if reply.end == "stall":
+        await asyncio.Event().wait()
     if reply.end == "reset":
         _reset(writer)
         raise ConnectionResetError

@@ -14,9 +14,11 @@ __all__ = [
     "hang",
     "huge",
     "invalid_utf8",
+    "paced",
     "reset",
     "sensible",
     "slow",
+    "stall",
     "status",
     "thinking",
     "truncated",
@@ -35,15 +37,18 @@ class Reply:
         headers: more HTTP headers.
         changed: what is made of the sensible content before it is sent; None leaves it.
         body: raw bytes instead of the whole body.
-        end: whether the answer comes to its end, the connection is reset half-way, or nothing comes at all.
+        pause_s: seconds before each event of a streamed answer.
+        end: whether the answer comes to its end, the connection is reset half-way, nothing comes after half of it
+            (stall), or nothing comes at all (hang).
     """
 
     latency_s: float = 0.0
+    pause_s: float = 0.0
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     changed: Callable[[str], str] | None = None
     body: bytes | None = None
-    end: Literal["whole", "reset", "hang"] = "whole"
+    end: Literal["whole", "reset", "stall", "hang"] = "whole"
 
 
 def sensible() -> Reply:
@@ -61,9 +66,19 @@ def hang() -> Reply:
     return Reply(end="hang")
 
 
-def reset() -> Reply:
-    """Reset the connection in the midst of the answer."""
-    return Reply(end="reset")
+def reset(text: str | None = None) -> Reply:
+    """Reset the connection in the midst of the answer, which is ``text`` where that is given."""
+    return replace(sensible() if text is None else content(text), end="reset")
+
+
+def stall(text: str | None = None) -> Reply:
+    """Send the first half of the answer, which is ``text`` where that is given, and then nothing more."""
+    return replace(sensible() if text is None else content(text), end="stall")
+
+
+def paced(pause_s: float, reply: Reply | None = None) -> Reply:
+    """Wait so many seconds before each event of a streamed answer."""
+    return replace(reply or Reply(), pause_s=pause_s)
 
 
 def status(code: int, *, retry_after: float | str | None = None) -> Reply:

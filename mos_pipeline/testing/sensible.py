@@ -30,14 +30,18 @@ def sensible_content(request: Request) -> str:
 
 
 def _continuity(asked: dict[str, Any]) -> dict[str, Any]:
-    found = []
-    before, overview = asked["before"], asked["overview_so_far"]
+    chains = list[dict[str, Any]]()
+    before, overview, goes_on = asked["before"], asked["overview_so_far"], False
     for page in asked["pages"]:
         continues = before is not None and bool(_words(page) & _words(before))
         overview = _overview(page, overview if continues else "")
-        found.append({"page": page["page"], "continues": continues, "overview": overview})
-        before = page
-    return {"pages": found}
+        number, before = page["page"], page
+        if continues and chains:
+            chains[-1].update(last=number, overview=overview)
+        else:
+            goes_on |= continues
+            chains.append({"first": number, "last": number, "overview": overview})
+    return {"continues_before": goes_on, "chains": chains}
 
 
 def _continues(asked: dict[str, Any]) -> dict[str, Any]:

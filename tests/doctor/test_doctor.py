@@ -165,6 +165,27 @@ def test_risky_settings_are_told(store: Path, tmp_path: Path) -> None:
     assert keys | {"retrieval.timeout_s", "backlog.max_bytes"} <= set(found)
 
 
+@pytest.mark.parametrize(
+    ("settings", "what", "level", "words"),
+    [
+        ({}, "llm.provider", Level.PROBLEM, "neither a key nor an address"),
+        ({"API_KEY": "sk-this-is-a-secret"}, "endpoint", Level.OK, "the model gpt-4o-mini at OpenAI's own address"),
+        ({"BASE_URL": "http://localhost:8080/v1", "MODEL": "any"}, "endpoint", Level.OK, "the model any at localhost"),
+        ({"BASE_URL": "localhost:8080"}, "llm.base_url", Level.PROBLEM, "no address of the web"),
+    ],
+    ids=str,
+)
+def test_an_endpoint_without_key_or_address_is_told(
+    store: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], what: str, level: Level, words: str
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    for name, value in {"PROVIDER": "openai", **settings}.items():
+        monkeypatch.setenv(f"MOS_PIPELINE_LLM__{name}", value)
+    told = {finding.what: finding for finding in examine(store)}
+    assert (told[what].level, words in told[what].found) == (level, True)
+    assert "sk-this-is-a-secret" not in str(told)
+
+
 def test_the_model_is_looked_for_and_compared(
     here: Here, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

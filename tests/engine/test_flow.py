@@ -18,6 +18,7 @@ def test_split_puts_both_halves_in_the_batchs_place() -> None:
     flow.split(middle)
     assert [batch.seqs for batch in flow.batches] == [(1, 2), (3,), (4, 5), (6,)]
     assert all(batch.step == Step.EMBEDDING and not batch.live for batch in flow.batches)
+    assert [batch.alone for batch in flow.batches] == [False, True, True, False]
     assert flow.batches[0] is first and flow.batches[3] is last
 
 
@@ -32,8 +33,26 @@ def test_an_equal_batch_is_not_taken_for_the_one_that_is_split() -> None:
 def test_tasks_wait_for_every_page_of_the_batch() -> None:
     flow = ScopeFlow()
     flow.batches.append(Batch((1, 2)))
-    assert flow.next_for_tasks({1}.__contains__) is None
-    assert flow.next_for_tasks({1, 2}.__contains__) is flow.batches[0]
+    assert not list(flow.next_for_tasks({1}.__contains__))
+    assert list(flow.next_for_tasks({1, 2}.__contains__)) == list(flow.batches)
+
+
+def test_several_batches_become_one_in_their_place() -> None:
+    flow = ScopeFlow()
+    flow.batches.extend([Batch((1, 2), Step.SUMMARIES), Batch((3,)), Batch((4, 5)), Batch((6,)), Batch((7, 8))])
+    ready = list(flow.next_for_tasks(range(3, 7).__contains__))
+    assert [batch.seqs for batch in ready] == [(3,), (4, 5), (6,)]
+    assert flow.join(ready[:2]) is flow.batches[1]
+    assert [batch.seqs for batch in flow.batches] == [(1, 2), (3, 4, 5), (6,), (7, 8)]
+    assert flow.join(ready[2:]) is ready[2]
+
+
+def test_what_failed_together_is_not_joined_again_when_it_is_begun_anew() -> None:
+    flow = ScopeFlow()
+    flow.batches.append(Batch((1, 2, 3, 4)))
+    flow.split(flow.batches[0])
+    flow.restart({1})
+    assert [(batch.seqs, batch.alone) for batch in flow.batches] == [((2,), True), ((3, 4), True)]
 
 
 class FlowMachine(RuleBasedStateMachine):
@@ -67,14 +86,15 @@ class FlowMachine(RuleBasedStateMachine):
     def everything_is_embedded(self) -> None:
         self.embedded.update(range(self.pages))
 
-    @rule()
-    def tasks_begin(self) -> None:
-        batch = self.flow.next_for_tasks(self.embedded.__contains__)
-        if batch is None:
+    @rule(most=st.integers(1, 3))
+    def tasks_begin(self, most: int) -> None:
+        ready = list(self.flow.next_for_tasks(self.embedded.__contains__))
+        if not ready:
             oldest = next(iter(self.at(Step.EMBEDDING)), None)
             # Held back for a reason only: another's tasks run, or pages are not embedded.
             assert oldest is None or self.at(Step.TASKS) or not self.embedded.issuperset(oldest.seqs)
             return
+        batch = self.flow.join(ready[:most])
         assert batch.step == Step.EMBEDDING and self.embedded.issuperset(batch.seqs)
         assert not self.at(Step.TASKS)
         assert batch.seqs[0] == len(self.told)  # all before it have been through their tasks
@@ -119,7 +139,7 @@ class FlowMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.everything_is_embedded()
         while self.flow.batches:
-            self.tasks_begin()
+            self.tasks_begin(1)
             self.tasks_end(well=True)
             for batch in self.at(Step.SUMMARIES):
                 batch.step = Step.READY

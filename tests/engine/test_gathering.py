@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from mos_pipeline.engine.desk import Desk
-from mos_pipeline.errors import WorkerError
+from mos_pipeline.engine.desk import CLOSED, Desk
+from mos_pipeline.errors import InputError, WorkerError
 from mos_pipeline.runtime.ledger import Unit
 from mos_pipeline.runtime.supervisor import Outcome
 
@@ -24,6 +24,9 @@ class Post:
 
     def unit(self, kind: str, _payload: Any, *, urgent: bool = False) -> Unit:
         return Unit(next(self._ids), kind, b"", urgent)
+
+    def abandon(self, role: str, unit_id: int) -> None:
+        self.sent.append((role, [f"not {unit_id}"]))
 
     def submit(self, role: str, units: Sequence[Unit]) -> None:
         if self.down:
@@ -86,3 +89,43 @@ def test_everyone_is_told_where_a_pool_has_failed(desk: Desk, post: Post, calls:
     assert [(outcome.unit_id, outcome.fate, outcome.error) for outcome in told] == [
         (number, "down", "it stays down") for number in (1, 2, 3)
     ]
+
+
+def test_what_is_asked_is_answered_at_once_piece_by_piece(desk: Desk, post: Post, calls: list[Any]) -> None:
+    told = list[Any]()
+    with desk.gathered():  # somebody else's turn
+        unit_id = desk.ask("llm", "chat", None, told.append, told.append)
+        assert post.sent == [("llm", ["chat"])]
+        desk.deliver_piece(unit_id, "a")
+        desk.deliver_piece(unit_id + 1, "nobody's")
+        desk.deliver("llm", Outcome(unit_id, "done", "b"))
+        desk.deliver_piece(unit_id, "late")
+    assert told == ["a", Outcome(unit_id, "done", "b")]
+    assert not calls
+    desk.abandon("llm", unit_id)
+    assert len(post.sent) == 1
+
+
+def test_nobody_hears_of_what_was_abandoned(desk: Desk, post: Post) -> None:
+    told = list[Any]()
+    unit_id = desk.ask("llm", "chat", None, told.append, told.append)
+    desk.abandon("llm", unit_id)
+    assert post.sent[1:] == [("llm", [f"not {unit_id}"])]
+    desk.deliver_piece(unit_id, "a")
+    desk.deliver("llm", Outcome(unit_id, "done"))
+    assert not told
+
+
+def test_at_the_end_whoever_asked_is_told_before_and_after(desk: Desk, post: Post, calls: list[Any]) -> None:
+    told = list[Outcome]()
+    desk.submit("llm", "batch", None, told.append)
+    asked = [desk.ask("llm", "chat", None, told.append, print)]
+    desk.close()
+    asked.append(desk.ask("llm", "chat", None, told.append, print))
+    assert told == [Outcome(unit_id, "down", error=CLOSED) for unit_id in asked]
+    assert not calls
+
+
+def test_without_workers_nothing_can_be_asked() -> None:
+    with pytest.raises(InputError, match="workers=False"):
+        Desk(print).ask("llm", "chat", None, print, print)

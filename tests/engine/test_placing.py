@@ -42,7 +42,8 @@ def batch(
         {"theme": word, "keywords": [word], "content": f"about {word}", "pages": pages} for _, word, pages in topics
     ]
     answer = {"continues": [False] * len(live), "overviews": ["" for _ in live], "topics": told, "owed": []}
-    return Batch(live, live=live, homeless=live, timestamp="2024-05-01", answer=answer, summary_rows=rows.tolist())
+    times = tuple(f"2024-05-{seq:02}" for seq in live)
+    return Batch(live, live=live, homeless=live, timestamps=times, answer=answer, summary_rows=rows.tolist())
 
 
 def done(state: MemoryState, scope: Scope, work: Batch, pool: VectorPool) -> list[Placed]:
@@ -56,8 +57,8 @@ def test_topics_found_sessions_and_later_ones_join_the_nearest(state: MemoryStat
     work = batch(scope, pool, (4, 5, 6), (NORTH, "tea", [0, 2]), (EAST, "bicycle", [1]))
     placed = done(state, scope, work, pool)
     assert [(p.session_id, p.founded, p.summary, p.keywords, p.timestamp, p.seqs) for p in placed] == [
-        (0, True, "about tea", ["tea"], "2024-05-01", [4, 6]),
-        (1, True, "about bicycle", ["bicycle"], "2024-05-01", [5]),
+        (0, True, "about tea", ["tea"], "2024-05-04", [4, 6]),
+        (1, True, "about bicycle", ["bicycle"], "2024-05-05", [5]),
     ]
     joining = done(state, scope, batch(scope, pool, (7,), (NORTH_EAST, "bicycle", [0])), pool)
     assert joining == [Placed(1, False, "", ["bicycle"], "", [7], -1)]

@@ -11,7 +11,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mos_pipeline.config import Config, LongTerm
+from mos_pipeline.config import Config, Llm, LongTerm
+from mos_pipeline.engine.bulk import Bulk
 from mos_pipeline.engine.desk import Answer
 from mos_pipeline.engine.embedding import RowsAnswer
 from mos_pipeline.engine.events import Event, Promoted
@@ -27,6 +28,7 @@ NOW = 1.7e9
 EVERY = LongTerm().promotion_pages
 PROFILE = "Is and has\n- I have a beagle named Rex. (2026-03-01)"
 RESULT: dict[str, Any] = {"profile": PROFILE, "user": [], "assistant": [], "owed": []}
+EXTRACTIVE = Llm()
 VECTORS = {
     "I have a dog.": (1.0, 0.0),
     "I own a dog.": (0.98, 0.199),
@@ -38,7 +40,8 @@ VECTORS = {
 class Office:
     """A promotion of one scope, with itself in the place of the desk, the reader, the embedder and the store."""
 
-    def __init__(self, pool: VectorPool) -> None:
+    def __init__(self, pool: VectorPool, llm: Llm) -> None:
+        self.more = False  # whether pages are on their way into sessions
         self.pool, self.ready, self.dimension = pool, True, 2
         self.asked = list[tuple[list[Any], Answer]]()  # not answered yet
         self.begun = list[int]()  # how many pages there were when a promotion began
@@ -53,6 +56,8 @@ class Office:
             self,  # type: ignore[arg-type]
             self,  # type: ignore[arg-type]
             self,  # type: ignore[arg-type]
+            Bulk(llm),
+            lambda _: self.more,
             lambda: NOW,
         )
 
@@ -76,13 +81,15 @@ class Office:
         assert isinstance(event.what, Promoted)
         self.promoted.append(event.what.outcome.seqs)
 
-    def grow(self, count: int) -> None:
-        """Let a batch of pages come into the scope's one session."""
+    def grow(self, count: int, session_id: int = 0) -> None:
+        """Let a batch of pages come into a session of the scope's."""
         first = len(self.state.pages)
         seqs = list(range(first, first + count))
         for seq in seqs:
             self.state.pages.append(seq, self.scope.number)
-        self.scope.mid_term.apply(Placed(0, first == 0, "tea", ["tea"], "2024", seqs, -1), NOW)
+        self.scope.mid_term.apply(
+            Placed(session_id, self.scope.mid_term.get(session_id) is None, "tea", ["tea"], "2024", seqs, -1), NOW
+        )
         self.scope.long_term.since_promotion += count
         self.promotion.consider(self.scope)
 
@@ -101,12 +108,34 @@ class Office:
 
 
 @contextmanager
-def office() -> Iterator[Office]:
+def office(llm: Llm = EXTRACTIVE) -> Iterator[Office]:
     pool = VectorPool(2, 65536)
     try:
-        yield Office(pool)
+        yield Office(pool, llm)
     finally:
         pool.close()
+
+
+def test_while_more_pages_are_on_their_way_it_waits_for_as_many_as_one_call_takes() -> None:
+    with office(Llm(provider="openai", bulk_tokens=3 * EVERY)) as desk:  # of two tokens each
+        desk.more = True
+        desk.grow(EVERY, 0)
+        desk.grow(2 * EVERY, 1)
+        assert not desk.asked
+        desk.grow(4 * EVERY, 2)
+        assert [len(pages) for pages, _ in desk.asked] == [3 * EVERY]  # of the hottest session
+        desk.answer()
+        assert not desk.asked  # what is left waits, and not for 36 other pages
+        desk.more = False
+        desk.promotion.consider(desk.scope)
+        assert [len(pages) for pages, _ in desk.asked] == [3 * EVERY]
+        desk.answer()
+        told = [seq for seqs in desk.promoted for seq in seqs]
+        assert sorted(told) == list(range(6 * EVERY))  # the rest of the hottest session has cooled with it
+        desk.grow(EVERY - 1)
+        assert not desk.asked
+        desk.grow(1)
+        assert [len(pages) for pages, _ in desk.asked] == [EVERY]
 
 
 def test_profile_and_knowledge_are_asked_for_together_and_one_promotion_at_a_time() -> None:

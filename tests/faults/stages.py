@@ -37,6 +37,9 @@ class _DeadlyReport:
         if any(map(self._deadly, unit_ids)):
             os.kill(os.getpid(), signal.SIGKILL)
 
+    def piece(self, unit_id: int, piece: Any) -> None:
+        self._report.piece(unit_id, piece)
+
     def done(self, unit_id: int, result: Any) -> None:
         self._report.done(unit_id, result)
 

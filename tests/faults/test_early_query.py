@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from mos_pipeline.engine.desk import Desk
+from mos_pipeline.engine.desk import Desk, _Open
 from mos_pipeline.runtime.supervisor import Outcome
 from tests.faults.common import PATIENCE_S, fill, nothing_left
 from tests.support import open_fake
@@ -15,7 +15,7 @@ def test_direct_answers_queue_up_until_the_model_is_known() -> None:
     inbox: list[Callable[[], None]] = []
     desk, answers = Desk(inbox.append), list[Outcome]()
     for unit_id, prompt in ((1, False), (2, True)):
-        desk._open[unit_id] = answers.append, True
+        desk._open[unit_id] = _Open(answers.append, direct=True)
         desk.prompt = prompt
         desk.deliver("embedder", Outcome(unit_id, "done"))
     assert [answer.unit_id for answer in answers] == [2]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mos_pipeline.engine import embedding, engine
+from mos_pipeline.engine import embedding, llm_role
 from tests.faults import stages
 from tests.faults.common import PATIENCE_S, check_consistent, check_found, check_order, fill, nothing_left
 from tests.support import all_pages, open_fake
@@ -25,7 +25,7 @@ SETTINGS: dict[str, Any] = {
 
 @pytest.mark.parametrize(
     ("home", "stage", "deadly"),
-    [(embedding, "EmbedStage", stages.PoisonedEmbedStage), (engine, "TaskStage", stages.PoisonedTaskStage)],
+    [(embedding, "EmbedStage", stages.PoisonedEmbedStage), (llm_role, "TaskStage", stages.PoisonedTaskStage)],
 )
 def test_a_page_that_kills_its_worker_is_set_aside(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: ModuleType, stage: str, deadly: type

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mos_pipeline import InputError, MemoryPipeline
-from mos_pipeline.engine import embedding, engine
+from mos_pipeline.engine import embedding, llm_role
 from tests.faults import stages
 from tests.faults.common import PATIENCE_S, check_consistent, check_found, check_order, fill, until
 from tests.support import all_pages, open_fake
@@ -24,7 +24,7 @@ SETTINGS: dict[str, Any] = {
 }
 DEADLY: list[tuple[ModuleType, str, type]] = [
     (embedding, "EmbedStage", stages.PoisonedEmbedStage),
-    (engine, "TaskStage", stages.PoisonedTaskStage),
+    (llm_role, "TaskStage", stages.PoisonedTaskStage),
 ]
 
 

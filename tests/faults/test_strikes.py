@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from mos_pipeline import MemoryPipeline
-from mos_pipeline.engine import embedding, engine
+from mos_pipeline.engine import embedding, engine, llm_role
 from mos_pipeline.store.verify import verify_store
 from tests.faults import stages
 from tests.faults.common import PATIENCE_S, check_consistent, check_order, fill, nothing_left, until
@@ -74,7 +74,7 @@ def accepted_by(memory: MemoryPipeline) -> dict[str, list[str]]:
 def test_workers_struck_at_any_moment_are_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     """When they rest, when they start, in the midst of work, and while the store is closed."""
     monkeypatch.setattr(embedding, "EmbedStage", stages.LeavingEmbedStage)
-    monkeypatch.setattr(engine, "TaskStage", stages.LeavingTaskStage)
+    monkeypatch.setattr(llm_role, "TaskStage", stages.LeavingTaskStage)
     monkeypatch.setattr(engine, "build_writer", stages.build_leaving_writer)
     strike = STRIKES[how]
     with nothing_left():

@@ -15,7 +15,7 @@ from mos_pipeline.runtime.meter import Meter
 from mos_pipeline.stages.calls import CallStage
 from mos_pipeline.testing import FakeOpenAI
 
-__all__ = ["KEY", "PATIENCE_S", "Bench", "batch", "promotion"]
+__all__ = ["KEY", "PATIENCE_S", "Bench", "batch", "chat", "promotion"]
 
 KEY = "sk-this-is-a-secret"
 PATIENCE_S = 60.0
@@ -45,6 +45,13 @@ def promotion(pages: Sequence[Sequence[str]] = SAID, profile: str = "") -> Any:
     return {"profile": profile, "pages": [[*page, "2024-05-01 10:00:00"] for page in pages]}
 
 
+def chat(text: str = "Which pet do I have?", *, stream: bool = False, within_s: float = PATIENCE_S) -> Any:
+    """Return the payload of a unit of kind ``chat``."""
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": text}]
+    limits = {"temperature": 0.7, "max_tokens": 50, "stream": stream, "until": time.monotonic() + within_s}
+    return decode(encode({"messages": messages, **limits}))
+
+
 class Bench:
     """Runs a stage; a Report, and a context that closes it. Settings are those of ``Llm``."""
 
@@ -55,6 +62,8 @@ class Bench:
         self.stage = CallStage(Llm(**{**wanted, **settings}), LongTerm(), 0.05)
         self.results: dict[int, Any] = {}
         self.failures: dict[int, str] = {}
+        self.pieces: dict[int, list[str]] = {}
+        self.order: list[int] = []
         self.begun: list[list[int]] = []
         self.meter = Meter()
         self.down: list[bool] = []
@@ -64,8 +73,13 @@ class Bench:
     def started(self, unit_ids: Sequence[int]) -> None:
         self.begun.append(list(unit_ids))
 
+    def piece(self, unit_id: int, piece: Any) -> None:
+        assert unit_id not in self.results
+        self.pieces.setdefault(unit_id, []).append(decode(encode(piece)))
+
     def done(self, unit_id: int, result: Any) -> None:
         assert unit_id not in self.results
+        self.order.append(unit_id)
         self.results[unit_id] = decode(encode(result))
 
     def failed(self, unit_id: int, message: str) -> None:
@@ -79,7 +93,8 @@ class Bench:
 
     def accept(self, payload: Any, kind: str = "") -> int:
         unit_id, self._next = self._next, self._next + 1
-        self.stage.accept(unit_id, kind or ("batch" if "vectors" in payload else "promotion"), payload)
+        known = {"vectors": "batch", "profile": "promotion", "messages": "chat"}
+        self.stage.accept(unit_id, kind or next(known[name] for name in known if name in payload), payload)
         return unit_id
 
     def run(self) -> None:

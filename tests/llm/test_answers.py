@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mos_pipeline.stages import answers, prompts
@@ -18,7 +18,7 @@ from mos_pipeline.stages.tasks import PageText, Previous
 texts = st.text(max_size=30)
 pages_of = st.lists(st.builds(PageText, texts, texts, texts), min_size=1, max_size=12)
 scalars = st.none() | st.booleans() | st.integers(-3, 15) | st.floats(allow_nan=False) | texts
-NAMES = ["pages", "page", "continues", "overview", "topics", "content", "profile", "user", "assistant", "fact"]
+NAMES = ["pages", "page", "chains", "first", "overview", "topics", "content", "profile", "user", "assistant", "fact"]
 anything = st.recursive(
     scalars, lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.sampled_from(NAMES), inner), max_leaves=15
 )
@@ -50,7 +50,7 @@ KNOWLEDGE = shaped(prompts.ask_knowledge(ONE, 100).schema)
 def test_continuity_is_told_of_every_page_or_refused(pages: list[PageText], answer: Any, first: bool) -> None:
     previous = None if first else Previous(pages[0], np.zeros(2, np.float32), "so far")
     try:
-        found = answers.read_continuity(answer, pages, previous)
+        found = answers.read_continuity(answer, pages, previous, Mended())
     except UnusableError:
         return
     assert len(found.continues) == len(found.overviews) == len(pages)
@@ -108,6 +108,8 @@ def test_any_text_is_an_object_or_refused(text: str) -> None:
         assert str(error)
 
 
+@example({"<think>": None}, "")
+@example({"a": "<think>", "</think>": "b"}, "so")
 @given(st.dictionaries(texts, scalars), texts.filter(lambda text: "{" not in text and "<think" not in text))
 def test_an_object_is_found_among_thoughts_fences_and_talk(answer: dict[str, Any], around: str) -> None:
     mended = Mended()
@@ -148,6 +150,12 @@ def test_what_breaks_off_is_never_mended(length: int) -> None:
         parsed(ANSWER[:length], Mended())
 
 
+@pytest.mark.parametrize("text", ["<think>is it {}", "so <think> {} or", '<think>{"a": 1}'])
+def test_thoughts_are_no_answer(text: str) -> None:
+    with pytest.raises(UnusableError, match="no JSON object"):
+        parsed(text, Mended())
+
+
 def test_pages_that_topics_forget_or_name_twice_have_one_all_the_same() -> None:
     topics = [
         {"theme": "a", "keywords": ["x", " x ", 3, ""], "content": "first", "pages": [0, 1]},
@@ -164,20 +172,37 @@ def test_pages_that_topics_forget_or_name_twice_have_one_all_the_same() -> None:
 @pytest.mark.parametrize(
     ("answer", "complaint"),
     [
-        ({}, "'pages' is missing"),
-        ({"pages": {}}, "'pages' is no array"),
-        ({"pages": [3]}, "something else"),
-        ({"pages": [{"page": 0, "continues": 1, "overview": "x"}]}, "neither true nor false"),
-        ({"pages": [{"page": 2, "continues": True, "overview": "x"}]}, "2 is no page's number; they go from 0 to 1"),
-        ({"pages": [{"page": True, "continues": True, "overview": "x"}]}, "True is no page's number"),
-        ({"pages": [{"page": 0, "continues": True, "overview": " "}]}, "'overview' is empty"),
-        ({"pages": [{"page": 1, "continues": True, "overview": "x"}]}, "pages are missing: [0]"),
+        ({}, "'chains' is missing"),
+        ({"chains": {}}, "'chains' is no array"),
+        ({"chains": [3]}, "something else"),
+        ({"chains": [{"first": 0, "last": 1, "overview": "x"}]}, "'continues_before' is missing"),
+        ({"continues_before": 1, "chains": [{"first": 0, "last": 1, "overview": "x"}]}, "neither true nor false"),
+        ({"chains": [{"first": 0, "last": 2, "overview": "x"}]}, "2 is no page's number; they go from 0 to 1"),
+        ({"chains": [{"first": True, "last": 1, "overview": "x"}]}, "True is no page's number"),
+        ({"chains": [{"first": 0, "last": 1, "overview": " "}]}, "'overview' is empty"),
+        ({"chains": [{"first": 1, "last": 1, "overview": "x"}]}, "pages are in no chain: [0]"),
+        ({"chains": []}, "pages are in no chain: [0, 1]"),
     ],
 )
 def test_a_complaint_says_what_was_wrong(answer: dict[str, Any], complaint: str) -> None:
     with pytest.raises(UnusableError) as refused:
-        answers.read_continuity(answer, ONE * 2, None)
+        answers.read_continuity(answer, ONE * 2, None, Mended())
     assert complaint in str(refused.value)
+
+
+def test_chains_that_share_pages_are_parted() -> None:
+    chains = [
+        {"first": 3, "last": 5, "overview": "third"},
+        {"first": "0", "last": 3, "overview": "first"},
+        {"first": 2, "last": 3, "overview": "second"},
+    ]
+    mended = Mended()
+    answer = {"continues_before": "true", "chains": chains}
+    previous = Previous(ONE[0], np.zeros(2, np.float32), "so far")
+    found = answers.read_continuity(answer, ONE * 6, previous, mended)
+    assert found.continues == [True, True, False, False, True, True]
+    assert found.overviews == ["first", "first", "second", "third", "third", "third"]
+    assert mended.yes
 
 
 def test_texts_are_cleaned() -> None:

@@ -130,7 +130,7 @@ def test_every_fault_at_once_costs_no_page_and_no_error_becomes_memory(tmp_path:
     for fault in faults:
         fake.script.add(fault)
         fake.script.add(replies.sensible())
-    with opened(tmp_path, fake, llm__timeout_s=2.0) as memory:
+    with opened(tmp_path, fake, llm__timeout_s=2.0, llm__bulk_tokens=0) as memory:  # so that there are calls for all
         check_whole(memory, added(memory))
         for user in USERS:
             assert not [text for text in texts_of(memory, user) if "Error" in text or "用" in text or "xxxx" in text]

@@ -187,6 +187,44 @@ def test_what_is_retrieved_in_the_originals_shape(memo: Memoryos) -> None:
     assert memo.retriever.retrieve_context("beagle", "ann")["retrieved_pages"] == []
 
 
+def test_what_is_retrieved_can_be_narrowed_to_sessions(memo: Memoryos) -> None:
+    fill(memo)
+    memo.force_mid_term_analysis(PATIENCE_S)
+    memo.add_memory("The newest of all, beagle and banker.", "I see.")
+    sessions = list(memo.mid_term_memory.sessions.values())
+    assert len(sessions) > 1
+    by_session = [{page["page_id"] for page in session["details"]} for session in sessions]
+
+    def found(**narrowed: Any) -> set[str]:
+        memo.retriever.retrieval_queue_capacity = 20
+        pages = memo.retriever.retrieve_context("which beagle did I adopt?", "tom", **narrowed)["retrieved_pages"]
+        return {page["page_id"] for page in pages}
+
+    everything = found(page_similarity_threshold=-1.0)
+    newest = everything - set().union(*by_session)
+    assert len(newest) == 1
+    nearest = found(page_similarity_threshold=-1.0, top_k_sessions=1) - newest
+    assert nearest in by_session
+    assert BEAGLE in {page["user_input"] for one in sessions for page in one["details"] if page["page_id"] in nearest}
+    assert found(page_similarity_threshold=-1.0, segment_similarity_threshold=1.1) == newest
+    assert found(page_similarity_threshold=-1.0, top_k_sessions=0) == newest
+    assert found(page_similarity_threshold=-1.0, segment_similarity_threshold=-1.0, top_k_sessions=99) == everything
+
+
+def test_a_page_s_keywords_are_its_session_s_that_it_says(memo: Memoryos) -> None:
+    fill(memo)
+    memo.force_mid_term_analysis(PATIENCE_S)
+    told = [
+        (session["summary_keywords"], page["page_keywords"], f"{page['user_input']} {page['agent_response']}".lower())
+        for session in memo.mid_term_memory.sessions.values()
+        for page in session["details"]
+    ]
+    assert any(keywords for _, keywords, _ in told)
+    for of_session, keywords, text in told:
+        assert set(keywords) <= set(of_session)
+        assert set(keywords) >= {keyword for keyword in of_session if keyword in text.replace(".", " ").split()}
+
+
 def test_a_response_is_given_and_remembered(memo: Memoryos) -> None:
     fill(memo)
     answer = memo.get_response("which beagle did I adopt?", "friend", "briefly", {"channel": "app"})
@@ -410,9 +448,21 @@ def test_arguments_that_can_not_be_taken(tmp_path: Path) -> None:
 
 
 def test_that_no_model_is_asked_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with opened(tmp_path, embedding_model_kwargs={"device": "cpu"}) as memo, opened(tmp_path, "ann"):
+    with opened(tmp_path, embedding_model_kwargs={"batch_size": 8}) as memo, opened(tmp_path, "ann"):
         assert "Memoryos" in repr(memo)
     told = [record.getMessage() for record in caplog.records if record.name.startswith("mos_pipeline.memoryos")]
     assert len(told) == 2
     assert "no API key and no base URL were given" in told[0]
-    assert "embedding_model_kwargs (device) are not used" in told[1]
+    assert "of embedding_model_kwargs batch_size are not used" in told[1]
+
+
+def test_arguments_for_the_model_reach_the_settings(tmp_path: Path) -> None:
+    kwargs = {"device": "cpu", "truncate_dim": 64, "normalize_embeddings": True, "prompt": "about: "}
+    with opened(tmp_path, embedding_model_kwargs=kwargs) as memo:
+        settings = memo.pipeline._engine.config.embedding
+        assert settings.model_kwargs == {"device": "cpu", "truncate_dim": 64}
+        assert (settings.query_prompt, settings.document_prompt) == ("about: ", "about: ")
+        assert not settings.trust_remote_code
+        memo.pipeline.wait_idle(60)
+    with pytest.raises(ConfigError, match=r"device must be of type str"):
+        opened(tmp_path / "other", embedding_model_kwargs={"device": 0})

@@ -42,6 +42,9 @@ class _Report:
 
     def started(self, unit_ids: Sequence[int]) -> None: ...
 
+    def piece(self, unit_id: int, piece: Any) -> None:
+        raise AssertionError("it answers whole")
+
     def done(self, unit_id: int, result: Any) -> None:
         self._tell(Outcome(unit_id, "done", decode(encode(result))))
 

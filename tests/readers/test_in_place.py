@@ -69,6 +69,7 @@ def test_shown_rows_are_found_and_others_are_not(tmp_path: Path, pool: VectorPoo
     assert ask(attached, [2, 900]) == {2: 2}
     assert ask(attached, list(range(10, 200))) == {tag: tag for tag in range(10, 200)}
     assert ask(AttachedRows(tmp_path / "VECTORS", D + 1), [1]) == {}
+    assert ask(AttachedRows(tmp_path / "VECTORS", D, generation=1), [1]) == {}, "another model's"
 
 
 def test_a_row_that_is_another_pages_by_now_is_left_out(tmp_path: Path, pool: VectorPool) -> None:

@@ -30,18 +30,31 @@ class LedgerMachine(RuleBasedStateMachine):
         self.finished: set[int] = set()
         self.killers: set[int] = set()
         self.lost: set[int] = set()
+        self.once: set[int] = set()
 
     def size(self, worker: str) -> int:
         return sum(len(self.units[unit_id].message) for unit_id in self.hands[worker])
 
-    @rule(works=st.lists(st.tuples(st.integers(1, 15), st.booleans()), max_size=4))
-    def add(self, works: list[tuple[int, bool]]) -> None:
+    def room(self, worker: str, urgent: bool) -> int:
+        """How many bytes there are already of what must share the room with such a unit."""
+        beside = [self.units[unit_id] for unit_id in self.hands[worker]]
+        return sum(len(unit.message) for unit in beside if unit.urgent or not urgent)
+
+    @rule(works=st.lists(st.tuples(st.integers(1, 15), st.booleans()), max_size=4), kind=st.sampled_from("ab"))
+    def add(self, works: list[tuple[int, bool]], kind: str) -> None:
         begin = len(self.units)
-        units = [Unit(begin + i, "work", b"x" * size, urgent) for i, (size, urgent) in enumerate(works)]
+        units = [Unit(begin + i, kind, b"x" * size, urgent) for i, (size, urgent) in enumerate(works)]
         self.units |= {unit.unit_id: unit for unit in units}
         self.deaths |= {unit.unit_id: 0 for unit in units}
         self.ledger.add(units)
-        self.waiting[:0] = [unit.unit_id for unit in units if unit.urgent]
+        urgent = [unit.unit_id for unit in units if unit.urgent]
+        place = 0
+        while urgent and place < len(self.waiting):
+            before = self.units[self.waiting[place]]
+            if not (before.urgent and before.kind == kind):
+                break
+            place += 1
+        self.waiting[place:place] = urgent
         self.waiting += [unit.unit_id for unit in units if not unit.urgent]
 
     @rule(data=st.data())
@@ -59,12 +72,14 @@ class LedgerMachine(RuleBasedStateMachine):
         if unit is None:
             first = self.waiting[0] if self.waiting else None
             suspect = any(self.deaths[unit_id] for unit_id in before)
-            full = first is not None and self.size(worker) + len(self.units[first].message) > self.credit
+            taken = 0 if first is None else self.room(worker, self.units[first].urgent)
+            full = first is not None and taken + len(self.units[first].message) > self.credit
             # Nothing is held back without a reason, and never from empty hands.
             assert first is None or (before and (suspect or full or self.deaths[first]))
             return
         assert unit.unit_id == self.waiting.pop(0)
-        assert not before or self.size(worker) + len(unit.message) <= self.credit
+        taken = self.room(worker, unit.urgent)
+        assert not taken or taken + len(unit.message) <= self.credit
         before.append(unit.unit_id)
         suspects = [unit_id for unit_id in before if self.deaths[unit_id]]
         assert not suspects or len(before) == 1
@@ -95,12 +110,33 @@ class LedgerMachine(RuleBasedStateMachine):
             self.deaths[unit_id] += unit_id in self.started
         self.started -= set(had)
         killers = {unit.unit_id for unit in self.ledger.died(worker)}
-        assert killers == {unit_id for unit_id in had if self.deaths[unit_id] >= self.max_deaths}
+        assert killers == {
+            unit_id for unit_id in had if self.deaths[unit_id] >= self.max_deaths or unit_id in self.once
+        }
         self.killers |= killers
         back = [unit_id for unit_id in had if unit_id not in killers]
-        innocent = [unit_id for unit_id in back if not self.deaths[unit_id]]
-        suspects = sorted((unit_id for unit_id in back if self.deaths[unit_id]), key=self.deaths.__getitem__)
-        self.waiting[:0] = innocent + suspects
+        for urgent in (False, True):  # what somebody waits for comes before the rest
+            mine = [unit_id for unit_id in back if self.units[unit_id].urgent == urgent]
+            innocent = [unit_id for unit_id in mine if not self.deaths[unit_id]]
+            suspects = sorted((unit_id for unit_id in mine if self.deaths[unit_id]), key=self.deaths.__getitem__)
+            self.waiting[:0] = innocent + suspects
+
+    @rule(data=st.data(), worker=st.sampled_from(WORKERS))
+    def hand_out_a_part(self, data: Any, worker: str) -> None:
+        unit_id = data.draw(st.integers(0, len(self.units)))
+        assert self.ledger.handed_out(worker, unit_id) == (unit_id in self.hands[worker])
+        self.once |= {unit_id} & set(self.hands[worker])
+
+    @rule(data=st.data())
+    def abandon(self, data: Any) -> None:
+        unit_id = data.draw(st.integers(0, len(self.units)))
+        holder = next((worker for worker in WORKERS if unit_id in self.hands[worker]), None)
+        assert self.ledger.abandon(unit_id) == holder
+        if unit_id in self.waiting:
+            self.waiting.remove(unit_id)
+            self.finished.add(unit_id)
+        if holder is not None:
+            self.once.add(unit_id)
 
     @precondition(lambda self: len(self.units) > 5)
     @rule()
@@ -141,8 +177,8 @@ TestLedger.settings = settings(
 )
 
 
-def unit(unit_id: int, size: int = 1) -> Unit:
-    return Unit(unit_id, "work", b"x" * size)
+def unit(unit_id: int, size: int = 1, *, urgent: bool = False) -> Unit:
+    return Unit(unit_id, "work", b"x" * size, urgent)
 
 
 def test_a_suspect_waits_for_empty_hands_and_then_is_alone() -> None:
@@ -178,6 +214,27 @@ def test_work_above_the_credit_is_done_alone() -> None:
         item = ledger.give(worker)
         given.append(None if item is None else item.unit_id)
     assert given == [0, None, 1, 2, None]
+
+
+def test_urgent_work_finds_room_where_other_work_has_taken_it_all() -> None:
+    ledger = Ledger(3, 100, units=2)
+    ledger.add(map(unit, range(4)))
+    ledger.give("a"), ledger.give("a")
+    ledger.add([unit(4, urgent=True)])
+    ledger.add([unit(5, urgent=True)])
+    ledger.add([unit(6, urgent=True)])
+    assert [given.unit_id for given in iter(lambda: ledger.give("a"), None)] == [4, 5]
+
+
+def test_what_was_partly_handed_out_is_not_given_out_again() -> None:
+    ledger = Ledger(3, 100)
+    ledger.add(map(unit, range(3)))
+    assert len(list(iter(lambda: ledger.give("a"), None))) == 3
+    assert ledger.handed_out("a", 1)
+    assert not ledger.handed_out("b", 2)
+    assert ledger.abandon(2) == "a"
+    assert [lost.unit_id for lost in ledger.died("a")] == [1, 2]
+    assert [given.unit_id for given in iter(lambda: ledger.give("b"), None)] == [0]
 
 
 @pytest.mark.parametrize("worker", ["a", "never heard of"])

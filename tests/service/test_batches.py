@@ -135,10 +135,10 @@ def test_a_full_disk_ends_a_batch_behind_what_it_took(
 ) -> None:
     accept, calls = Intake._accept, iter(range(100))
 
-    def full(self: Intake, record: Any) -> tuple[int, bool]:
+    def full(self: Intake, record: Any, **how: Any) -> tuple[int, bool]:
         if next(calls) >= 2:
             raise StoreFullError("no room")
-        return accept(self, record)
+        return accept(self, record, **how)
 
     monkeypatch.setattr(Intake, "_accept", full)
     assert [one.new for one in either.add_batch(map(page, range(5)))] == [True, True]

@@ -45,7 +45,7 @@ class Memory:
         return fresh.anew
 
     def _take(self, fresh: Fresh) -> None:
-        for kind, _, body, address in fresh.frames:
+        for kind, _, body, address, _ in fresh.frames:
             self.kinds.append(kind)
             if kind == FrameKind.PAGES:
                 first_seq, _, records = unpack_pages(body)

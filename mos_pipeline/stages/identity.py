@@ -1,0 +1,115 @@
+"""Whose vectors a store has: what tells one model from another, and what is said where the wrong one is configured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mos_pipeline.config import Embedding
+from mos_pipeline.errors import ModelMismatchError, ModelNotFoundError
+from mos_pipeline.stages.fake_backend import FakeBackend
+from mos_pipeline.stages.models import chosen_prompt, find_model, options_of, prompts_in
+
+__all__ = ["check_configured", "expected_identity", "identity_of", "mismatch", "names_it", "same_vectors"]
+
+Identity = Mapping[str, Any]
+
+# A model keeps its vectors under another name: what counts is the digest of its weights.
+COUNTS = ("dimension", "digest", "backend", "precision", "document_prompt", "options")
+IDENTITY = ("model", *COUNTS)
+SHOWN_DIGEST = 12
+
+
+def identity_of(info: Identity) -> dict[str, Any]:
+    """Return the identity in what an embedder tells when it is ready."""
+    return {key: info[key] for key in IDENTITY if key in info}
+
+
+def same_vectors(one: Identity, other: Identity) -> bool:
+    """Return whether vectors of these two may be compared."""
+    return not _different(one, other, COUNTS)
+
+
+def _different(one: Identity, other: Identity, keys: tuple[str, ...]) -> list[str]:
+    return [key for key in keys if one.get(key) != other.get(key)]
+
+
+def expected_identity(settings: Embedding) -> dict[str, Any]:
+    """Return what can be told of the configured model without loading it: its dimension is left out, unless it is fake.
+
+    Raises:
+        ModelNotFoundError: it is nowhere to be found.
+    """
+    if settings.backend == "fake":
+        return identity_of(FakeBackend(settings).load())
+    files = find_model(settings.model, download=settings.download, revision=settings.model_kwargs.get("revision"))
+    told = {"document_prompt": _document_prompt(settings, files.folder), "options": options_of(settings)}
+    known = {"model": files.name, "digest": files.digest, "backend": settings.backend}
+    return known | {key: value for key, value in told.items() if value}
+
+
+def _document_prompt(settings: Embedding, folder: Path) -> str:
+    own, default = prompts_in(folder)
+    own = {**own, **settings.model_kwargs.get("prompts", {})}
+    return chosen_prompt(settings.document_prompt, own, default, query=False)
+
+
+def names_it(settings: Embedding, stored: Identity) -> bool:
+    """Return whether the configured model is ``stored``, as far as can be told without loading it.
+
+    Raises:
+        ModelNotFoundError: it is nowhere to be found.
+    """
+    return same_vectors({**stored, "document_prompt": None, "options": None, **expected_identity(settings)}, stored)
+
+
+def check_configured(root: Path, stored: Identity, settings: Embedding) -> None:
+    """Refuse what can be told to be another model before any process is started, and without reading its weights.
+
+    They are read where a folder has another name than the store's model. What is not noticed here, the embedder tells.
+
+    Raises:
+        ModelMismatchError: it is another model.
+    """
+    try:
+        configured = _configured(stored, settings)
+    except ModelNotFoundError:
+        return  # the embedder says so
+    if _different(stored, configured, tuple(configured)):
+        raise mismatch(root, stored, configured)
+
+
+def _configured(stored: Identity, settings: Embedding) -> dict[str, Any]:
+    """Return what is known of the configured model at once; the store's name where it is the same model by another."""
+    if settings.backend == "fake":
+        return expected_identity(settings)
+    if settings.backend != stored["backend"]:
+        return {"model": settings.model, "backend": settings.backend}
+    folder = Path(settings.model)
+    known = {stored["model"], stored["model"].rpartition("/")[2]}
+    if not folder.is_dir():
+        name = stored["model"] if settings.model in known else settings.model
+        return {"model": name, "options": options_of(settings) or None}
+    if folder.resolve().name not in known:
+        found = expected_identity(settings)
+        return found | ({"model": stored["model"]} if found["digest"] == stored["digest"] else {})
+    prompt = _document_prompt(settings, folder) or None
+    return {"model": stored["model"], "options": options_of(settings) or None, "document_prompt": prompt}
+
+
+def mismatch(root: Path, stored: Identity, configured: Identity) -> ModelMismatchError:
+    """Return the error that says which model the store has, which is configured, and the two ways on."""
+    keys = _different(stored, configured, tuple(key for key in IDENTITY if key in stored or key in configured))
+    keys = [key for key in keys if key in configured or key in ("document_prompt", "options")]
+    wrong = ", ".join(f"{key} {stored.get(key)!r} there, {configured.get(key)!r} here" for key in keys)
+    return ModelMismatchError(
+        f"{root}: its vectors were made by {_shown(stored)}, and {_shown({**stored, **configured})} is configured "
+        f"({wrong}); pages are kept, and vectors of two models are never compared. Set embedding.model, and what else "
+        f"differs, to the store's; or have its vectors made again by the configured model: `mos-pipeline reembed "
+        f"--store {root}`, or MemoryPipeline.open(..., reembed=True)"
+    )
+
+
+def _shown(identity: Identity) -> str:
+    return f"{identity['model']} ({identity['backend']})"

@@ -1,0 +1,116 @@
+"""Tiny sentence-transformers models, made on the spot: random weights, small vocabularies, any dimension."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tests.support import WORDS
+
+__all__ = ["make_bert", "make_static"]
+
+PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ":", ".", ",", "?", "user", "assistant", "query", "passage"]
+LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
+
+
+def vocabulary() -> list[str]:
+    return [*PIECES, *WORDS, *LETTERS, *(f"##{letter}" for letter in LETTERS)]
+
+
+def tokenizer() -> dict[str, Any]:
+    """Return what tokenizer.json holds: words and word pieces, lower case, [CLS] before and [SEP] behind."""
+    pieces = {piece: number for number, piece in enumerate(vocabulary())}
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [],
+        "normalizer": {"type": "Lowercase"},
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "post_processor": {
+            "type": "BertProcessing",
+            "sep": ["[SEP]", pieces["[SEP]"]],
+            "cls": ["[CLS]", pieces["[CLS]"]],
+        },
+        "decoder": None,
+        "model": {
+            "type": "WordPiece",
+            "unk_token": "[UNK]",
+            "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": 100,
+            "vocab": pieces,
+        },
+    }
+
+
+def make_bert(
+    folder: Path,
+    *,
+    hidden: int = 32,
+    dense: int = 0,
+    longest: int = 64,
+    seed: int = 0,
+    prompts: Mapping[str, str] | None = None,
+    include_prompt: bool = True,
+) -> Path:
+    """Save a BERT of one layer with mean pooling, and return its folder.
+
+    Args:
+        folder: where.
+        hidden: its width, and so the dimension, a multiple of 2.
+        dense: the dimension that a layer behind the pooling makes of it; 0 for none.
+        longest: how many word pieces it reads.
+        seed: of its weights.
+        prompts: those it brings, by name.
+        include_prompt: whether the mean is over the prompt's word pieces too.
+    """
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Dense, Pooling, Transformer
+    from tokenizers import Tokenizer
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    torch.manual_seed(seed)
+    raw = folder.with_name(f"{folder.name}-raw")
+    raw.mkdir(parents=True)
+    config = BertConfig(
+        vocab_size=len(vocabulary()),
+        hidden_size=hidden,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=2 * hidden,
+        max_position_embeddings=2 * longest,
+        initializer_range=0.5,
+    )
+    BertModel(config).save_pretrained(raw)
+    PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=Tokenizer.from_str(json.dumps(tokenizer())),
+        model_max_length=longest,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+    ).save_pretrained(raw)
+    modules = [Transformer(str(raw)), Pooling(hidden, "mean", include_prompt=include_prompt)]
+    modules[0].max_seq_length = longest
+    if dense:
+        modules.append(Dense(hidden, dense))
+    SentenceTransformer(modules=modules, device="cpu", prompts=dict(prompts or {})).save(str(folder))
+    return folder
+
+
+def make_static(folder: Path, *, dimension: int = 24, seed: int = 0) -> Path:
+    """Save a model that adds up its words' vectors, without a network, and return its folder."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+    from tokenizers import Tokenizer
+
+    torch.manual_seed(seed)
+    words = Tokenizer.from_str(json.dumps({**tokenizer(), "post_processor": None}))
+    static = StaticEmbedding(words, embedding_weights=torch.randn(len(vocabulary()), dimension))
+    SentenceTransformer(modules=[static], device="cpu").save(str(folder))
+    return folder
