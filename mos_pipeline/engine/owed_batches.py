@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Container
 from functools import partial
 from heapq import merge
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -68,7 +67,7 @@ class OwedBatches:
         tasks, run = self._tasks(scope, first), [first]
         seqs = self._state.pages.seqs_of(scope.number)
         at = int(np.searchsorted(seqs, first)) + 1
-        for seq in map(int, islice(seqs, at, at + self._capacity - 1)):
+        for seq in seqs[at : at + self._capacity - 1].tolist():
             goes_on = self._state.chains.after(run[-1]) in (-1, seq)  # else its link would be in another's way
             if seq in passed or not goes_on or self._tasks(scope, seq) != tasks or not self._may_ask(scope, seq):
                 break

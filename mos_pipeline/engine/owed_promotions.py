@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Container
 from functools import partial
 from heapq import merge
-from itertools import islice
+from itertools import groupby, islice
 
 import numpy as np
 
@@ -61,13 +61,10 @@ class OwedPromotions:
         """Return the next pages of which the same tasks are owed; see ``Repayer``."""
         if scope.held or scope.lifting or scope.remake or not self._promotion.is_free(scope):
             return None
-        owed = dict.fromkeys(merge(*(scope.owed.pages(task) for task in OF_PROMOTION)))
-        left = (seq for seq in owed if seq not in passed)
-        first = next(left, None)
-        if first is None:
-            return []
-        tasks = self._tasks(scope, first)
-        return [first, *islice((seq for seq in left if self._tasks(scope, seq) == tasks), self._pages - 1)]
+        owed = merge(*(scope.owed.pages(task) for task in OF_PROMOTION))  # a page of both tasks comes twice
+        left = (seq for seq, _ in groupby(owed) if seq not in passed)
+        _, same = next(groupby(left, partial(self._tasks, scope)), (None, iter(())))
+        return list(islice(same, self._pages))
 
     def _tasks(self, scope: Scope, seq: int) -> list[str]:
         return [task for task in OF_PROMOTION if contains(scope.owed.pages(task), seq)]

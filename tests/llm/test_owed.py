@@ -16,10 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from mos_pipeline import MemoryPipeline
+from mos_pipeline import MemoryPipeline, Repaid
 from mos_pipeline.cli import main
 from mos_pipeline.errors import ConfigError, InputError
-from mos_pipeline.messages import Repaid
 from mos_pipeline.metrics import prometheus
 from mos_pipeline.store.verify import verify_store
 from mos_pipeline.testing import FakeOpenAI, Reply, replies
@@ -69,7 +68,7 @@ def test_what_is_owed_is_told_survives_and_is_repaid_on_request(tmp_path: Path, 
         check_whole(memory, ids)
         check_told_by_the_model(memory)
         calls = fake.calls
-        assert memory.repay() == type(done)(0, 0)
+        assert memory.repay() == Repaid(0, 0)
         assert fake.calls == calls
         told = [list(texts_of(memory, user)) for user in USERS]
     with opened(tmp_path, fake) as memory:
