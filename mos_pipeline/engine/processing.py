@@ -76,8 +76,8 @@ class Processing:
 
     @property
     def lifted(self) -> bool:
-        """Whether no page, summary or fact lacks a vector that it had, or should have by now."""
-        return self._lifting.idle and not self._under_way
+        """Whether everything that had a vector by another model has one by the store's; new pages may wait."""
+        return self._lifting.idle and not any(map(self._lifting.had_vector, self._under_way))
 
     @property
     def saturated(self) -> bool:

@@ -27,6 +27,7 @@ from tests.faults.processes import ROOT, noted
 from tests.llm.test_llm_pipeline import PAGES, USERS, added, check_whole, opened, restarted, texts_of
 from tests.support import all_pages, open_fake, page_text
 from tests.test_metrics import check_agree
+from tests.test_reembed import check_vectors
 
 KILLS = 12
 NEVER = 3600.0
@@ -42,6 +43,28 @@ def check_told_by_the_model(memory: MemoryPipeline) -> None:
         assert memory.profile(user).text.startswith("- interest in this: High, said number")
         found = memory.retrieve(user, "number", k=PAGES, timeout=PATIENCE_S).pages
         assert all("Then: " in hit.overview for hit in found if hit.overview)
+
+
+def test_what_was_repaid_is_made_again_by_another_model(tmp_path: Path, fake: FakeOpenAI) -> None:
+    fake.script.add(replies.status(404), times=None)
+    with opened(tmp_path, fake, llm__repay_interval_s=NEVER) as memory:
+        added(memory)
+        memory.wait_idle(PATIENCE_S)
+    fake.script.clear()
+    with opened(tmp_path, fake, llm__repay_interval_s=NEVER) as memory:
+        memory.wait_idle(PATIENCE_S)
+        assert memory.repay(timeout=PATIENCE_S).owed == 0
+        check_told_by_the_model(memory)
+        told = [list(texts_of(memory, user)) for user in USERS]
+    other = {"embedding__fake_dimension": 500, "llm__repay_interval_s": NEVER}
+    with opened(tmp_path, fake, reembed=True, **other) as memory:
+        memory.wait_idle(PATIENCE_S)
+        check_vectors(memory, 500)
+        check_consistent(memory)
+        assert [list(texts_of(memory, user)) for user in USERS] == told
+    with opened(tmp_path, fake, **other) as memory:
+        until(lambda: memory.stats().restored, "everything is read")
+        check_vectors(memory, 500)
 
 
 def test_what_is_owed_is_told_survives_and_is_repaid_on_request(tmp_path: Path, fake: FakeOpenAI) -> None:
