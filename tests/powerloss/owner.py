@@ -76,6 +76,7 @@ class InProcess:
         _config: Runtime,
         on_outcome: Callable[[str, Outcome], None],
         on_change: Callable[[str], None],
+        _on_piece: Callable[[int, Any], None],
     ) -> None:
         self._roles = roles
         self._rooms: dict[str, _Room] = {}
