@@ -38,6 +38,7 @@ PAGES_OF_FACTS = 36
 TIME_CHARS = 60  # a timestamp may be any text
 OVERVIEW_CHARS = 1_000  # what was migrated may be longer than what is made here
 PROFILE_CHARS = 12_000
+KEYWORDS = 10
 USER_FACTS = 12
 ASSISTANT_FACTS = 4
 INDIVISIBLE_PAGES = 9  # so many are always asked about at once
@@ -147,9 +148,12 @@ def ask_continuity(pages: Sequence[PageText], previous: Previous | None, chars: 
 
     The answer is ``{"continues_before": bool, "chains": [{"first", "last", "overview"}]}``.
     """
-    chain = _object(first=_INTEGER, last=_INTEGER, overview=_STRING)
+    number = _number_of(pages)
+    chain = _object(first=number, last=number, overview=_STRING)
     asked = {**_before(previous, chars), "pages": _told(pages, chars)}
-    return _prompt("continuity", CONTINUITY, asked, _object(continues_before=_BOOLEAN, chains=_list(chain)))
+    return _prompt(
+        "continuity", CONTINUITY, asked, _object(continues_before=_BOOLEAN, chains=_list(chain, len(pages), 1))
+    )
 
 
 def ask_continues(page: PageText, previous: Previous, chars: int) -> Prompt:
@@ -166,9 +170,11 @@ def ask_overview(page: PageText, overview: str, chars: int) -> Prompt:
 
 def ask_topics(pages: Sequence[PageText], chars: int) -> Prompt:
     """Ask for the topics; answer ``{"topics": [{"theme", "keywords", "content", "pages"}]}``."""
-    topic = _object(theme=_STRING, keywords=_list(_STRING), content=_STRING, pages=_list(_INTEGER))
-    asked = {"most_topics": most_topics(len(pages)), "pages": _told(pages, chars)}
-    return _prompt("topics", TOPICS, asked, _object(topics=_list(topic)))
+    most, numbers = most_topics(len(pages)), _list(_number_of(pages), len(pages), 1)
+    topic = _object(theme=_STRING, keywords=_list(_STRING, KEYWORDS), content=_STRING, pages=numbers)
+    return _prompt(
+        "topics", TOPICS, {"most_topics": most, "pages": _told(pages, chars)}, _object(topics=_list(topic, most, 1))
+    )
 
 
 def ask_profile(profile: str, pages: Sequence[PageText], chars: int) -> Prompt:
@@ -179,10 +185,12 @@ def ask_profile(profile: str, pages: Sequence[PageText], chars: int) -> Prompt:
 
 def ask_knowledge(pages: Sequence[PageText], chars: int) -> Prompt:
     """Ask for facts; answer ``{"user": [{"fact", "page"}], "assistant": [the same]}``."""
-    facts = _list(_object(fact=_STRING, page=_INTEGER))
+    fact = _object(fact=_STRING, page=_number_of(pages))
     most_user, most_assistant = most_facts(len(pages))
     asked = {"most_user": most_user, "most_assistant": most_assistant, "pages": _told(pages, chars)}
-    return _prompt("knowledge", KNOWLEDGE, asked, _object(user=facts, assistant=facts))
+    return _prompt(
+        "knowledge", KNOWLEDGE, asked, _object(user=_list(fact, most_user), assistant=_list(fact, most_assistant))
+    )
 
 
 def again(prompt: Prompt, answer: str, complaint: str) -> Prompt:
@@ -236,11 +244,16 @@ def _cut(text: str, chars: int) -> str:
 
 _STRING = {"type": "string"}
 _BOOLEAN = {"type": "boolean"}
-_INTEGER = {"type": "integer"}
 
 
-def _list(items: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "array", "items": items}
+def _number_of(pages: Sequence[PageText]) -> dict[str, Any]:
+    """Return the schema of a page's number: where an endpoint takes it strictly, no other can be told."""
+    return {"type": "integer", "enum": list(range(len(pages)))}
+
+
+def _list(items: dict[str, Any], most: int, least: int = 0) -> dict[str, Any]:
+    """Return the schema of an array; its bounds keep a model that repeats itself from doing so without end."""
+    return {"type": "array", "items": items, "minItems": least, "maxItems": most}
 
 
 def _object(**properties: dict[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ READY_S = 60.0
 END_S = 10.0
 CONTEXT = 8192  # tokens, of all slots together
 SLOTS = 2
-LONGEST = 100  # tokens of an answer: a model as small as this one does not always find an end
+LONGEST = 150  # tokens of an answer: a model as small as this one does not always find an end
 
 
 def model_file() -> Path:
@@ -68,6 +68,7 @@ def main() -> None:
         1  # two would wait for one another, beside other work
     )
     params.n_predict = LONGEST
+    params.sampling.penalty_repeat = 1.2  # else it repeats itself until that
     params.warmup = False
     server = xllamacpp.Server(params)
     told.write(f"{server.listening_address}/v1\n")

@@ -16,6 +16,7 @@ from mos_pipeline.stages.prompts import Prompt
 from mos_pipeline.stages.tasks import PageText, Previous
 
 texts = st.text(st.characters() | st.sampled_from("\ud800\udfff"), max_size=40)  # chat exports hold lone surrogates
+PAGES = [PageText("a", "b", "c")] * 3
 pages_of = st.lists(st.builds(PageText, texts, texts, texts), min_size=1, max_size=10)
 
 
@@ -80,6 +81,25 @@ def test_schemas_are_strict() -> None:
             assert found["additionalProperties"] is False
             assert found["required"] == list(found["properties"])
             assert set(found) == {"type", "properties", "required", "additionalProperties"}
+
+
+def arrays_in(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for found in objects_in(schema):
+        yield from (inner for inner in found["properties"].values() if inner["type"] == "array")
+
+
+def test_schemas_leave_no_room_for_other_pages_nor_for_repeating_without_end() -> None:
+    topics = prompts.ask_topics(PAGES, 100).schema["properties"]["topics"]
+    assert topics["maxItems"] == prompts.most_topics(len(PAGES))
+    numbers = topics["items"]["properties"]["pages"]
+    assert (numbers["minItems"], numbers["maxItems"]) == (1, len(PAGES))
+    assert numbers["items"]["enum"] == list(range(len(PAGES)))
+    for prompt in (prompts.ask_continuity(PAGES, None, 100), prompts.ask_knowledge(PAGES, 100)):
+        found = list(arrays_in(prompt.schema))
+        assert found
+        assert all(array["maxItems"] >= array["minItems"] for array in found)
+        told = [inner for each in objects_in(prompt.schema) for inner in each["properties"].values()]
+        assert all(inner["enum"] == list(range(len(PAGES))) for inner in told if inner["type"] == "integer")
 
 
 @pytest.mark.parametrize(("pages", "topics"), [(1, 2), (9, 2), (10, 4), (18, 4), (19, 6)])

@@ -15,6 +15,8 @@ from tests.support import all_pages, open_fake
 
 pytestmark = pytest.mark.slow
 
+NEVER = 3600.0
+ROUNDS = 10
 SAID = (
     ("I adopted a beagle named Rex.", "Lovely!"),
     ("My sister plays the violin.", "Does she give concerts?"),
@@ -82,3 +84,26 @@ def test_a_question_is_answered_whole_and_in_pieces(tmp_path: Path, address: str
         assert (told.calls, told.retries) == (2, 0)
         assert told.tokens_in > 100
         assert 2 < told.tokens_out <= 48
+
+
+def test_what_a_dead_endpoint_owes_is_repaid_by_the_real_one(tmp_path: Path, address: str) -> None:
+    """Its answers can be used every other time; a repayment asks for each twice."""
+    nobody = {"llm__timeout_s": 0.2, "llm__deadline_s": 0.2, "llm__repay_interval_s": NEVER}
+    with asking(tmp_path, "http://127.0.0.1:9/v1", **nobody) as memory:
+        added = [memory.add("tom", *page) for page in SAID]
+        memory.wait_idle(PATIENCE_S)
+        stood_in = {session.summary for session in memory.sessions("tom")}
+        assert memory.stats().owed == {"continuity": len(SAID), "topics": len(SAID)}
+    with asking(tmp_path, address, llm__repay_interval_s=NEVER) as memory:
+        memory.wait_idle(PATIENCE_S)
+        repaid = 0
+        for _ in range(ROUNDS):
+            told = memory.repay(timeout=2 * PATIENCE_S)
+            repaid += told.repaid
+            if not told.owed:
+                break
+        assert memory.stats().owed == {}
+        assert repaid == 2 * len(SAID)
+        sessions = memory.sessions("tom")
+        assert sorted(page_id for session in sessions for page_id in session.page_ids) == sorted(added)
+        assert not {session.summary for session in sessions} & stood_in
