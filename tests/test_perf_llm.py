@@ -83,7 +83,8 @@ def test_turns_are_those_that_a_source_names_else_sides_with_text() -> None:
 
 
 @pytest.mark.slow
-def test_calls_are_counted_of_each_way(tmp_path: Path) -> None:
+def test_calls_are_counted_of_each_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(llm, "TALKS", 2)
     pages = 3 * cliff.CAPACITY
     options = Options(quick=True, pages=pages, folder=tmp_path)
     talks = llm._talks(options)

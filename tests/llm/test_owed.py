@@ -354,11 +354,13 @@ def test_an_owner_killed_at_any_moment_loses_and_repeats_nothing_of_what_is_owed
         assert nothing_owed(memory)
         check_whole(memory, accepted)
         check_told_by_the_model(memory)
+        memory.wait_idle(PATIENCE_S)  # what was looked for above is counted
         state = [scope.mid_term.as_plain()[2] for scope in memory._engine.state.scopes]
     with opened(store, fake, llm__repay_interval_s=NEVER) as memory:
+        memory.wait_idle(PATIENCE_S)
+        assert [scope.mid_term.as_plain()[2] for scope in memory._engine.state.scopes] == state
         check_whole(memory, accepted)
         assert nothing_owed(memory)
-        assert [scope.mid_term.as_plain()[2] for scope in memory._engine.state.scopes] == state
 
 
 def test_who_asks_an_owner_by_the_command_line_and_who_can_not_be_asked(
