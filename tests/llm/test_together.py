@@ -1,0 +1,107 @@
+"""What is owed, loaded in bulk, forgotten and made again by another model, all at the same time."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mos_pipeline import MemoryPipeline
+from mos_pipeline.store.folder import StoreFolder
+from mos_pipeline.store.manifest import Manifest
+from mos_pipeline.store.verify import verify_store
+from mos_pipeline.testing import FakeOpenAI, replies
+from tests.faults.common import PATIENCE_S, check_consistent, until
+from tests.faults.processes import ROOT
+from tests.llm.everything import dimension_of
+from tests.llm.test_llm_pipeline import opened
+from tests.llm.test_owed import ALL_TASKS, NEVER
+from tests.support import all_pages
+from tests.test_reembed import check_vectors, derived
+
+KILLS = 10
+
+
+class Noted:
+    """What the program has noted: what was accepted, what is forgotten for sure, and what may be."""
+
+    def __init__(self) -> None:
+        self.accepted = dict[str, list[str]]()
+        self.gone = set[str]()
+        self.going = set[str]()
+
+    def read(self, notes: Path) -> None:
+        for line in notes.read_text().splitlines():
+            kind, *told = line.split()
+            if kind == "+":
+                self.accepted.setdefault(told[0], []).append(told[1])
+            else:
+                (self.going if kind == "-" else self.gone).add(told[0])
+
+    def check(self, memory: MemoryPipeline, *, unnoted: int) -> None:
+        """Check that what must be there is, once and in order; and take what there is for what was accepted."""
+        extra = 0
+        for user in {*memory.users(), *self.accepted}:
+            found, noted = [page.page_id for page in all_pages(memory, user)], self.accepted.get(user, [])
+            assert len(found) == len(set(found))
+            assert not self.gone.intersection(found), "it was forgotten"
+            kept = [page for page in noted if page not in self.going or page in found]
+            assert found[: len(kept)] == kept, f"{user}: a page is missing, doubled or out of order"
+            extra += len(found) - len(kept)
+            self.accepted[user] = found
+        assert extra <= unnoted
+
+
+@pytest.mark.slow
+def test_an_owner_killed_at_any_moment_of_everything(tmp_path: Path, fake: FakeOpenAI) -> None:
+    store, rng, noted = tmp_path / "store", random.Random(11), Noted()
+    fake.script.latency_s = 0.01
+    for kill in range(KILLS):
+        notes = tmp_path / f"notes{kill}"
+        command = [sys.executable, "-m", "tests.llm.everything", str(store), str(notes), str(kill), fake.base_url]
+        with subprocess.Popen(command, cwd=ROOT, start_new_session=True) as process:
+            try:
+                until(notes.exists, "it is at work")
+                for _ in range(3):  # it owes, and repays
+                    reply = rng.choice([replies.status(404), replies.status(500), replies.hang(), replies.truncated()])
+                    fake.script.add(reply, times=None, task=rng.choice([None, *sorted(ALL_TASKS)]))
+                    time.sleep(rng.random() * 0.8)
+                    fake.script.clear()
+                    time.sleep(rng.random() * 0.4)
+            finally:
+                os.killpg(process.pid, signal.SIGKILL)
+        noted.read(notes)
+        with opened(store, fake, workers=False, embedding__fake_dimension=_dimension(store)) as memory:
+            noted.check(memory, unnoted=90)
+    assert verify_store(store).ok
+    settings = {"llm__repay_interval_s": NEVER, "embedding__fake_dimension": dimension_of(KILLS), "reembed": True}
+    with opened(store, fake, **settings) as memory:
+        memory.wait_idle(PATIENCE_S)
+        assert memory.repay(timeout=PATIENCE_S).owed == 0
+        memory.wait_idle(PATIENCE_S)
+        noted.check(memory, unnoted=0)
+        check_consistent(memory)
+        check_vectors(memory, dimension_of(KILLS))
+        assert memory.stats().owed == {}
+        assert not memory.stats().set_aside
+        told = derived(memory)
+        memory.compact(PATIENCE_S)
+        assert derived(memory) == told
+        assert memory.verify().ok
+    with opened(store, fake, **settings) as memory:
+        memory.wait_idle(PATIENCE_S)
+        check_consistent(memory)
+        check_vectors(memory, dimension_of(KILLS))
+        assert memory.stats().owed == {}
+        assert derived(memory) == told
+
+
+def _dimension(store: Path) -> int:
+    embedding = Manifest.load(StoreFolder(store)).embedding
+    return int(embedding["dimension"]) if embedding else dimension_of(0)
