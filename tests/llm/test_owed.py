@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -18,12 +19,13 @@ import pytest
 
 from mos_pipeline import MemoryPipeline, Repaid
 from mos_pipeline.cli import main
-from mos_pipeline.errors import ConfigError, InputError
+from mos_pipeline.errors import ConfigError, DeadlineError, InputError
 from mos_pipeline.metrics import prometheus
 from mos_pipeline.store.verify import verify_store
 from mos_pipeline.testing import FakeOpenAI, Reply, replies
 from tests.faults.common import PATIENCE_S, check_consistent, check_order, until
 from tests.faults.processes import ROOT, noted
+from tests.llm.test_bulk import pages, talked
 from tests.llm.test_llm_pipeline import PAGES, USERS, added, check_whole, opened, restarted, texts_of
 from tests.support import all_pages, open_fake, page_text
 from tests.test_metrics import check_agree
@@ -31,6 +33,7 @@ from tests.test_reembed import check_vectors
 
 KILLS = 12
 NEVER = 3600.0
+OFTEN = {"llm__repay_interval_s": 0.2}
 ALL_TASKS = {"continuity", "topics", "profile", "knowledge"}
 
 
@@ -231,6 +234,42 @@ def test_what_can_never_be_answered_holds_nothing_else_up(tmp_path: Path, fake: 
         until(partial(nothing_owed, memory), "everything is repaid")
         check_whole(memory, ids)
         check_told_by_the_model(memory)
+
+
+@pytest.mark.parametrize("asked", [None, 0.2, PATIENCE_S], ids=["by itself", "given up", "waited for"])
+def test_who_has_pages_that_wait_holds_nobody_else_up(tmp_path: Path, fake: FakeOpenAI, asked: float | None) -> None:
+    def owed_topics() -> int:
+        return memory.stats().owed.get("topics", 0)
+
+    with ThreadPoolExecutor(1) as pool, opened(tmp_path, fake, llm__bulk_wait_s=NEVER, **OFTEN) as memory:
+        fake.script.add(replies.status(404), times=None)
+        talked(memory, "tom", 9)
+        until(lambda: owed_topics() == 9, "tom's pages are owed")
+        memory.add_batch(pages("tom", 9, begin=9))
+        until(lambda: memory.stats().waiting_pages == 9, "there is a batch of tom's under way, which waits for more")
+        repaid = pool.submit(memory.repay, "tom", timeout=asked) if asked else None
+        if asked == 0.2 and repaid is not None:
+            assert isinstance(repaid.exception(PATIENCE_S), DeadlineError)
+        time.sleep(0.5)  # a round of tom alone has begun
+        talked(memory, "ann", 9)
+        until(lambda: owed_topics() == 18, "ann's pages are owed, too")
+        fake.script.clear()
+        until(lambda: owed_topics() == 9, "ann's are repaid")
+        assert memory.repay("ann", timeout=PATIENCE_S).owed == 0
+        memory.wait_idle(PATIENCE_S)
+        until(partial(nothing_owed, memory), "everything is repaid")
+        assert asked != PATIENCE_S or repaid is None or repaid.result(PATIENCE_S).owed == 0
+
+
+def test_many_whose_answers_can_not_be_used_are_all_asked_for_again(tmp_path: Path, fake: FakeOpenAI) -> None:
+    with opened(tmp_path, fake, long_term__promotion_pages=36, **OFTEN) as memory:
+        fake.script.add(replies.wrong_types(), times=None)
+        for user in range(40):
+            talked(memory, f"user {user}", 9)
+        memory.wait_idle(PATIENCE_S)
+        time.sleep(2.0)  # everything is left alone for a while
+        fake.script.clear()
+        until(partial(nothing_owed, memory), "everything is repaid")
 
 
 def test_compaction_and_readers_know_what_is_owed(tmp_path: Path, fake: FakeOpenAI) -> None:
