@@ -262,6 +262,31 @@ def test_who_has_pages_that_wait_holds_nobody_else_up(tmp_path: Path, fake: Fake
             assert isinstance(repaid.result(PATIENCE_S), Repaid), "who has waited is told what came of it"
 
 
+@pytest.mark.parametrize("analysed", [False, True])
+def test_wait_idle_waits_for_a_promotion_that_a_repayment_is_in_the_way_of(
+    tmp_path: Path, fake: FakeOpenAI, analysed: bool
+) -> None:
+    hot = {"mid_term__heat_threshold": 1e9} if analysed else {}
+    with opened(tmp_path, fake, llm__repay_interval_s=NEVER, **hot) as memory, ThreadPoolExecutor(1) as pool:
+        fake.script.add(replies.status(404), times=None)
+        talked(memory, "tom", 9)
+        memory.wait_idle(PATIENCE_S)
+        if analysed:
+            memory.analyse("tom", timeout=PATIENCE_S)
+        assert memory.stats().owed["knowledge"] == 9
+        fake.script.clear()
+        fake.script.add(replies.slow(3.0), task="profile")
+        asked = pool.submit(memory.repay)
+        until(lambda: any(request.task == "profile" for request in list(fake.requests)[-4:]), "it is asked for")
+        talked(memory, "tom", 9, begin=9)
+        if analysed:
+            memory.analyse("tom", timeout=PATIENCE_S)
+        memory.wait_idle(PATIENCE_S)
+        known = " ".join(fact.text for fact in memory.knowledge("tom"))
+        assert "number17" in known
+        assert asked.result(PATIENCE_S).owed == 0
+
+
 def test_compaction_and_readers_know_what_is_owed(tmp_path: Path, fake: FakeOpenAI) -> None:
     fake.script.add(replies.status(404), times=None)
     with opened(tmp_path, fake, llm__repay_interval_s=NEVER) as memory:
