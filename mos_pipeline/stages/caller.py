@@ -175,7 +175,7 @@ class Caller:
             raise UnansweredError(f"time was over while it waited for {call.waits_for}{reason}") from None
 
     def _time_s(self, prompt: Prompt) -> float:
-        """Return how long a prompt may try: the smallest parts of one that has waited in vain, for one call at least."""
+        """Return how long a prompt may try; the smallest part of one that has waited in vain: one call at least."""
         most = self._settings.deadline_s
         if prompt.divisible:
             return most

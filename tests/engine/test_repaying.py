@@ -10,6 +10,7 @@ from typing import Any
 from mos_pipeline.config import Llm
 from mos_pipeline.engine.owed_work import Ended, Fate, OwedWork
 from mos_pipeline.engine.repaying import LOOKED_AT_ONCE, Repaying
+from mos_pipeline.memory.owed import Owed
 from tests.llm.test_limits import Clock
 
 INTERVAL_S = 60.0
@@ -36,7 +37,7 @@ class Fake:
         asked, self.asked = self.asked, []
         for work in asked:
             if fate is Fate.REPAID:
-                work.scope.owed = {}
+                work.scope.owed = Owed()
             work.end(fate)
         return [work.scope.number for work in asked]
 
@@ -51,9 +52,10 @@ class Rounds:
         for scope in self.scopes:
             self.owe(scope.number)
         state: Any = SimpleNamespace(scopes=self.scopes)
-        others: Any = self.embedding, SimpleNamespace(supervisor=object()), [self.repayer], lambda: False
+        embedding: Any = self.embedding
+        desk: Any = SimpleNamespace(supervisor=object())
         settings = Llm(provider="openai", repay_interval_s=INTERVAL_S)
-        self.repaying = Repaying(settings, state, *others, clock=self.clock)
+        self.repaying = Repaying(settings, state, embedding, desk, [self.repayer], lambda: False, self.clock)
         self.repaying.may_begin = True
 
     def owe(self, number: int) -> None:

@@ -153,7 +153,9 @@ def test_a_prompt_that_the_endpoint_can_not_bear_tells_nothing_of_the_others(fak
         assert bench.down == []
 
 
-def test_a_dead_endpoint_is_given_up_as_soon_where_it_was_asked_of_many_pages(fake: FakeOpenAI, impatient: None) -> None:
+def test_a_dead_endpoint_is_given_up_as_soon_where_it_was_asked_of_many_pages(
+    fake: FakeOpenAI, impatient: None
+) -> None:
     with Bench(fake, timeout_s=0.2, deadline_s=0.6) as bench:
         fake.script.add(replies.hang(), times=None)
         assert bench.ask(batch(PAGES))["owed"] == ["continuity", "topics"]
