@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -208,8 +207,8 @@ class Caller:
                 wait = (error.pause_s or 0.0) + pause * self._random.uniform(0.5, 1.0)
                 if call.urgent and self.breaker.down_since is not None:
                     raise DownError(f"{DOWN}, nor this question: {error}") from None
-                if call.urgent and asyncio.get_running_loop().time() + wait >= (deadline.when() or math.inf):
-                    raise TimeoutError from None  # somebody waits: told now and not then
+                if call.urgent:
+                    _check_time(deadline, wait)
                 pause = min(2 * pause, LONGEST_PAUSE_S)
                 await self._rest(wait)
             self._meter.of(call.kind).retries += 1
@@ -285,12 +284,21 @@ class Caller:
             finally:
                 self.gate.leave()
             call.waits_for = PAUSE
+            if call.urgent:
+                _check_time(deadline, self.gate.closed_s)
             await asyncio.sleep(self.gate.closed_s)
         raise DownError(f"{DOWN}; it is asked again now and then")
 
     def _admits(self, call: _Call) -> bool:
         """Return whether the endpoint is asked now, though it may be down."""
         return call.urgent or self.breaker.admits
+
+
+def _check_time(deadline: asyncio.Timeout, wait_s: float) -> None:
+    """Raise TimeoutError where the deadline is no later than in so many seconds: who waits is told now and not then."""
+    when = deadline.when()
+    if when is not None and asyncio.get_running_loop().time() + wait_s >= when:
+        raise TimeoutError
 
 
 @asynccontextmanager
