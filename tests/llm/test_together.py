@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mos_pipeline import MemoryPipeline
+from mos_pipeline.cli import main
 from mos_pipeline.store.folder import StoreFolder
 from mos_pipeline.store.manifest import Manifest
 from mos_pipeline.store.verify import verify_store
@@ -20,7 +24,8 @@ from mos_pipeline.testing import FakeOpenAI, replies
 from tests.faults.common import PATIENCE_S, check_consistent, until
 from tests.faults.processes import ROOT
 from tests.llm.everything import dimension_of
-from tests.llm.test_llm_pipeline import opened
+from tests.llm.test_bulk import loaded
+from tests.llm.test_llm_pipeline import check_whole, opened
 from tests.llm.test_owed import ALL_TASKS, NEVER
 from tests.support import all_pages
 from tests.test_reembed import check_vectors, derived
@@ -56,6 +61,50 @@ class Noted:
             extra += len(found) - len(kept)
             self.accepted[user] = found
         assert extra <= unnoted
+
+
+def test_it_is_read_copied_and_settled_while_vectors_are_made_again(
+    tmp_path: Path, fake: FakeOpenAI, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, copy = tmp_path / "store", tmp_path / "copy"
+    never: dict[str, Any] = {"llm__repay_interval_s": NEVER, "llm__bulk_wait_s": NEVER}
+    fake.script.add(replies.status(404), times=None)
+    with opened(store, fake, **never) as memory:
+        ids = {"tom": loaded(memory, "tom", 90)}
+        memory.wait_idle(PATIENCE_S)
+        owed = memory.stats().owed
+        assert owed["topics"] == 90
+    fake.script.clear()
+    fake.script.latency_s = 0.05
+    changed = {**never, "embedding__fake_dimension": 500, "reembed": True}
+    with ThreadPoolExecutor(1) as pool, opened(store, fake, embedding__fake_ms_per_text=20.0, **changed) as memory:
+        until(lambda: memory.stats().restored, "it is read")
+        asked = pool.submit(memory.repay)
+        ids["ann"] = loaded(memory, "ann", 45, begin=100)
+        gone = ids["tom"].pop(40)
+        memory.forget(page_id=gone)
+        memory.backup(copy)
+        assert memory.stats().unlifted
+        assert main(["stats", "--store", str(store), "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["unlifted"] > 0
+        with opened(store, fake, read_only=True) as reader:
+            assert [page.page_id for page in all_pages(reader, "tom")] == ids["tom"]
+            found = reader.retrieve("tom", "number17", k=1)
+            assert (found.degraded, found.pages[0].page.page_id) == (True, ids["tom"][17])
+            memory.wait_idle(PATIENCE_S)
+            assert asked.result(PATIENCE_S).owed == 0
+            assert main(["repay", "--store", str(store)]) == 0
+            memory.flush()
+            reader.refresh()
+            assert reader.stats().owed == memory.stats().owed == {}
+            assert reader.stats().unlifted == memory.stats().unlifted == 0
+        check_whole(memory, ids)
+        check_vectors(memory, 500)
+    with opened(copy, fake, **changed) as memory:
+        memory.wait_idle(PATIENCE_S)
+        assert memory.repay(timeout=PATIENCE_S).owed == 0
+        check_whole(memory, ids)
+        check_vectors(memory, 500)
 
 
 @pytest.mark.slow
