@@ -57,11 +57,13 @@ class OwedBatches:
 
     def choose(self, scope: Scope, passed: Container[int]) -> list[int] | None:
         """Return the next neighbouring pages of which the same tasks are owed; see ``Repayer``."""
-        if scope.held or scope.lifting or scope.gaps or self._batches.count_of(scope):
-            return None  # fresh work first, which may change what these pages are part of
         owed = merge(*(scope.owed.pages(task) for task in OF_BATCH))
         first = next((seq for seq in owed if seq not in passed and self._may_ask(scope, seq)), None)
-        return [] if first is None else self._run(scope, first, passed)
+        if first is None:
+            return []
+        if scope.held or scope.lifting or scope.gaps or self._batches.count_of(scope):
+            return None  # fresh work first, which may change what these pages are part of
+        return self._run(scope, first, passed)
 
     def _run(self, scope: Scope, first: int, passed: Container[int]) -> list[int]:
         tasks, run = self._tasks(scope, first), [first]

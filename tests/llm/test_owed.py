@@ -262,6 +262,20 @@ def test_who_has_pages_that_wait_holds_nobody_else_up(tmp_path: Path, fake: Fake
             assert isinstance(repaid.result(PATIENCE_S), Repaid), "who has waited is told what came of it"
 
 
+@pytest.mark.parametrize("task", ["profile", "knowledge"])
+def test_what_is_owed_of_promotions_waits_for_no_batch(tmp_path: Path, fake: FakeOpenAI, task: str) -> None:
+    fake.script.add(replies.status(404), times=None, task=task)
+    with opened(tmp_path, fake, llm__repay_interval_s=NEVER, llm__bulk_wait_s=NEVER) as memory:
+        talked(memory, "tom", 9)
+        memory.wait_idle(PATIENCE_S)
+        memory.add_batch(pages("tom", 9, begin=9))
+        until(lambda: memory.stats().waiting_pages == 9, "there is a batch of tom's under way, which waits for more")
+        assert memory.repay(timeout=5.0).owed == 9, "it is asked, and that is all"
+        fake.script.clear()
+        assert memory.repay(timeout=5.0) == Repaid(9, 0)
+        assert memory.stats().waiting_pages == 9
+
+
 @pytest.mark.parametrize("analysed", [False, True])
 def test_wait_idle_waits_for_a_promotion_that_a_repayment_is_in_the_way_of(
     tmp_path: Path, fake: FakeOpenAI, analysed: bool
