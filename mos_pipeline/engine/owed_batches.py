@@ -58,11 +58,13 @@ class OwedBatches:
     def choose(self, scope: Scope, passed: Container[int]) -> list[int] | None:
         """Return the next neighbouring pages of which the same tasks are owed; see ``Repayer``."""
         owed = merge(*(scope.owed.pages(task) for task in OF_BATCH))
-        first = next((seq for seq in owed if seq not in passed and self._may_ask(scope, seq)), None)
+        first = next((seq for seq in owed if seq not in passed and seq not in scope.aside), None)
         if first is None:
             return []
         if scope.held or scope.lifting or scope.gaps or self._batches.count_of(scope):
             return None  # fresh work first, which may change what these pages are part of
+        if self._state.pages.row(first) < 0:
+            return None  # its vector is made again just now
         return self._run(scope, first, passed)
 
     def _run(self, scope: Scope, first: int, passed: Container[int]) -> list[int]:

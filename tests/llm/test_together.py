@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from mos_pipeline import MemoryPipeline
+from mos_pipeline import MemoryPipeline, Repaid
 from mos_pipeline.cli import main
 from mos_pipeline.store.folder import StoreFolder
 from mos_pipeline.store.manifest import Manifest
@@ -103,6 +103,21 @@ def test_it_is_read_copied_and_settled_while_vectors_are_made_again(
     with opened(copy, fake, **changed) as memory:
         memory.wait_idle(PATIENCE_S)
         assert memory.repay(timeout=PATIENCE_S).owed == 0
+        check_whole(memory, ids)
+        check_vectors(memory, 500)
+
+
+def test_who_asks_while_vectors_are_made_again_is_answered_when_they_are_there(
+    tmp_path: Path, fake: FakeOpenAI
+) -> None:
+    fake.script.add(replies.status(404), times=None, task="topics")
+    with opened(tmp_path, fake, llm__repay_interval_s=NEVER) as memory:
+        ids = {"tom": loaded(memory, "tom", 90)}
+        memory.wait_idle(PATIENCE_S)
+    fake.script.clear()
+    changed: dict[str, Any] = {"embedding__fake_dimension": 500, "embedding__fake_ms_per_text": 20.0, "reembed": True}
+    with opened(tmp_path, fake, llm__repay_interval_s=NEVER, **changed) as memory:
+        assert memory.repay(timeout=PATIENCE_S) == Repaid(90, 0)
         check_whole(memory, ids)
         check_vectors(memory, 500)
 
