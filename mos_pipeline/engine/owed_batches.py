@@ -63,9 +63,17 @@ class OwedBatches:
             return []
         if scope.held or scope.lifting or scope.gaps or self._batches.count_of(scope):
             return None  # fresh work first, which may change what these pages are part of
-        if self._state.pages.row(first) < 0:
-            return None  # its vector is made again just now
+        if self._is_bare(scope, first):
+            return None
         return self._run(scope, first, passed)
+
+    def _is_bare(self, scope: Scope, seq: int) -> bool:
+        """Return whether a vector is still to be made again: that of a page, or of the one that it may continue."""
+        seqs = self._state.pages.seqs_of(scope.number)
+        at = int(np.searchsorted(seqs, seq))
+        return not all(
+            self._may_ask(scope, one) or one in scope.aside for one in seqs[max(0, at - 1) : at + 1].tolist()
+        )
 
     def _run(self, scope: Scope, first: int, passed: Container[int]) -> list[int]:
         tasks, run = self._tasks(scope, first), [first]

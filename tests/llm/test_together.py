@@ -17,6 +17,7 @@ import pytest
 
 from mos_pipeline import MemoryPipeline, Repaid
 from mos_pipeline.cli import main
+from mos_pipeline.engine.lifting import TEXTS_AT_ONCE
 from mos_pipeline.store.folder import StoreFolder
 from mos_pipeline.store.manifest import Manifest
 from mos_pipeline.store.verify import verify_store
@@ -24,10 +25,10 @@ from mos_pipeline.testing import FakeOpenAI, replies
 from tests.faults.common import PATIENCE_S, check_consistent, until
 from tests.faults.processes import ROOT
 from tests.llm.everything import dimension_of
-from tests.llm.test_bulk import loaded
+from tests.llm.test_bulk import loaded, talked
 from tests.llm.test_llm_pipeline import check_whole, opened
 from tests.llm.test_owed import ALL_TASKS, NEVER
-from tests.support import all_pages
+from tests.support import all_pages, page_text
 from tests.test_reembed import check_vectors, derived
 
 KILLS = 10
@@ -94,7 +95,7 @@ def test_it_is_read_copied_and_settled_while_vectors_are_made_again(
             memory.wait_idle(PATIENCE_S)
             assert asked.result(PATIENCE_S).owed == 0
             assert main(["repay", "--store", str(store)]) == 0
-            memory.flush()
+            memory.wait_idle(PATIENCE_S)  # what was repaid is written
             reader.refresh()
             assert reader.stats().owed == memory.stats().owed == {}
             assert reader.stats().unlifted == memory.stats().unlifted == 0
@@ -120,6 +121,28 @@ def test_who_asks_while_vectors_are_made_again_is_answered_when_they_are_there(
         assert memory.repay(timeout=PATIENCE_S) == Repaid(90, 0)
         check_whole(memory, ids)
         check_vectors(memory, 500)
+
+
+def test_a_page_is_not_asked_of_before_the_one_that_it_may_continue_has_its_vector(
+    tmp_path: Path, fake: FakeOpenAI
+) -> None:
+    pages = 9 + TEXTS_AT_ONCE  # the first batch is made again last, and by itself
+    with opened(tmp_path, fake, llm__repay_interval_s=NEVER) as memory:
+        talked(memory, "tom", 9)
+        memory.wait_idle(PATIENCE_S)
+        fake.script.add(replies.status(404), times=None, task="continuity")
+        talked(memory, "tom", pages - 9, begin=9)
+        memory.wait_idle(PATIENCE_S)
+        assert memory.stats().owed == {"continuity": 27}
+    fake.script.clear()
+    calls = fake.calls
+    changed: dict[str, Any] = {"embedding__fake_dimension": 500, "embedding__fake_ms_per_text": 50.0, "reembed": True}
+    changed["embedding__in_flight_texts"] = 8  # so that one part is made after the other
+    with opened(tmp_path, fake, llm__repay_interval_s=NEVER, **changed) as memory:
+        assert memory.repay(timeout=PATIENCE_S) == Repaid(27, 0)
+    asked = [request.asked for request in list(fake.requests)[calls:] if request.task == "continuity"]
+    befores = {one["pages"][0]["user"]: one["before"] and one["before"]["user"] for one in asked}
+    assert befores[page_text(9)[0]] == page_text(8)[0]
 
 
 @pytest.mark.slow
