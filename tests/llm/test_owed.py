@@ -280,7 +280,7 @@ def test_what_is_owed_of_promotions_waits_for_no_batch(tmp_path: Path, fake: Fak
 def test_wait_idle_waits_for_a_promotion_that_a_repayment_is_in_the_way_of(
     tmp_path: Path, fake: FakeOpenAI, analysed: bool
 ) -> None:
-    hot = {"mid_term__heat_threshold": 1e9} if analysed else {}
+    hot = {"mid_term__heat_threshold": 1e9 if analysed else 0.1}
     with opened(tmp_path, fake, llm__repay_interval_s=NEVER, **hot) as memory, ThreadPoolExecutor(1) as pool:
         fake.script.add(replies.status(404), times=None)
         talked(memory, "tom", 9)
@@ -290,8 +290,9 @@ def test_wait_idle_waits_for_a_promotion_that_a_repayment_is_in_the_way_of(
         assert memory.stats().owed["knowledge"] == 9
         fake.script.clear()
         fake.script.add(replies.slow(3.0), task="profile")
+        calls = fake.calls
         asked = pool.submit(memory.repay)
-        until(lambda: any(request.task == "profile" for request in list(fake.requests)[-4:]), "it is asked for")
+        until(lambda: any(request.task == "profile" for request in list(fake.requests)[calls:]), "it is asked for")
         talked(memory, "tom", 9, begin=9)
         if analysed:
             memory.analyse("tom", timeout=PATIENCE_S)
