@@ -69,7 +69,8 @@ class Responding(Reading):
         Raises:
             InputError: an argument can't be taken, the store is open read-only, or ``model`` gives no text; nothing was
                 added.
-            WorkerError: the model answered nothing, or the endpoint gave no answer, which tells why; nothing was added.
+            WorkerError: the model answered nothing, or the endpoint gave no answer, or is down; the text tells why, and
+                nothing was added.
             DeadlineError: the endpoint gave none in time; nothing was added. And as from ``retrieve``.
             ConfigError: there is neither a key for the endpoint nor its address.
             StoreError, ClosedError: as from ``retrieve``, and from ``add`` when the answer is there.

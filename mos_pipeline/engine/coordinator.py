@@ -247,7 +247,7 @@ class Coordinator:
                 more = self._indexing.step(INDEX_AT_ONCE, begun + SLICE_S)
                 more |= self._dispatch(begun + SLICE_S)
                 more |= self._compaction.step()
-                self._repaying.step()
+                more |= self._repaying.step()
             self._hand_over()
             more |= bool(self._intake.accepted)
             self._serve_waiters(calm=not more)

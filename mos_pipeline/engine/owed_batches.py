@@ -57,11 +57,23 @@ class OwedBatches:
 
     def choose(self, scope: Scope, passed: Container[int]) -> list[int] | None:
         """Return the next neighbouring pages of which the same tasks are owed; see ``Repayer``."""
+        owed = merge(*(scope.owed.pages(task) for task in OF_BATCH))
+        first = next((seq for seq in owed if seq not in passed and seq not in scope.aside), None)
+        if first is None:
+            return []
         if scope.held or scope.lifting or scope.gaps or self._batches.count_of(scope):
             return None  # fresh work first, which may change what these pages are part of
-        owed = merge(*(scope.owed.pages(task) for task in OF_BATCH))
-        first = next((seq for seq in owed if seq not in passed and self._may_ask(scope, seq)), None)
-        return [] if first is None else self._run(scope, first, passed)
+        if self._is_bare(scope, first):
+            return None
+        return self._run(scope, first, passed)
+
+    def _is_bare(self, scope: Scope, seq: int) -> bool:
+        """Return whether a vector is still to be made again: that of a page, or of the one that it may continue."""
+        seqs = self._state.pages.seqs_of(scope.number)
+        at = int(np.searchsorted(seqs, seq))
+        return not all(
+            self._may_ask(scope, one) or one in scope.aside for one in seqs[max(0, at - 1) : at + 1].tolist()
+        )
 
     def _run(self, scope: Scope, first: int, passed: Container[int]) -> list[int]:
         tasks, run = self._tasks(scope, first), [first]

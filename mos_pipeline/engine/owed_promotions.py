@@ -59,12 +59,12 @@ class OwedPromotions:
 
     def choose(self, scope: Scope, passed: Container[int]) -> list[int] | None:
         """Return the next pages of which the same tasks are owed; see ``Repayer``."""
-        if scope.held or scope.lifting or scope.remake or not self._promotion.is_free(scope):
-            return None
         owed = merge(*(scope.owed.pages(task) for task in OF_PROMOTION))  # a page of both tasks comes twice
         left = (seq for seq, _ in groupby(owed) if seq not in passed)
         _, same = next(groupby(left, partial(self._tasks, scope)), (None, iter(())))
-        return list(islice(same, self._pages))
+        seqs = list(islice(same, self._pages))
+        busy = scope.held or scope.lifting or scope.remake or not self._promotion.is_free(scope)
+        return None if seqs and busy else seqs
 
     def _tasks(self, scope: Scope, seq: int) -> list[str]:
         return [task for task in OF_PROMOTION if contains(scope.owed.pages(task), seq)]

@@ -92,22 +92,24 @@ class Promotion:
         self._at_once = set[int]()  # scopes of which everything is to be analysed, hot or not
         self._waiting = list[Scope]()  # for the embedder, with profiles to be made anew
         self._reserved = set[int]()  # scopes whose long-term memory somebody else is about to change
+        self._after = set[int]()  # those of them that have something to be promoted after that
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is under way, nor waits for the embedder."""
-        return not self._under_way and not self._waiting
+        """Whether nothing is under way, nor waits for the embedder, or for what somebody has reserved."""
+        return not self._under_way and not self._waiting and not self._after
 
     def consider(self, scope: Scope) -> None:
         """Promote what is hot in ``scope``, if it is time for it."""
         busy = scope.held or scope.lifting or not self.is_free(scope)
+        if scope.number in self._reserved and self._hot(scope):
+            self._after.add(scope.number)
         if busy or not self._embedding.ready or self._is_put_off(scope):
             return
         if self._bulk.tokens and scope.number not in self._at_once and not scope.remake:
             self._consider_many(scope)
             return
-        hot = self._state.hot_pages(scope, self._clock(), at_once=scope.number in self._at_once)
-        if hot:
+        if hot := self._hot(scope):
             self._begin(scope, sorted(hot[: self._config.promotion_pages]))
         else:
             self._at_once.discard(scope.number)
@@ -126,7 +128,11 @@ class Promotion:
     def release(self, scope: Scope) -> None:
         """Go on with ``scope``: what has been reserved for is done."""
         self._reserved.discard(scope.number)
+        self._after.discard(scope.number)
         self.consider(scope)
+
+    def _hot(self, scope: Scope) -> list[int]:
+        return self._state.hot_pages(scope, self._clock(), at_once=scope.number in self._at_once)
 
     def _consider_many(self, scope: Scope) -> None:
         """Promote what is hot in ``scope``; while more is on its way, when that is as much as one call takes."""
@@ -174,7 +180,7 @@ class Promotion:
         """Promote what is due in ``scope``, now or when the embedder is ready."""
         if self._embedding.ready:
             self.consider(scope)
-        elif self._state.hot_pages(scope, self._clock(), at_once=scope.number in self._at_once):
+        elif self._hot(scope):
             self._waiting.append(scope)
 
     def embedder_ready(self) -> None:

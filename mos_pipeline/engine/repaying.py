@@ -2,7 +2,8 @@
 
 A round goes through all that is owed, once. Its first unit is a probe: only where the endpoint answers it do others
 follow, several at a time; where it does not, the round is over. Rounds begin by themselves every
-``llm.repay_interval_s``, and on request.
+``llm.repay_interval_s``, and on request. Pages of a scope that has a batch under way are not asked of yet: a round that
+is left with such scopes is over, or, where somebody waits for it, gives way to others in the meantime.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ class _Round:
         passed: pages that are not asked of in this round any more, for each of a scope's repayers.
         sure: whether the endpoint has answered.
         repaid: tasks of a page.
+        looked: at how many scopes one after the other there was something to ask, but not now.
     """
 
     waiter: _Waiter | None
@@ -56,6 +58,12 @@ class _Round:
     in_flight: int = 0
     sure: bool = False
     repaid: int = 0
+    looked: int = 0
+
+    @property
+    def stuck(self) -> bool:
+        """Whether nothing of it can be asked now."""
+        return not self.in_flight and 0 < len(self.scopes) <= self.looked
 
 
 @dataclass(slots=True)
@@ -93,14 +101,15 @@ class Repaying:
         self._next_at = clock() + self._interval
         self._round: _Round | None = None
         self._waiting = deque[_Waiter]()
+        self._stuck = deque[_Round]()  # those that have given way
         self._works = dict[OwedWork, tuple[_Round, Repayer]]()
         self._pauses = dict[tuple[_Key, int], _Pause]()  # by first page
         self.may_begin = False  # not before the store is restored
 
     def due(self) -> float | None:
         """Return when (monotonic seconds) a round begins by itself; None where none does, or one is under way."""
-        wanted = self._answers and self._desk.supervisor is not None
-        return self._next_at if wanted and self.may_begin and self._round is None else None
+        wanted = self._answers and self._desk.supervisor is not None and self.may_begin and self._embedding.ready
+        return self._next_at if wanted and (self._round is None or self._round.stuck) else None
 
     def new_waiter(self, wanted: Callable[[Scope], bool]) -> _Waiter:
         """Return what ``request`` takes; ``wanted`` tells whose owed tasks shall be asked for."""
@@ -112,12 +121,19 @@ class Repaying:
         if self._round is not None and self._round.waiter is None:
             self._round.scopes.clear()  # its own round goes on later
 
+    def give_up(self, waiter: _Waiter) -> None:
+        """Note that nobody waits for ``waiter`` any more; what it has asked for goes on like any round."""
+        for current in (self._round, *self._stuck):
+            if current is not None and current.waiter is waiter:
+                current.waiter = None
+
     def fail(self, error: MosError) -> None:
         """Tell those who wait why nothing comes of it."""
         waiting, self._waiting = [*self._waiting], deque()
-        if self._round is not None and self._round.waiter is not None:
-            waiting.append(self._round.waiter)
-            self._round.waiter = None
+        for current in (self._round, *self._stuck):
+            if current is not None and current.waiter is not None:
+                waiting.append(current.waiter)
+                current.waiter = None
         for waiter in waiting:
             waiter.error = error
             waiter.event.set()
@@ -127,14 +143,13 @@ class Repaying:
         for work in [work for work in self._works if work.scope is scope]:
             work.end(Fate.DROPPED)
 
-    def step(self) -> None:
-        """Begin what may begin."""
+    def step(self) -> bool:
+        """Begin what may begin; return whether there is more to look at, at once."""
         if not self.may_begin or not self._answers or not self._embedding.ready:
-            return
+            return False
         if self._round is None:
             self._round = self._next_round()
-        if self._round is not None:
-            self._go_on(self._round)
+        return self._round is not None and self._go_on(self._round)
 
     def _next_round(self) -> _Round | None:
         if self._waiting:
@@ -142,7 +157,7 @@ class Repaying:
             return _Round(waiter, deque(filter(waiter.wanted, self._owing())), {})
         now = self._clock()
         if now < self._next_at:
-            return None
+            return self._stuck.popleft() if self._stuck else None
         passed = dict[_Key, set[int]]()
         for (key, _), pause in self._pauses.items():
             if pause.until > now:
@@ -152,14 +167,22 @@ class Repaying:
     def _owing(self) -> list[Scope]:
         return [scope for scope in self._state.scopes if scope.owed]
 
-    def _go_on(self, current: _Round) -> None:
+    def _go_on(self, current: _Round) -> bool:
         most = self._at_once if current.sure and not self._busy() else 1
         for _ in range(min(LOOKED_AT_ONCE, len(current.scopes))):
             if current.in_flight >= most:
                 break
             self._begin(current, current.scopes.popleft())
-        if not current.scopes and not current.in_flight:
+        if not current.in_flight and (not current.scopes or (current.stuck and current.waiter is None)):
             self._end(current)
+            return bool(self._waiting or self._stuck)
+        if current.stuck:
+            if self._waiting or self._clock() >= self._next_at:
+                self._stuck.append(current)
+                self._round = None
+                return True
+            return False
+        return bool(current.scopes) and current.in_flight < most and current.looked < len(current.scopes)
 
     def _begin(self, current: _Round, scope: Scope) -> None:
         """Ask the next of ``scope``; it is looked at again when that is answered, or later, where it can't be now."""
@@ -171,14 +194,17 @@ class Repaying:
             if seqs:
                 passed.update(seqs)
                 current.in_flight += 1
+                current.looked = 0
                 self._works[repayer.ask(scope, seqs, self._ended)] = current, repayer
                 return
         if later:
             current.scopes.append(scope)
+            current.looked += 1
 
     def _ended(self, work: OwedWork, fate: Fate, repaid: int) -> None:
         current, repayer = self._works.pop(work)
         current.in_flight -= 1
+        current.looked = 0
         current.repaid += repaid
         current.sure = current.sure or fate in {Fate.REPAID, Fate.UNUSABLE}
         if fate is Fate.REPAID and work.left_unreached:

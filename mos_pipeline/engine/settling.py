@@ -45,6 +45,7 @@ class Settling:
         if self._coordinator.ended:  # nobody takes it any more
             raise ClosedError("repay: the pipeline was closed meanwhile; open the store again")
         if not waiter.event.wait(timeout):
+            self._post(lambda: self._repaying.give_up(waiter))
             raise DeadlineError(f"repay: not everything was asked for within {timeout} s; it goes on")
         if waiter.error is not None:
             raise waiter.error

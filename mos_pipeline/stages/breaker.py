@@ -1,7 +1,8 @@
 """An endpoint that is dead is not asked by everybody: a circuit breaker.
 
 It opens when one prompt has tried until its deadline, and the endpoint has given no sign of life to any since it began:
-so short outages are waited for, and one prompt that the endpoint can't bear tells nothing of the others. From then on
+so short outages are waited for, and one prompt that the endpoint can't bear tells nothing of the others. A prompt that
+is asked in parts, since the whole was not answered in time, is one prompt as long as nothing is heard. From then on
 one call is let through now and then, with growing pauses between; any sign of life closes it.
 """
 
@@ -31,6 +32,7 @@ class Breaker:
         self._clock = clock
         self._random = random.Random()  # noqa: S311  (jitter)
         self._heard_at = float("-inf")
+        self._late_since: float | None = None
         self._pause = FIRST_PAUSE_S
         self._next_probe = 0.0
         self._probing = False
@@ -43,14 +45,24 @@ class Breaker:
 
     def heard(self) -> None:
         """Note a sign of life: an answer of any kind, but for a fault of the server's own."""
-        self._heard_at = self._clock()
+        self._heard_at, self._late_since = self._clock(), None
         self.down_since, self._probing, self._pause = None, False, FIRST_PAUSE_S
         self.opened.clear()
+
+    def late(self, since: float) -> None:
+        """Note that a prompt, asked ``since`` then, was not answered in time, and is asked in parts from now on."""
+        if self._heard_at < since and self.down_since is None and self._late_since is None:
+            self._late_since = since
+
+    @property
+    def silence_s(self) -> float:
+        """For how long prompts that are asked in parts now have heard nothing."""
+        return 0.0 if self._late_since is None else self._clock() - self._late_since
 
     def gave_up(self, since: float) -> None:
         """Note that a prompt has tried ``since`` then, and until its deadline, without an answer."""
         if self._heard_at < since and self.down_since is None:
-            self.down_since = time.time()
+            self.down_since, self._late_since = time.time(), None
             self.opened.set()
             self._wait()
 

@@ -5,15 +5,14 @@ A prompt waits for its turn (a place in the gate, the hour's budget) as long as 
 some more, jittered and doubling. Where an answer can't be used, the model is told why and asked once more. While an
 endpoint is down (``stages/breaker.py``), no prompt waits for it but one that probes.
 
-Somebody waits for the answer to a chat: it goes before prompts, whether the endpoint is down or not, and has one
-deadline for everything.
+Somebody waits for the answer to a chat: it goes before prompts, and has one deadline for everything. It is asked
+whether the endpoint is down or not; but if that is, and does not answer it either, nobody has to wait for more.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -39,7 +38,7 @@ from mos_pipeline.stages.endpoint import (
 from mos_pipeline.stages.gate import Gate
 from mos_pipeline.stages.prompts import Prompt, again
 
-__all__ = ["Caller", "UnansweredError"]
+__all__ = ["Caller", "DownError", "UnansweredError"]
 
 T = TypeVar("T")
 
@@ -50,6 +49,7 @@ TURN = "its turn: other calls are in flight (llm.max_in_flight)"
 BUDGET = "the next hour: llm.max_calls_per_hour or llm.max_tokens_per_hour is used up"
 ENDPOINT = "the endpoint"
 PAUSE = "the end of a pause: the endpoint has had too many calls"
+DOWN = "the endpoint has not answered for a whole prompt's time"
 KEPT_CHARS = 4000  # of an answer that can't be used, shown to the model once more
 
 
@@ -71,8 +71,8 @@ class _SlowError(RefusedError):
     """The endpoint takes too long for so many pages; fewer may be had in time."""
 
 
-class _DownError(Exception):
-    """The endpoint has not been heard of for so long that it is not asked now."""
+class DownError(Exception):
+    """The endpoint has not been heard of for so long that nobody waits for it now."""
 
 
 @dataclass(slots=True)
@@ -125,9 +125,9 @@ class Caller:
         Raises:
             UnansweredError: there is none.
         """
-        tries = _Tries()
+        tries, time_s = _Tries(), self._time_s(prompt)
         try:
-            async with asyncio.timeout(self._settings.deadline_s) as deadline:
+            async with asyncio.timeout(time_s) as deadline:
                 completion = await self._completion(self._of(kind, prompt, tries), deadline)
                 try:
                     return self._read(kind, completion, read)
@@ -142,10 +142,14 @@ class Caller:
             if tries.since is not None:
                 self.breaker.gave_up(tries.since)
             reason = "; ".join(["", *tries.trouble[-1:]])
-            raise UnansweredError(f"no answer within {self._settings.deadline_s:g} s{reason}", kind=kind) from None
+            raise UnansweredError(f"no answer within {time_s:g} s{reason}", kind=kind) from None
+        except _SlowError as error:
+            if tries.since is not None:
+                self.breaker.late(tries.since)
+            raise UnansweredError(str(error), reached=True, kind=kind) from None
         except (RefusedError, UnusableError) as error:
             raise UnansweredError(self._endpoint.shown(error), reached=True, kind=kind) from None
-        except _DownError as error:
+        except DownError as error:
             raise UnansweredError(str(error), kind=kind) from None
 
     async def chat(self, kind: str, chat: Chat, tell: Callable[[str], None], until: float) -> Completion:
@@ -153,9 +157,12 @@ class Caller:
 
         ``tell`` is given pieces where they are wanted; after the first one nothing is asked again.
 
+        Where the endpoint is down, and does not answer this either, nobody waits for the rest of the time.
+
         Raises:
             UnansweredError: time is over.
             RefusedError, BrokenOffError: as from ``Endpoint.chat``.
+            DownError: the endpoint is down.
         """
         tokens = chat.tokens + ANSWER_TOKENS
         call = _Call(kind, tokens, lambda way: self._endpoint.chat(chat, way, tell), _Tries(), urgent=True)
@@ -165,6 +172,13 @@ class Caller:
         except TimeoutError:
             reason = "; ".join(["", *call.tries.trouble[-1:]])
             raise UnansweredError(f"time was over while it waited for {call.waits_for}{reason}") from None
+
+    def _time_s(self, prompt: Prompt) -> float:
+        """Return how long a prompt may try; the smallest part of one that has waited in vain: one call at least."""
+        most = self._settings.deadline_s
+        if prompt.divisible:
+            return most
+        return max(min(self._settings.timeout_s, most), most - self.breaker.silence_s)
 
     def _of(self, kind: str, prompt: Prompt, tries: _Tries) -> _Call:
         tokens = about_tokens(prompt.messages) + ANSWER_TOKENS
@@ -191,10 +205,12 @@ class Caller:
                 call.tries.trouble.append(str(error))
                 # Jitter, so that calls that failed together don't come back together.
                 wait = (error.pause_s or 0.0) + pause * self._random.uniform(0.5, 1.0)
-                if call.urgent and asyncio.get_running_loop().time() + wait >= (deadline.when() or math.inf):
-                    raise TimeoutError from None  # somebody waits: told now and not then
+                if call.urgent and self.breaker.down_since is not None:
+                    raise DownError(f"{DOWN}, nor this question: {error}") from None
+                if call.urgent:
+                    _check_time(deadline, wait)
                 pause = min(2 * pause, LONGEST_PAUSE_S)
-                await (asyncio.sleep(wait) if call.urgent else self._rest(wait))
+                await self._rest(wait)
             self._meter.of(call.kind).retries += 1
 
     async def _rest(self, seconds: float) -> None:
@@ -268,12 +284,21 @@ class Caller:
             finally:
                 self.gate.leave()
             call.waits_for = PAUSE
+            if call.urgent:
+                _check_time(deadline, self.gate.closed_s)
             await asyncio.sleep(self.gate.closed_s)
-        raise _DownError("the endpoint has not answered for a whole prompt's time; it is asked again now and then")
+        raise DownError(f"{DOWN}; it is asked again now and then")
 
     def _admits(self, call: _Call) -> bool:
         """Return whether the endpoint is asked now, though it may be down."""
         return call.urgent or self.breaker.admits
+
+
+def _check_time(deadline: asyncio.Timeout, wait_s: float) -> None:
+    """Raise TimeoutError where the deadline is no later than in so many seconds: who waits is told now and not then."""
+    when = deadline.when()
+    if when is not None and asyncio.get_running_loop().time() + wait_s >= when:
+        raise TimeoutError
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mos_pipeline.stages.caller import Caller, UnansweredError
+from mos_pipeline.stages.caller import Caller, DownError, UnansweredError
 from mos_pipeline.stages.completion import Chat
 from mos_pipeline.stages.endpoint import BrokenOffError, RefusedError
 
@@ -36,6 +36,8 @@ class Answering:
             completion = await self._caller.chat(ANSWER, chat, tell, payload["until"])
         except UnansweredError as error:
             return self._none(f"{error}; ask again later, or allow it more (response.deadline_s)", late=True)
+        except DownError as error:
+            return self._none(f"{error}; ask again when it is back (stats().endpoint)")
         except RefusedError as error:
             return self._none(f"{error}; {MENDS.get(error.status or 0, OTHER_MEND)}")
         except BrokenOffError as error:

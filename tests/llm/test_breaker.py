@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from mos_pipeline.stages.breaker import FIRST_PAUSE_S, LONGEST_PAUSE_S, Breaker
 from mos_pipeline.testing import FakeOpenAI, Reply, replies
-from tests.llm.bench import Bench, batch
+from tests.llm.bench import Bench, batch, chat
 from tests.llm.test_limits import Clock
+from tests.llm.test_portions import PAGES
 
 
 def opened(clock: Clock) -> Breaker:
@@ -73,6 +74,25 @@ def test_a_sign_of_life_closes_it_and_the_next_time_begins_with_short_pauses() -
     assert breaker.admits
 
 
+def test_parts_of_a_prompt_that_was_late_wait_for_what_is_left_until_something_is_heard() -> None:
+    clock = Clock()
+    breaker = Breaker(clock)
+    began = breaker.now()
+    clock.now += 5
+    breaker.late(began)
+    clock.now += 5
+    breaker.late(clock.now - 5)
+    assert breaker.silence_s == 10, "since the first of them began"
+    breaker.heard()
+    assert breaker.silence_s == 0
+    clock.now += 5
+    breaker.late(began)
+    assert breaker.silence_s == 0, "something was heard meanwhile"
+    breaker.late(clock.now - 1)
+    breaker.gave_up(clock.now)
+    assert breaker.silence_s == 0, "from now on it is down"
+
+
 @given(st.lists(st.sampled_from(["heard", "gave up", "call", "time"]), max_size=60))
 def test_it_lets_through_all_while_closed_and_one_at_a_time_while_open(news: list[str]) -> None:
     clock = Clock()
@@ -131,3 +151,51 @@ def test_a_prompt_that_the_endpoint_can_not_bear_tells_nothing_of_the_others(fak
         for _ in range(3):
             assert bench.ask(batch())["owed"] == ["topics"]
         assert bench.down == []
+
+
+def test_a_dead_endpoint_is_given_up_as_soon_where_it_was_asked_of_many_pages(
+    fake: FakeOpenAI, impatient: None
+) -> None:
+    with Bench(fake, timeout_s=0.2, deadline_s=0.6) as bench:
+        fake.script.add(replies.hang(), times=None)
+        assert bench.ask(batch(PAGES))["owed"] == ["continuity", "topics"]
+        assert bench.down == [True]
+        for task in ("continuity", "topics"):
+            sizes = [len(request.asked["pages"]) for request in fake.requests if request.task == task]
+            assert sizes in ([40, 20, 10, 8], [40, 20, 10]), "the smallest part has not a deadline of its own"
+
+
+def test_an_endpoint_that_is_slow_for_many_pages_is_not_dead(fake: FakeOpenAI, impatient: None) -> None:
+    with Bench(fake, timeout_s=0.3, deadline_s=0.6) as bench:
+        for task in ("continuity", "topics"):
+            fake.script.add(replies.hang(), times=3, task=task)
+        assert bench.ask(batch(PAGES))["owed"] == []
+        assert bench.down == []
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_who_waits_for_an_answer_is_told_at_once_that_it_is_down(
+    fake: FakeOpenAI, impatient: None, stream: bool
+) -> None:
+    with Bench(fake, timeout_s=0.2, deadline_s=0.4) as bench:
+        fake.script.add(replies.status(500), times=None)
+        bench.ask(batch())
+        assert bench.down == [True]
+        calls = fake.calls
+        result = bench.ask(chat(stream=stream, within_s=3600.0))
+        assert "nor this question: status 500" in result["error"]
+        assert "ask again when it is back" in result["error"]
+        assert not result["late"]
+        assert fake.calls == calls + 1, "but it was asked"
+        fake.script.clear()
+        assert "error" not in bench.ask(chat(stream=stream))
+        assert bench.down == [True, False]
+
+
+def test_who_waits_already_is_told_when_it_turns_out(fake: FakeOpenAI, impatient: None) -> None:
+    with Bench(fake, timeout_s=0.2, deadline_s=0.4) as bench:
+        fake.script.add(replies.status(500), times=None)
+        waits = bench.accept(chat(within_s=3600.0))
+        bench.accept(batch())
+        bench.run()
+        assert "ask again when it is back" in bench.results[waits]["error"]

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -18,12 +19,13 @@ import pytest
 
 from mos_pipeline import MemoryPipeline, Repaid
 from mos_pipeline.cli import main
-from mos_pipeline.errors import ConfigError, InputError
+from mos_pipeline.errors import ConfigError, DeadlineError, InputError
 from mos_pipeline.metrics import prometheus
 from mos_pipeline.store.verify import verify_store
 from mos_pipeline.testing import FakeOpenAI, Reply, replies
 from tests.faults.common import PATIENCE_S, check_consistent, check_order, until
 from tests.faults.processes import ROOT, noted
+from tests.llm.test_bulk import pages, talked
 from tests.llm.test_llm_pipeline import PAGES, USERS, added, check_whole, opened, restarted, texts_of
 from tests.support import all_pages, open_fake, page_text
 from tests.test_metrics import check_agree
@@ -31,6 +33,7 @@ from tests.test_reembed import check_vectors
 
 KILLS = 12
 NEVER = 3600.0
+OFTEN = {"llm__repay_interval_s": 0.2}
 ALL_TASKS = {"continuity", "topics", "profile", "knowledge"}
 
 
@@ -231,6 +234,72 @@ def test_what_can_never_be_answered_holds_nothing_else_up(tmp_path: Path, fake: 
         until(partial(nothing_owed, memory), "everything is repaid")
         check_whole(memory, ids)
         check_told_by_the_model(memory)
+
+
+@pytest.mark.parametrize("asked", [None, 0.2, PATIENCE_S], ids=["by itself", "given up", "waited for"])
+def test_who_has_pages_that_wait_holds_nobody_else_up(tmp_path: Path, fake: FakeOpenAI, asked: float | None) -> None:
+    def owed_topics() -> int:
+        return memory.stats().owed.get("topics", 0)
+
+    with ThreadPoolExecutor(1) as pool, opened(tmp_path, fake, llm__bulk_wait_s=NEVER, **OFTEN) as memory:
+        fake.script.add(replies.status(404), times=None)
+        talked(memory, "tom", 9)
+        until(lambda: owed_topics() == 9, "tom's pages are owed")
+        memory.add_batch(pages("tom", 9, begin=9))
+        until(lambda: memory.stats().waiting_pages == 9, "there is a batch of tom's under way, which waits for more")
+        repaid = pool.submit(memory.repay, "tom", timeout=asked) if asked else None
+        if asked == 0.2 and repaid is not None:
+            assert isinstance(repaid.exception(PATIENCE_S), DeadlineError)
+        time.sleep(0.5)  # a round of tom alone has begun
+        talked(memory, "ann", 9)
+        until(lambda: owed_topics() == 18, "ann's pages are owed, too")
+        fake.script.clear()
+        until(lambda: owed_topics() == 9, "ann's are repaid")
+        assert memory.repay("ann", timeout=PATIENCE_S).owed == 0
+        memory.wait_idle(PATIENCE_S)
+        until(partial(nothing_owed, memory), "everything is repaid")
+        if asked == PATIENCE_S and repaid is not None:
+            assert isinstance(repaid.result(PATIENCE_S), Repaid), "who has waited is told what came of it"
+
+
+@pytest.mark.parametrize("task", ["profile", "knowledge"])
+def test_what_is_owed_of_promotions_waits_for_no_batch(tmp_path: Path, fake: FakeOpenAI, task: str) -> None:
+    fake.script.add(replies.status(404), times=None, task=task)
+    with opened(tmp_path, fake, llm__repay_interval_s=NEVER, llm__bulk_wait_s=NEVER) as memory:
+        talked(memory, "tom", 9)
+        memory.wait_idle(PATIENCE_S)
+        memory.add_batch(pages("tom", 9, begin=9))
+        until(lambda: memory.stats().waiting_pages == 9, "there is a batch of tom's under way, which waits for more")
+        assert memory.repay(timeout=5.0).owed == 9, "it is asked, and that is all"
+        fake.script.clear()
+        assert memory.repay(timeout=5.0) == Repaid(9, 0)
+        assert memory.stats().waiting_pages == 9
+
+
+@pytest.mark.parametrize("analysed", [False, True])
+def test_wait_idle_waits_for_a_promotion_that_a_repayment_is_in_the_way_of(
+    tmp_path: Path, fake: FakeOpenAI, analysed: bool
+) -> None:
+    hot = {"mid_term__heat_threshold": 1e9 if analysed else 0.1}
+    with opened(tmp_path, fake, llm__repay_interval_s=NEVER, **hot) as memory, ThreadPoolExecutor(1) as pool:
+        fake.script.add(replies.status(404), times=None)
+        talked(memory, "tom", 9)
+        memory.wait_idle(PATIENCE_S)
+        if analysed:
+            memory.analyse("tom", timeout=PATIENCE_S)
+        assert memory.stats().owed["knowledge"] == 9
+        fake.script.clear()
+        fake.script.add(replies.slow(3.0), task="profile")
+        calls = fake.calls
+        asked = pool.submit(memory.repay)
+        until(lambda: any(request.task == "profile" for request in list(fake.requests)[calls:]), "it is asked for")
+        talked(memory, "tom", 9, begin=9)
+        if analysed:
+            memory.analyse("tom", timeout=PATIENCE_S)
+        memory.wait_idle(PATIENCE_S)
+        known = " ".join(fact.text for fact in memory.knowledge("tom"))
+        assert "number17" in known
+        assert asked.result(PATIENCE_S).owed == 0
 
 
 def test_compaction_and_readers_know_what_is_owed(tmp_path: Path, fake: FakeOpenAI) -> None:
