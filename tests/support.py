@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import random
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mos_pipeline import MemoryPipeline, Page
 
-__all__ = ["all_pages", "children", "open_fake", "own_blocks", "page_text"]
+__all__ = ["all_pages", "children", "open_fake", "own_blocks", "page_text", "unpack"]
 
 FAKE: dict[str, Any] = {"embedding__backend": "fake", "runtime__restart_backoff_s": 0.01}
 WORD_LIST = """
@@ -38,6 +39,13 @@ def all_pages(memory: MemoryPipeline, user_id: str | None = None) -> list[Page]:
     while batch := memory.pages(user_id, offset=len(found), limit=500):
         found += batch
     return found
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpack a tar file that lies in this repository."""
+    safely: Any = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # not there before Python 3.11.4
+    with tarfile.open(archive) as packed:
+        packed.extractall(folder, **safely)
 
 
 def children() -> dict[int, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tarfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 
 from mos_pipeline import MemoryPipeline, Page
 from tests.faults.common import PATIENCE_S, check_consistent, check_found, until
-from tests.support import all_pages, open_fake, page_text
+from tests.support import all_pages, open_fake, page_text, unpack
 
 ARCHIVE = Path(__file__).parent / "data" / "store-format-1.tar.gz"
 PAGES, IN_SEGMENTS = 66, 60  # the others are in its journal, which nobody closed
@@ -19,8 +18,7 @@ PAGES, IN_SEGMENTS = 66, 60  # the others are in its journal, which nobody close
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(tmp_path / "store", filter="data")
+    unpack(ARCHIVE, tmp_path / "store")
     return tmp_path / "store"
 
 

@@ -19,19 +19,19 @@ _QUOTES = {'"': '"', "'": "'", "“": "”"}
 _WORDS = {"true": True, "false": False, "null": None, "True": True, "False": False, "None": None}
 _ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
 
-_BETWEEN = re.compile(r"(?:\s++|//[^\n]*+|#[^\n]*+|/\*(?:[^*]|\*(?!/))*+\*/)*+")
-_WORD = re.compile(r"[-+.\w]++")
+_BETWEEN = re.compile(r"(?:\s+|//[^\n]*|#[^\n]*|/\*(?:[^*]|\*(?!/))*\*/)*")
+_WORD = re.compile(r"[-+.\w]+")
 _NUMBER = re.compile(r"[-+]?\d{1,300}(?:\.\d{1,300})?(?:[eE][-+]?\d{1,3})?", re.ASCII)
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
-_TEXT = {end: re.compile(rf"[^{end}\\]*+(?:\\.[^{end}\\]*+)*+", re.DOTALL) for end in _QUOTES.values()}
+_TEXT = {end: re.compile(rf"[^{end}\\]*(?:\\.[^{end}\\]*)*", re.DOTALL) for end in _QUOTES.values()}
 # What follows a quote that ends a text, by where the text stands: any other quote is part of it.
 _COMMENT = r"//|#|/\*"
-_NEXT = {"value": r"[}\"'“]|\w++\s*+:", "item": r"[\]\[{\"'“\w-]"}
+_NEXT = {"value": r"[}\"'“]|\w+\s*:", "item": r"[\]\[{\"'“\w-]"}
 _END = {"value": r"\}", "item": r"\]"}
 _AFTER = {
-    place: re.compile(rf"\s*+(?:{_END[place]}|,\s*+(?:{_NEXT[place]}|{_COMMENT})|{_COMMENT})|\s*?\n\s*+[\"'“]")
+    place: re.compile(rf"\s*(?:{_END[place]}|,\s*(?:{_NEXT[place]}|{_COMMENT})|{_COMMENT})|\s*?\n\s*[\"'“]")
     for place in _NEXT
-} | {"name": re.compile(r"\s*+:")}
+} | {"name": re.compile(r"\s*:")}
 
 
 class NotMendedError(ValueError):

@@ -28,6 +28,9 @@ from mos_pipeline.store.segments import FrameAddress, SegmentReader
 __all__ = ["Fresh", "ReadOnlyStore"]
 
 
+MOST_LOOKS = 10  # of one refresh; another one only where a whole journal has come and gone meanwhile
+
+
 class Fresh(NamedTuple):
     """What a look at the store found; to be consumed before the next look, frames first.
 
@@ -71,7 +74,7 @@ class ReadOnlyStore:
         self._gone: list[_Followed] = []  # their pages are in segments
         self._left: Pin | None = None
         try:
-            self._look_at_journals()
+            seen = self._look_at_journals()
             self._pin = Pin.take(folder)
         except BaseException:
             self._close_journals()
@@ -79,7 +82,8 @@ class ReadOnlyStore:
         self.manifest = self._pin.manifest
         self._rewind()
         try:
-            self._look_at_the_end()
+            if not self._look_at_the_end(seen):
+                self._look()
         except BaseException:
             self.close()
             raise
@@ -150,17 +154,28 @@ class ReadOnlyStore:
             StoreError: MANIFEST or a journal can't be read, or the new generation can't be pinned.
         """
         self._let_go()
-        self._look_at_journals()
-        manifest = Manifest.load(self.folder)
-        anew = anew or manifest.generation != self.manifest.generation or self._was_cut()
-        if anew:
-            pin = Pin.take(self.folder)
-            self._left, self._pin, manifest = self._pin, pin, pin.manifest
-        self.manifest = manifest
-        if anew:
-            self._rewind()
-        self._look_at_the_end()
+        anew = self._look(anew=anew)
         return Fresh(anew, self.frames(), self.journaled_pages())
+
+    def _look(self, *, anew: bool = False) -> bool:
+        """Look at journals, segments, and journals again; return whether everything is given out anew."""
+        rewound = False
+        for _ in range(MOST_LOOKS):
+            seen = self._look_at_journals()
+            manifest = Manifest.load(self.folder)
+            if (anew and not rewound) or manifest.generation != self.manifest.generation or self._was_cut():
+                pin = Pin.take(self.folder)
+                if self._left is None:
+                    self._left = self._pin
+                else:
+                    self._pin.release()
+                self._pin, manifest, rewound = pin, pin.manifest, True
+            self.manifest = manifest
+            if rewound:
+                self._rewind()
+            if self._look_at_the_end(seen):
+                break
+        return rewound
 
     def _let_go(self) -> None:
         """Let go of what the state before the last look needed."""
@@ -179,21 +194,31 @@ class ReadOnlyStore:
         address, header = self._last
         return self.segments.read_bytes(address, HEADER_BYTES) != header
 
-    def _look_at_the_end(self) -> None:
+    def _look_at_the_end(self, seen: set[int]) -> bool:
+        """Note where segments end, and look at journals again.
+
+        Returns:
+            Whether nothing slipped by: a journal of which neither it nor the one before it was ``seen`` may come after
+            one that came, went into segments behind their noted end, and was removed.
+        """
         segments = self.manifest.segments
         self._stop = self.segments.size(segments[-1]) if segments else 0
-        self._look_at_journals()
+        now = self._look_at_journals()
+        return all(number - 1 in seen | now for number in now - seen)
 
-    def _look_at_journals(self) -> None:
+    def _look_at_journals(self) -> set[int]:
+        """Follow the journals that are there; return their numbers."""
         known = {followed.identity: followed for followed in self._journals}
-        found = list[_Followed]()
-        for _, path in reversed(numbered(self.folder.journals, ".journal")):
+        found, numbers = list[_Followed](), set[int]()
+        for number, path in reversed(numbered(self.folder.journals, ".journal")):
             followed = _followed(path, known)
             if followed is not None:
                 followed.journal.catch_up()
                 found.append(followed)
+                numbers.add(number)
         self._gone += [followed for followed in self._journals if followed not in found]
         self._journals = found[::-1]
+        return numbers
 
     def close(self) -> None:
         """Let go of all files."""

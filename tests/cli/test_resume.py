@@ -8,7 +8,6 @@ import json
 import os
 import signal
 import subprocess
-import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from mos_pipeline.errors import StoreError
 from mos_pipeline.messages import SourceMark
 from mos_pipeline.store.verify import verify_store
 from tests.cli.common import Here, exported, records, result_of, start, until, without_ids, write
-from tests.support import open_fake
+from tests.support import open_fake, unpack
 from tests.test_upgrade import ARCHIVE
 
 COUNT = 3000
@@ -110,8 +109,7 @@ def check_goes_on(path: Path, store: Path, kept: int, count: int = COUNT) -> Non
 def test_files_that_the_first_version_read_are_gone_on_with(tmp_path: Path, here: Here) -> None:
     """Its marks: the digest of the whole file with its length, and the number of the line."""
     path, store = write(tmp_path / "pages.jsonl", ["", *records(9)]), tmp_path / "store"
-    with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(store, filter="data")
+    unpack(ARCHIVE, store)
     content = path.read_bytes()
     name = hashlib.sha256(content).digest()[:16] + len(content).to_bytes(8, "little")
     with open_fake(store, workers=False) as memory:

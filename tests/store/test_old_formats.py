@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tarfile
 from collections import Counter
 from pathlib import Path
 
@@ -16,12 +15,12 @@ from mos_pipeline.store.recovery import open_store
 from mos_pipeline.store.segment_writer import SegmentWriter
 from mos_pipeline.store.verify import verify_store
 from tests.store.common import CONFIG, REPO
+from tests.support import unpack
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    with tarfile.open(REPO / "tests/data/store-format-1.tar.gz") as archive:
-        archive.extractall(tmp_path / "store", filter="data")
+    unpack(REPO / "tests/data/store-format-1.tar.gz", tmp_path / "store")
     return tmp_path / "store"
 
 

@@ -5,19 +5,23 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from mos_pipeline.errors import StoreDamagedError, StoreError
 from mos_pipeline.messages import decode_record, decode_tombstone, encode
+from mos_pipeline.stages.write import WriteStage
+from mos_pipeline.store import readonly
 from mos_pipeline.store.codec import FrameKind, encode_frame, unpack_pages
+from mos_pipeline.store.folder import StoreFolder
 from mos_pipeline.store.journal import Journal
 from mos_pipeline.store.manifest import Manifest
 from mos_pipeline.store.reading import PageFrame, PageReader
 from mos_pipeline.store.readonly import Fresh, ReadOnlyStore
-from mos_pipeline.store.recovery import open_store
+from mos_pipeline.store.recovery import OpenStore, open_store
 from tests.store.common import CONFIG, pages, record, run_python
 from tests.store.compacting import Compactable, page, secret
 
@@ -290,7 +294,9 @@ from mos_pipeline.config import Store
 from mos_pipeline.messages import encode_tombstone, pack_seqs
 from mos_pipeline.stages.write import WriteStage
 from mos_pipeline.store.codec import unpack_pages, FrameKind
-from mos_pipeline.store.recovery import open_store
+from mos_pipeline.store.folder import StoreFolder
+from mos_pipeline.store.recovery import OpenStore, open_store
+from mos_pipeline.stages.write import WriteStage
 from tests.store.compacting import page
 
 class Report:
@@ -355,6 +361,65 @@ def checked(memory: Memory) -> int:
                 assert memory.reader.read(seq) == body
     assert memory.store.damage == []
     return len(memory.seqs)
+
+
+def test_a_journal_that_comes_and_goes_during_a_look_leaves_no_gap(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "store"
+    with open_store(root, CONFIG) as store:
+        memory = Memory(ReadOnlyStore.open(root))
+        looks = list[int]()
+
+        def load_late(folder: StoreFolder) -> Manifest:
+            """Return MANIFEST as it was before pages went through a journal into a segment, and more came."""
+            found = Manifest.load(folder)
+            if not looks:
+                write_through(store, 5)
+                journal = store.new_journal()
+                journal.append(5, page(5))
+            looks.append(1)
+            return found
+
+        monkeypatch.setattr(readonly, "Manifest", SimpleNamespace(load=load_late))
+        memory.refresh()
+        assert memory.seqs == list(range(6))
+        assert len(looks) == 2
+        memory.refresh()
+        assert memory.seqs == list(range(6))
+        assert len(looks) == 3, "where nothing has come and gone one look does"
+        memory.store.close()
+
+
+def write_through(store: OpenStore, count: int) -> None:
+    """Let pages come into a journal, go into a segment, and the journal be removed."""
+    journal = store.new_journal()
+    for seq in range(count):
+        journal.append(seq, page(seq))
+    stage = WriteStage(str(store.folder.root), 20_000, 3)
+    stage.prepare()
+    stage.accept(1, "pages", [str(journal.path), 0, journal.end, 8])
+    while stage.pending:
+        stage.step(Silent())
+    stage.close()
+    store.retire(journal)
+
+
+class Silent:
+    """Takes a stage's reports."""
+
+    def started(self, unit_ids: Sequence[int]) -> None: ...
+
+    def done(self, unit_id: int, result: object) -> None: ...
+
+    def failed(self, unit_id: int, message: str) -> None:
+        raise AssertionError(message)
+
+    def metered(self, told: object) -> None: ...
+
+    def piece(self, unit_id: int, text: str) -> None: ...
+
+    def endpoint(self, down_since: float | None) -> None: ...
 
 
 @pytest.mark.slow
