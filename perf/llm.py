@@ -9,7 +9,7 @@ The endpoint is a fake one in a process of its own, which counts. Calls and toke
 A turn is one message, so a page has up to two of them, or more where a speaker went on. Tokens are a quarter of the
 characters, of prompts, answers and texts alike.
 
-The endpoint's calls a second, over the ideal: 64 users, all of whose pages come at once, in units of one batch each.
+The endpoint's calls a second, over the ideal: 64 users, whose pages come all at once.
 
 Late over early adds: fresh users add pages with pauses, the next user when everything of the one before is done; the
 adds after the first full batch over those before. The same texts, pauses, model and endpoint for ``memoryos-pro`` (see
