@@ -9,12 +9,13 @@ or where A has a figure that B lacks.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from perf.telling import read_report
 
 __all__ = ["Pair", "main", "pairs"]
 
@@ -69,7 +70,7 @@ def pairs(before: dict[str, Any], after: dict[str, Any]) -> tuple[list[Pair], li
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the comparison; return 1 beyond the bound, else 0."""
     given = _parser().parse_args(arguments)
-    before, after = _read(given.before), _read(given.after)
+    before, after = read_report(given.before), read_report(given.after)
     found, missing = pairs(before, after)
     for line in (
         *_differences(before, after),
@@ -98,16 +99,6 @@ def _factor(text: str) -> float:
     if not 1.0 <= factor < math.inf:
         raise ValueError(text)
     return factor
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        report = json.loads(path.read_text("utf-8"))
-        report["benches"].items()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SystemExit(f"{path}: no result of python -m perf --json: {error}") from None
-    found: dict[str, Any] = report
-    return found
 
 
 def _differences(before: dict[str, Any], after: dict[str, Any]) -> Iterator[str]:

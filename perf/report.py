@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import base64
 import html
-import json
 import re
 import shlex
 from collections.abc import Iterator, Sequence
@@ -19,9 +18,11 @@ from typing import Any
 
 from perf.drawing import drawn
 from perf.result import Series
+from perf.telling import read_report
 
 __all__ = ["main", "page", "plots"]
 
+NEEDED = "machine", "arguments", "time"
 STYLE = """
 :root { color-scheme: light dark; --back: #ffffff; --text: #24292f; --soft: #57606a; --line: #d0d7de; --bad: #cf222e;
   --good: #1a7f37; }
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("results", type=Path, nargs="+", metavar="RESULT.json")
     parser.add_argument("--out", type=Path, default=Path("perf/results"), metavar="FOLDER")
     given = parser.parse_args(arguments)
-    reports = [_read(path) for path in given.results]
+    reports = [read_report(path, *NEEDED) for path in given.results]
     given.out.mkdir(parents=True, exist_ok=True)
     for report in reports:
         for name, series in plots(report):
@@ -159,12 +160,3 @@ def _text(value: object) -> str:
 
 def _slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        report: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        _ = report["benches"].items(), report["machine"]["packages"], report["arguments"], report["time"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SystemExit(f"{path}: no result of python -m perf --json: {error}") from None
-    return report

@@ -12,7 +12,7 @@ from typing import Any
 from perf.machine import commit, machine
 from perf.result import BenchResult, table
 
-__all__ = ["begun", "tell"]
+__all__ = ["begun", "read_report", "tell"]
 
 
 def begun(given: argparse.Namespace) -> dict[str, Any]:
@@ -32,6 +32,22 @@ def tell(report: dict[str, Any], results: Sequence[BenchResult], file: Path | No
         benches = {result.bench: result.as_dict() for result in results}
         file.write_text(json.dumps({**report, "benches": benches}, indent=2, ensure_ascii=False) + "\n", "utf-8")
     return any(figure.met is False for result in results for figure in result.figures)
+
+
+def read_report(path: Path, *needed: str) -> dict[str, Any]:
+    """Return what ``tell`` has written to a file; ``needed`` are names that it must have besides "benches".
+
+    Raises:
+        SystemExit: it is no such file.
+    """
+    try:
+        report: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        found = isinstance(report["benches"], dict) and all(name in report for name in needed)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SystemExit(f"{path}: no result of python -m perf --json: {error}") from None
+    if not found:
+        raise SystemExit(f"{path}: no result of python -m perf --json: benches, or one of {needed}, is missing")
+    return report
 
 
 def _plain(value: Any) -> Any:

@@ -18,6 +18,8 @@ from mos_pipeline.stages.sentences import shorten
 from mos_pipeline.stages.tasks import Continuity, Knowledge, PageFact, PageText, Previous, Topic
 
 __all__ = [
+    "KEYWORDS",
+    "PROFILE_CHARS",
     "BreaksOffError",
     "Mended",
     "UnusableError",

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from mos_pipeline.stages.answers import KEYWORDS, PROFILE_CHARS
 from mos_pipeline.stages.tasks import PageText, Previous
 
 __all__ = [
@@ -37,8 +38,6 @@ TOPICS_OF_PAGES = 2
 PAGES_OF_FACTS = 36
 TIME_CHARS = 60  # a timestamp may be any text
 OVERVIEW_CHARS = 1_000  # what was migrated may be longer than what is made here
-PROFILE_CHARS = 12_000
-KEYWORDS = 10
 USER_FACTS = 12
 ASSISTANT_FACTS = 4
 INDIVISIBLE_PAGES = 9  # so many are always asked about at once

@@ -116,7 +116,7 @@ def test_an_owner_that_ends_by_any_signal_leaves_all_it_accepted(tmp_path: Path,
         until(lambda: noted(notes, {}), "it is at work")
         time.sleep(0.2)
         process.send_signal(getattr(signal, number))
-        process.wait()
+        process.wait(PATIENCE_S)
         until(lambda: not session(process.pid), "its children are gone by themselves")
     check_kept(store, noted(notes, {}), unnoted=1)
 
@@ -132,7 +132,7 @@ def test_an_owner_that_is_stopped_goes_on_where_it_was(tmp_path: Path) -> None:
         os.killpg(process.pid, signal.SIGCONT)
         until(lambda: verify_store(store).pages > kept, "it goes on")
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        process.wait(PATIENCE_S)
         until(lambda: not session(process.pid), "its children are gone")
     check_kept(store, noted(notes, {}), unnoted=1)
 
@@ -143,6 +143,6 @@ def test_a_closing_terminal_ends_all_of_them_and_costs_nothing(tmp_path: Path) -
     with driver(store, notes, 2) as process:
         until(lambda: noted(notes, {}), "it is at work")
         os.killpg(process.pid, signal.SIGHUP)
-        process.wait()
+        process.wait(PATIENCE_S)
         until(lambda: not session(process.pid), "its children are gone")
     check_kept(store, noted(notes, {}), unnoted=1)

@@ -43,7 +43,7 @@ def test_a_terminal_that_is_closed_ends_the_command_in_order(tmp_path: Path, out
         assert not (store / "SOCKET").exists(), "it did not close the store"
     finally:
         process.kill()
-        process.wait()
+        process.wait(PATIENCE_S)
     check_goes_on(path, store, COUNT, COUNT)
 
 
