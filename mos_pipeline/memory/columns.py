@@ -39,6 +39,10 @@ class Column:
         self._buffer[self._count : stop] = values
         self._count = stop
 
+    def last(self, default: int) -> int:
+        """Return the last value of a column of whole numbers, ``default`` where there is none."""
+        return int(self._buffer[self._count - 1]) if self._count else default
+
     def view(self) -> NDArray[Any]:
         """Return what is there now, shape (n,): read-only, no copy."""
         view = self._buffer[: self._count]

@@ -6,11 +6,13 @@ import math
 import re
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 
 __all__ = ["epoch_moment", "moment"]
 
 MILLISECONDS = 1e11  # from here on a number can't be seconds: they would lie beyond the year 5138
 LONGEST = 64
+REMEMBERED = 64  # a page's is asked for more than once
 
 # The day of the week may be missing, as may the seconds.
 _MAIL = re.compile(
@@ -20,6 +22,7 @@ _NUMBER = re.compile(r"\d{9,14}(\.\d+)?", re.ASCII)
 _SLASHED = re.compile(r"(\d{4})/(\d{2})/(\d{2})((?:[ T].*)?)", re.ASCII | re.DOTALL)
 
 
+@lru_cache(maxsize=REMEMBERED)
 def moment(timestamp: str) -> datetime | None:
     """Return the moment that a text names (UTC where it names no zone), or None where it is something else.
 

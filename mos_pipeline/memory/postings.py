@@ -56,11 +56,11 @@ class PostingStore:
         """Return how many postings there are."""
         return sum(len(run.hashes) for run in self._runs) + len(self._tail_hashes)
 
-    def add(self, position: int, hashes: NDArray[np.uint32], counts: NDArray[np.uint8]) -> None:
-        """Add the postings of one document, the last one so far: its distinct terms, and how often each occurs."""
-        self._tail_docs.extend(array("I", [position]) * len(hashes))
-        self._tail_hashes.frombytes(hashes.tobytes())
-        self._tail_counts.frombytes(counts.tobytes())
+    def add(self, position: int, hashes: bytes, counts: bytes) -> None:
+        """Add the postings of one document, the last one so far: its distinct terms, uint32, and counts, uint8."""
+        self._tail_docs.extend(array("I", (position,)) * len(counts))
+        self._tail_hashes.frombytes(hashes)
+        self._tail_counts.frombytes(counts)
         if len(self._tail_hashes) > TAIL:
             self._settle()
 

@@ -104,7 +104,7 @@ class WordIndex:
     @property
     def last_sitting(self) -> int:
         """The number of the last document's sitting, -1 where there is none."""
-        return int(self._sittings.view()[-1]) if len(self._sittings) else -1
+        return self._sittings.last(-1)
 
     def add(self, doc: int, hashes: NDArray[np.uint32], counts: NDArray[np.uint8], sitting: int = 0) -> None:
         """Add one document.
@@ -121,15 +121,14 @@ class WordIndex:
         """
         if len(hashes) != len(counts):
             raise InputError(f"page {doc}: {len(hashes)} terms with {len(counts)} counts; give one count for each term")
-        docs = self._docs.view()
-        if len(docs) and doc <= docs[-1]:
-            raise InputError(f"page {doc} comes after page {docs[-1]}; add pages in the order of their numbers")
+        if doc <= (before := self._docs.last(-1)):
+            raise InputError(f"page {doc} comes after page {before}; add pages in the order of their numbers")
         if sitting < self.last_sitting:
             raise InputError(f"page {doc}: sitting {sitting} comes after {self.last_sitting}; sittings do not descend")
-        counts = np.asarray(counts, np.uint8)
-        self._postings.add(len(docs), np.asarray(hashes, np.uint32), counts)
+        stored = np.asarray(counts, np.uint8).tobytes()
+        self._postings.add(len(self._docs), np.asarray(hashes, np.uint32).tobytes(), stored)
         self._docs.append(doc)
-        self._lengths.append(sum(counts.tobytes()))
+        self._lengths.append(sum(stored))
         self._sittings.append(sitting)
 
     def add_many(

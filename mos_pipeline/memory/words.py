@@ -17,8 +17,9 @@ import re
 import threading
 import unicodedata
 import zlib
+from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import date
 from functools import cache, lru_cache
 from typing import Any
@@ -30,11 +31,12 @@ from numpy.typing import NDArray
 from mos_pipeline.memory.moments import moment
 from mos_pipeline.messages import PageRecord
 
-__all__ = ["UNIT", "analyse", "analyse_page", "analyser_id", "query_terms", "terms"]
+__all__ = ["UNIT", "WordCache", "analyse", "analyse_page", "analyser_id", "query_terms", "terms"]
 
 MAX_TERM = 64
 CACHED_WORDS = 1 << 15  # some 5 MB; a chat's vocabulary is smaller
 CACHED_DAYS = 1 << 12
+CACHED_NAMES = 1 << 8
 MOST = 255  # a count that is larger counts as this
 STOP = -1  # stands for a stop word where hashes stand for the others
 
@@ -70,7 +72,7 @@ _PROBE = (
 _PROBE_PAGE = PageRecord("", "", "Tea?", "Tea, yes.", "2024-05-01", {SPEAKERS: ["Ann", "Rob"]}, None, None)
 
 
-class _Cache(dict[str, Any]):
+class WordCache(dict[str, Any]):
     """Word to whatever ``compute`` makes of it; emptied when full. Long words are not kept."""
 
     def __init__(self, compute: Callable[[str], Any]) -> None:
@@ -113,8 +115,8 @@ def _stem_hash(word: str) -> int:
     return _hash(stem) if stem else STOP
 
 
-_stems = _Cache(_stem)
-_hashes = _Cache(_stem_hash)
+_stems = WordCache(_stem)
+_hashes = WordCache(_stem_hash)
 
 
 def _split(text: str) -> list[str]:
@@ -141,7 +143,7 @@ def analyse_page(page: PageRecord) -> tuple[NDArray[np.uint32], NDArray[np.uint8
     rather than in the pages of its answer. The name of each side that says something, once for each. And, once each
     where the page does not hold them anyway, the words of its date: month, day, year and day of the week.
     """
-    sides = [list(_content(side)) for side in (page.user_input, page.agent_response)]
+    sides = [_content(side) for side in (page.user_input, page.agent_response)]
     if not any(sides):
         sides = [list(_counted(f"{page.user_input} {page.agent_response}").elements())]
     counter = dict[int, int]()
@@ -149,7 +151,7 @@ def analyse_page(page: PageRecord) -> tuple[NDArray[np.uint32], NDArray[np.uint8
         weight = _weight(len(side))
         for term in side:
             counter[term] = counter.get(term, 0) + weight
-    for term in _content(" ".join(_speaking(page))):
+    for term in _name_terms(" ".join(_speaking(page))):
         counter[term] = counter.get(term, 0) + UNIT
     for term in _date_terms(*_date(page.timestamp)):
         counter.setdefault(term, UNIT)
@@ -169,8 +171,14 @@ def _counted(text: str) -> Counter[int]:
     return counter
 
 
-def _content(text: str) -> Iterable[int]:
-    return filter(STOP.__ne__, map(_hashes.__getitem__, _split(text)))
+def _content(text: str) -> list[int]:
+    return [term for term in map(_hashes.__getitem__, _split(text)) if term != STOP]
+
+
+@lru_cache(maxsize=CACHED_NAMES)
+def _name_terms(names: str) -> list[int]:
+    """Return the terms of the names of those who speak in a page: mostly the same as in the page before."""
+    return _content(names)
 
 
 def _speaking(page: PageRecord) -> Iterator[str]:
@@ -194,14 +202,16 @@ def _date_terms(year: int, month: int, day: int) -> list[int]:
     if not year:
         return []
     words = _MONTHS[month - 1], str(day), str(year), _DAYS[date(year, month, day).weekday()]
-    return list(_content(" ".join(words)))
+    return _content(" ".join(words))
 
 
 def _columns(counter: Mapping[int, int]) -> tuple[NDArray[np.uint32], NDArray[np.uint8]]:
-    hashes = np.fromiter(counter, np.uint32, len(counter))
-    counts = np.fromiter(counter.values(), np.int64, len(counter))
-    order = hashes.argsort()
-    return hashes[order], np.minimum(counts[order], MOST).astype(np.uint8)
+    """Return terms, ascending, and counts; a page has so few of them that lists beat numpy's own sorting."""
+    hashes = sorted(counter)
+    counts = [counter[term] for term in hashes]
+    if max(counts, default=0) > MOST:
+        counts = [min(count, MOST) for count in counts]
+    return np.frombuffer(array("I", hashes), np.uint32), np.frombuffer(bytearray(counts), np.uint8)
 
 
 def terms(text: str) -> list[str]:

@@ -69,8 +69,13 @@ class Extractive:
         sentences = [_sentences(page) for page in batch.pages]
         everywhere = _page_counts(sentences)
         second = self._second_topic(_unit(batch.vectors))
-        groups = [np.flatnonzero(second == which).tolist() for which in (False, True)]
-        return [_topic(group, [sentences[i] for i in group], everywhere) for group in groups if group]
+        if not second.any():
+            return [_topic(list(range(len(sentences))), sentences, everywhere, everywhere)]
+        topics = []
+        for group in (np.flatnonzero(second == which).tolist() for which in (False, True)):
+            mine = [sentences[i] for i in group]
+            topics.append(_topic(group, mine, _page_counts(mine), everywhere))
+        return topics
 
     def profile(self, profile: str, pages: list[PageText]) -> str:
         """Add the user's most telling first-person statements to the profile, word for word."""
@@ -95,8 +100,8 @@ class Extractive:
 
 def _unit(rows: Vectors) -> Vectors:
     """Return the rows scaled to length one; rows of zeros stay."""
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    scaled: Vectors = rows / np.maximum(lengths, np.float32(TINY))
+    lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+    scaled: Vectors = rows / np.maximum(lengths, np.float32(TINY))[:, np.newaxis]
     return scaled
 
 
@@ -151,10 +156,8 @@ def _sentences(page: PageText) -> tuple[Sentence, ...]:
 
 def _page_counts(pages: Sequence[Sequence[Sentence]]) -> Counter[str]:
     """Return for each telling stem in how many pages it stands, in the order of first use."""
-    counts: Counter[str] = Counter()
-    for page in pages:
-        counts.update(list(dict.fromkeys(chain.from_iterable(sentence.telling for sentence in page))))
-    return counts
+    telling = (dict.fromkeys(chain.from_iterable([sentence.telling for sentence in page])) for page in pages)
+    return Counter(chain.from_iterable(telling))
 
 
 def _chained(old: Sequence[Sentence], new: Sequence[Sentence]) -> Sequence[Sentence]:
@@ -164,7 +167,7 @@ def _chained(old: Sequence[Sentence], new: Sequence[Sentence]) -> Sequence[Sente
     """
     if not new:
         return old
-    weights = Counter(chain.from_iterable(sentence.stems for sentence in (*old, *new)))
+    weights = Counter(chain.from_iterable([sentence.stems for sentence in (*old, *new)]))
     best = central(new, weights)
     if not old:
         return sorted(best[:2], key=new.index)
@@ -181,20 +184,22 @@ def _joined(sentences: list[str]) -> str:
     return f"{first} {shorten(sentences[1], room - len(first))}"
 
 
-def _topic(indices: list[int], pages: list[tuple[Sentence, ...]], everywhere: Counter[str]) -> Topic:
-    """Describe the pages of a topic; ``everywhere`` counts the batch's pages with each stem.
+def _topic(
+    indices: list[int], pages: list[tuple[Sentence, ...]], mine: Counter[str], everywhere: Counter[str]
+) -> Topic:
+    """Describe the pages of a topic; ``mine`` counts those with each stem, ``everywhere`` the batch's pages.
 
     A word weighs as many pages as it stands in, times the share of its pages that belong to the topic.
     """
-    sentences = [sentence for page in pages for sentence in page]
-    weights = {stem: count * count / everywhere[stem] for stem, count in _page_counts(pages).items()}
+    sentences = list(chain.from_iterable(pages))
+    weights = {stem: count * count / everywhere[stem] for stem, count in mine.items()}
     keywords = _keywords(sentences, weights)
     return Topic(", ".join(keywords[:THEME_KEYWORDS]), keywords, _content(sentences, weights), indices)
 
 
 def _keywords(sentences: list[Sentence], weights: dict[str, float]) -> list[str]:
     """Return the words that weigh most, a use counting for a tenth of a page and a name for a fifth more."""
-    uses = Counter(chain.from_iterable(sentence.stems for sentence in sentences))
+    uses = Counter(chain.from_iterable([sentence.stems for sentence in sentences]))
     scores = {stem: weight + uses[stem] / 10 for stem, weight in weights.items()}
     likely = nlargest(2 * KEYWORDS, scores, key=scores.__getitem__)
     shown = surfaces(sentences, likely)

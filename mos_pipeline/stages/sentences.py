@@ -8,10 +8,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from functools import lru_cache
 from typing import NamedTuple
 
-from mos_pipeline.memory.words import terms
+from mos_pipeline.memory.words import WordCache, terms
 
 __all__ = ["Sentence", "central", "shorten", "split_sentences", "split_texts", "surfaces", "telling_stem"]
 
@@ -22,7 +21,8 @@ MAX_WORD_CHARS = 30  # longer "words" are encoded data
 ELLIPSIS = "…"
 
 # A sentence's end, perhaps a closing quote, and white space, unless it goes on in lower case; CJK ends need no space.
-_END = re.compile(r"[.!?…][\"'”’)\]]?\s++(?![a-z])|[。！？]|[\n\r]")
+# One set of characters first: the engine then skips all others.
+_END = re.compile(r"[.!?…。！？\n\r](?:(?<=[。！？\n\r])|[\"'”’)\]]?\s+(?![a-z\s]))")
 _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
 # Scripts without spaces are read two characters at a time, which are words more often than not.
 _WORD = re.compile(rf"[{_CJK}]{{1,2}}|[^\W_{_CJK}]+(?:['’][^\W_{_CJK}]+)*")
@@ -74,9 +74,12 @@ class Sentence(NamedTuple):
     telling: list[str]
 
 
-@lru_cache(maxsize=1 << 16)
 def telling_stem(word: str) -> str:
     """Return the form under which ``word`` is counted; empty for stop words, numbers, single letters and data."""
+    return _stems[word]
+
+
+def _telling_stem(word: str) -> str:
     lower = word.lower().replace("’", "'")
     bare = lower.removesuffix("'s").replace("'", "")
     if {lower, bare} & _STOP or bare.isdigit() or not 2 <= len(bare) <= MAX_WORD_CHARS:
@@ -84,24 +87,36 @@ def telling_stem(word: str) -> str:
     return "".join(terms(bare))
 
 
+_stems = WordCache(_telling_stem)
+
+
 def split_sentences(text: str) -> list[Sentence]:
     """Return the sentences of the first ``MAX_SIDE_CHARS`` characters of ``text``, none of them empty."""
-    return list(map(_sentence, split_texts(text)))
+    head = text[:MAX_SIDE_CHARS]
+    if not head.isascii():
+        return [_sentence(part, _WORD.findall(part)) for part in split_texts(text)]
+    words = head.encode("ascii").translate(_ASCII).decode("ascii")  # each stands where it stood
+    return [_sentence(head[i:j].strip(), words[i:j].split()) for i, j in _spans(text)]
 
 
 def split_texts(text: str) -> list[str]:
     """Return the same sentences as ``split_sentences``, without looking at their words."""
     head = text[:MAX_SIDE_CHARS]
+    return [head[i:j].strip() for i, j in _spans(text)]
+
+
+def _spans(text: str) -> list[tuple[int, int]]:
+    """Return where sentences begin and end, white space around them included."""
+    head = text[:MAX_SIDE_CHARS]
     ends = [match.end() for match in _END.finditer(head)]
-    parts = [part for i, j in zip([0, *ends], [*ends, len(head)], strict=True) if (part := head[i:j].strip())]
-    if len(text) > MAX_SIDE_CHARS and len(parts) > 1:
-        parts.pop()  # the cut went through it
-    return parts
+    spans = [(i, j) for i, j in zip([0, *ends], [*ends, len(head)], strict=True) if not head[i:j].isspace() and i < j]
+    if len(text) > MAX_SIDE_CHARS and len(spans) > 1:
+        spans.pop()  # the cut went through it
+    return spans
 
 
-def _sentence(text: str) -> Sentence:
-    words = text.encode("ascii").translate(_ASCII).decode("ascii").split() if text.isascii() else _WORD.findall(text)
-    stems = list(map(telling_stem, words))
+def _sentence(text: str, words: list[str]) -> Sentence:
+    stems = list(map(_stems.__getitem__, words))
     return Sentence(text, words, stems, list(dict.fromkeys(filter(None, stems))))  # a set's order changes between runs
 
 

@@ -9,6 +9,7 @@ little by themselves. English only; sentences of other languages make no stateme
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 from mos_pipeline.stages.sentences import MAX_SIDE_CHARS, split_texts, telling_stem
@@ -18,6 +19,7 @@ __all__ = ["KINDS", "Statement", "key_of", "statements", "telling"]
 KINDS = ("is", "likes", "done", "plans")
 
 MIN_CHARS, MAX_CHARS = 10, 240
+SIDES = 256  # whose statements are kept: profile and knowledge ask for those of the same pages
 MAX_BEFORE = 12  # characters before a clause's beginning that are looked at; the longest word there is "wednesday"
 
 _ADVERBS = (
@@ -146,10 +148,15 @@ class Statement(NamedTuple):
 
 def statements(side: str) -> list[Statement]:
     """Return the first-person statements of one side of a page, in order."""
+    return list(_statements(side))
+
+
+@lru_cache(maxsize=SIDES)
+def _statements(side: str) -> tuple[Statement, ...]:
     head = side.partition("(image:")[0].replace("’", "'")
     if not _CUE.search(head, 0, MAX_SIDE_CHARS):  # most sides end here, at a third of the cost
-        return []
-    return [found for text in split_texts(head) if (found := _statement(text)) is not None]
+        return ()
+    return tuple(found for text in split_texts(head) if (found := _statement(text)) is not None)
 
 
 def _statement(text: str) -> Statement | None:

@@ -43,7 +43,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -260,7 +260,15 @@ def read_promotion(payload: dict[str, Any]) -> tuple[str, list[PageText]]:
 
 def batch_result(continuity: Continuity, topics: list[Topic], owed: Sequence[str] = ()) -> dict[str, Any]:
     """Return the result of a unit of kind ``batch``."""
-    return {**asdict(continuity), "topics": [asdict(topic) for topic in topics], "owed": list(owed)}
+    return {
+        "continues": continuity.continues,
+        "overviews": continuity.overviews,
+        "topics": [
+            {"theme": topic.theme, "keywords": topic.keywords, "content": topic.content, "pages": topic.pages}
+            for topic in topics
+        ],
+        "owed": list(owed),
+    }
 
 
 def promotion_result(profile: str, knowledge: Knowledge, owed: Sequence[str] = ()) -> dict[str, Any]:

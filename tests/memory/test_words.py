@@ -101,7 +101,7 @@ def test_hashes_are_the_same_in_every_process() -> None:
 def test_the_analysers_number_follows_its_stems(monkeypatch: pytest.MonkeyPatch) -> None:
     number = analyser_id()
     assert number == analyser_id()
-    monkeypatch.setattr(words, "_stems", words._Cache(str.lower))
+    monkeypatch.setattr(words, "_stems", words.WordCache(str.lower))
     analyser_id.cache_clear()
     other = analyser_id()
     analyser_id.cache_clear()
@@ -110,7 +110,7 @@ def test_the_analysers_number_follows_its_stems(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_full_cache_is_emptied_and_long_words_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(words, "CACHED_WORDS", 3)
-    cache = words._Cache(len)
+    cache = words.WordCache(len)
     for word in ("a", "bb", "ccc", "dddd"):
         assert cache[word] == len(word)
     assert list(cache) == ["dddd"]
