@@ -1,8 +1,8 @@
 """Where threads spend their processor time: the stack of each, every few milliseconds of that time.
 
-A timer on the thread's own processor clock sends it a signal, and ``faulthandler``'s handler, which needs no interpreter
-lock, writes the stack that the signal met. A thread that looks at the others' stacks would meet them only where they
-give up that lock; a profiler that is told of every call makes short functions look long.
+A timer on the thread's own processor clock sends it a signal, and ``faulthandler``'s handler, which needs no
+interpreter lock, writes the stack that the signal met. A thread that looks at the others' stacks would meet them only
+where they give up that lock; a profiler that is told of every call makes short functions look long.
 
 The kernel looks at such timers when its clock ticks, every few milliseconds.
 """
@@ -73,7 +73,7 @@ class ThreadSampler:
             OSError: the system has no such timers.
         """
         self._signal = signal.SIGRTMIN + number
-        self._file: FileIO = open(path, "ab", buffering=0)  # noqa: SIM115 (the handler needs it until ``stop``)
+        self._file: FileIO = path.open("ab", buffering=0)
         faulthandler.register(self._signal, file=self._file, all_threads=False)  # type: ignore[arg-type]
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._timer = ctypes.c_void_p()

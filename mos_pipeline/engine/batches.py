@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import takewhile
 from typing import Any
@@ -29,6 +29,7 @@ __all__ = ["LLM", "Batches", "task_page"]
 logger = logging.getLogger(__name__)
 
 LLM = "llm"
+UNIT_CHARS = 1 << 18  # of pages: a unit with so many is given no further batch
 MOST_PAGES = 128  # told of at once, however short they are: so many an answer can be asked to name
 
 
@@ -56,6 +57,7 @@ class Batches:
         self._bulk = bulk
         self._applied = applied
         self._flows: dict[int, ScopeFlow] = {}
+        self._ready: dict[int, Scope] = {}  # those with another batch to be applied
 
     @property
     def idle(self) -> bool:
@@ -99,36 +101,51 @@ class Batches:
         self._flows.setdefault(scope.number, ScopeFlow()).batches.append(Batch(tuple(seqs)))
 
     def advance(self, scope: Scope) -> None:
-        """Do what can be done for ``scope`` now: its pages may have been embedded."""
+        """Do what can be done for ``scope`` now: its pages may have been embedded. Of its batches one is applied."""
         flow = self._flows.get(scope.number)
         if flow is None:
             return
         self._begin_what_can(scope, flow)
-        while batch := flow.take_ready():
+        if batch := flow.take_ready():
             self._apply(scope, batch)
             self._begin_what_can(scope, flow)
-        if not flow.batches:
+        if flow.ready:
+            self._ready[scope.number] = scope
+        elif not flow.batches:
             self._flows.pop(scope.number, None)
+
+    def apply_more(self, until: float) -> bool:
+        """Apply batches that wait for it, until ``time.perf_counter()`` says so; return whether more of them wait."""
+        while self._ready and time.perf_counter() < until:
+            self.advance(self._ready.pop(next(iter(self._ready))))
+        return bool(self._ready)
 
     def _begin_what_can(self, scope: Scope, flow: ScopeFlow) -> None:
         while batches := self._next_for_tasks(scope, flow):
-            self._begin_tasks(scope, flow, flow.join(batches))
+            self._begin_tasks(scope, flow, [flow.join(batches)] if self._bulk.tokens else batches)
 
     def _next_for_tasks(self, scope: Scope, flow: ScopeFlow) -> list[Batch]:
-        """Return the batches whose tasks begin now, as one; none where there are none, or they wait for more."""
+        """Return the batches whose tasks begin now, in one unit; none where there are none, or they wait for more."""
         found = list[Batch]()
         for batch in flow.next_for_tasks(partial(self._aside.settled, scope)):
             if found and not self._joins(scope, found, batch):
                 return found
             found.append(batch)
-            if batch.alone or not self._bulk.tokens or sum(map(self._tokens, found)) >= self._bulk.tokens:
+            if batch.alone or self._are_enough(found):
                 return found
         # What is online, and all before it, waits for nothing.
         waits = found and self._bulk.goes_on(scope) and found[0].seqs[0] > scope.latest_online
         return [] if waits else found
 
+    def _are_enough(self, batches: Sequence[Batch]) -> bool:
+        if self._bulk.tokens:
+            return sum(map(self._tokens, batches)) >= self._bulk.tokens
+        return len(batches) >= self._bulk.together
+
     def _joins(self, scope: Scope, batches: list[Batch], batch: Batch) -> bool:
-        """Return whether ``batch`` may become one with ``batches``: it goes on where they end, and there is room."""
+        """Return whether ``batch`` may go with ``batches``: where they become one, it goes on where they end."""
+        if not self._bulk.tokens:
+            return not batch.alone
         seqs = self._state.pages.seqs_of(scope.number)
         last, first = np.searchsorted(seqs, [batches[-1].seqs[-1], batch.seqs[0]])
         if batch.alone or first != last + 1 or sum(len(one.seqs) for one in (*batches, batch)) > MOST_PAGES:
@@ -152,12 +169,26 @@ class Batches:
         if not flow.batches:
             del self._flows[scope.number]
 
-    def _begin_tasks(self, scope: Scope, flow: ScopeFlow, batch: Batch) -> None:
-        batch.live = tuple(seq for seq in batch.seqs if seq not in scope.aside)
-        if not batch.live:
-            batch.step = Step.READY
-            return
-        batch.step = Step.TASKS
+    def _begin_tasks(self, scope: Scope, flow: ScopeFlow, batches: Sequence[Batch]) -> None:
+        """Give out the tasks of neighbouring batches as one unit; of long pages, those of the first of them."""
+        begun, asked, chars = list[Batch](), list[dict[str, Any]](), 0
+        for batch in batches:
+            if chars > UNIT_CHARS:
+                break
+            batch.live = tuple(seq for seq in batch.seqs if seq not in scope.aside)
+            if not batch.live:
+                batch.step = Step.READY
+                continue
+            batch.step = Step.TASKS
+            asked.append(self._asked(scope, flow, batch, begun[-1].live[-1] if begun else -1))
+            begun.append(batch)
+            chars += sum(len(text) for page in asked[-1]["pages"] for text in page)
+        if begun:
+            kind, payload = ("batch", asked[0]) if len(asked) == 1 else ("batches", asked)
+            self._desk.submit(LLM, kind, payload, partial(self._tasks_done, scope, begun))
+
+    def _asked(self, scope: Scope, flow: ScopeFlow, batch: Batch, told: int) -> dict[str, Any]:
+        """Return what the tasks want to know of ``batch``; ``told`` is the page that they are told of before it."""
         # A session must not tell of pages that are in another: its words would outlive theirs.
         homeless = [index for index, seq in enumerate(batch.live) if scope.mid_term.session_of(seq) is None]
         batch.homeless = tuple(batch.live[index] for index in homeless)
@@ -165,14 +196,13 @@ class Batches:
         vectors = self._embedding.pool.read([self._state.pages.row(seq) for seq in batch.live])
         pages = list(map(task_page, self._reader.read_many(batch.live)))
         batch.timestamps = tuple(pages[index][2] for index in homeless)
-        payload = {
+        return {
             "pages": pages,
             "vectors": vectors.tobytes(),
             "dimension": vectors.shape[1],
-            "previous": self._previous(flow, batch.before),
+            "previous": True if batch.before == told >= 0 else self._previous(flow, batch.before),
             "homeless": homeless,
         }
-        self._desk.submit(LLM, "batch", payload, partial(self._tasks_done, scope, batch))
 
     def before(self, scope: Scope, seq: int) -> int:
         """Return the page of ``scope`` before ``seq``, or -1 where there is none with a vector."""
@@ -191,51 +221,66 @@ class Batches:
         vector = self._embedding.pool.read([self._state.pages.row(before)])
         return {"page": task_page(self._reader.read(before)), "vector": vector.tobytes(), "overview": overview}
 
-    def _current(self, scope: Scope, batch: Batch) -> ScopeFlow | None:
-        """Return the flow that ``batch`` is in; None where it was split or begun anew meanwhile."""
+    def _current(self, scope: Scope, batches: Sequence[Batch]) -> ScopeFlow | None:
+        """Return the flow that ``batches`` are in; None where they were split or begun anew meanwhile."""
         flow = self._flows.get(scope.number)
-        return flow if flow is not None and batch in flow.batches else None
+        return flow if flow is not None and all(batch in flow.batches for batch in batches) else None
 
-    def _tasks_done(self, scope: Scope, batch: Batch, outcome: Outcome) -> None:
-        flow = self._current(scope, batch)
+    def _tasks_done(self, scope: Scope, batches: list[Batch], outcome: Outcome) -> None:
+        flow = self._current(scope, batches)
         if flow is None or outcome.fate == "down":
             return
         if outcome.fate == "done":
-            batch.answer = outcome.result
-            flow.overview = batch.live[-1], outcome.result["overviews"][-1]
-            self._embed_summaries(scope, batch)
+            results = outcome.result if len(batches) > 1 else [outcome.result]
+            for batch, result in zip(batches, results, strict=True):
+                batch.answer = result
+            flow.overview = batches[-1].live[-1], results[-1]["overviews"][-1]
+            self._embed_summaries(scope, batches)
         else:
-            self._task_failed(scope, flow, batch, outcome.error)
+            self._tasks_failed(scope, flow, batches, outcome.error)
         self.advance(scope)
 
-    def _task_failed(self, scope: Scope, flow: ScopeFlow, batch: Batch, reason: str) -> None:
-        if len(batch.seqs) > 1:
-            flow.split(batch)
-            return
-        self._aside.put(scope, batch.seqs[0], reason)
-        batch.live, batch.step = (), Step.READY
+    def _tasks_failed(self, scope: Scope, flow: ScopeFlow, batches: list[Batch], reason: str) -> None:
+        if len(batches) > 1:
+            for batch in batches:
+                batch.step, batch.alone = Step.EMBEDDING, True
+        elif len(batches[0].seqs) > 1:
+            flow.split(batches[0])
+        else:
+            self._aside.put(scope, batches[0].seqs[0], reason)
+            batches[0].live, batches[0].step = (), Step.READY
 
-    def _embed_summaries(self, scope: Scope, batch: Batch) -> None:
-        if not batch.topics:
-            batch.step = Step.READY
-            return
-        batch.step = Step.SUMMARIES
-        texts = [topic["content"] for topic in batch.topics]
-        answer = partial(self._summaries_done, scope, batch)
-        self._embedding.send(scope.session_rows, texts, answer, ahead=True)
+    def _embed_summaries(self, scope: Scope, batches: Sequence[Batch]) -> None:
+        """Have the summaries of ``batches`` embedded, as one unit."""
+        for batch in batches:
+            batch.step = Step.SUMMARIES if batch.topics else Step.READY
+        told = [batch for batch in batches if batch.topics]
+        if told:
+            texts = [topic["content"] for batch in told for topic in batch.topics]
+            self._embedding.send(scope.session_rows, texts, partial(self._summaries_done, scope, told), ahead=True)
 
-    def _summaries_done(self, scope: Scope, batch: Batch, rows: list[int], outcome: Outcome) -> None:
-        if self._current(scope, batch) is None:
+    def _summaries_done(self, scope: Scope, batches: Sequence[Batch], rows: list[int], outcome: Outcome) -> None:
+        if self._current(scope, batches) is None:
             self._embedding.pool.release(rows)
             return
         if outcome.fate == "down":
             return
-        if outcome.fate != "done":
-            logger.warning("summaries could not be embedded (%s); their pages' centroids stand in", outcome.error)
-            for row, topic in zip(rows, batch.topics, strict=True):
-                self._write_centroid(row, [batch.homeless[index] for index in topic["pages"]])
-        batch.summary_rows, batch.step = rows, Step.READY
+        if outcome.fate != "done" and len(batches) > 1:
+            self._embedding.pool.release(rows)
+            for batch in batches:
+                self._embed_summaries(scope, [batch])
+            return
+        for batch in batches:
+            batch.summary_rows, rows = rows[: len(batch.topics)], rows[len(batch.topics) :]
+            if outcome.fate != "done":
+                self._put_centroids(batch, outcome.error)
+            batch.step = Step.READY
         self.advance(scope)
+
+    def _put_centroids(self, batch: Batch, reason: str) -> None:
+        logger.warning("summaries could not be embedded (%s); their pages' centroids stand in", reason)
+        for row, topic in zip(batch.summary_rows, batch.topics, strict=True):
+            self._write_centroid(row, [batch.homeless[index] for index in topic["pages"]])
 
     def _write_centroid(self, row: int, seqs: list[int]) -> None:
         pool = self._embedding.pool

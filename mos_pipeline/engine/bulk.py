@@ -15,18 +15,22 @@ from mos_pipeline.memory.state import Scope
 
 __all__ = ["Bulk"]
 
+TOGETHER = 4  # batches of one user in a unit of the extractive provider's
+
 
 class Bulk:
     """Knows which scopes are loaded in bulk, and how much one call takes.
 
     Attributes:
         tokens: of page text that are told of at once; 0 where every batch is by itself, and nothing waits.
+        together: batches that cross over to a worker together, and are told of one after the other.
     """
 
     def __init__(self, config: Llm, clock: Callable[[], float] = time.monotonic) -> None:
         """``clock()`` tells seconds that never go back."""
         asks = config.provider != "extractive" and config.plan == "batched"
         self.tokens = config.bulk_tokens if asks else 0
+        self.together = TOGETHER if config.provider == "extractive" else 1
         self._side_chars = config.page_chars
         self._wait_s = config.bulk_wait_s
         self._clock = clock

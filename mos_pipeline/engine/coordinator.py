@@ -244,7 +244,8 @@ class Coordinator:
             self._visits.count()
             if not self._hurry:
                 self._processing.end_bulk()
-                more = self._indexing.step(INDEX_AT_ONCE, begun + SLICE_S)
+                more = self._processing.apply_more(begun + SLICE_S)
+                more |= self._indexing.step(INDEX_AT_ONCE, begun + SLICE_S)
                 more |= self._dispatch(begun + SLICE_S)
                 more |= self._compaction.step()
                 more |= self._repaying.step()
@@ -274,7 +275,7 @@ class Coordinator:
 
     def _hand_over(self) -> None:
         """Give the writer its share: what is due, or everything where somebody waits for it."""
-        calm = self._idle and not self._intake.accepted
+        calm = self._idle and not self._intake.accepted and not self._indexing.behind  # else frames would be small
         if self._stopping or any(calm or not waiter.drains for waiter in self._waiters):
             self._visits.write()
             self._persistence.hand_over(everything=not self._intake.accepted)

@@ -15,6 +15,9 @@ __all__ = ["EMBEDDER", "Embedding", "RowsAnswer", "embedder_role"]
 
 EMBEDDER = "embedder"
 CREDIT = 16 << 20
+TEXT_PIECES = 64  # of a page, as a rule
+TURN_S = 0.02  # of the embedder's work may be one user's unit, where it is more than one batch
+MOST_IN_TURN = 36  # texts: the coordinator takes most of a millisecond for them
 
 RowsAnswer = Callable[[list[int], Outcome], None]
 
@@ -29,14 +32,16 @@ class Embedding:
 
     Attributes:
         in_flight: texts that the embedder has and has not answered.
+        turn: how many texts of one user it may be given in one unit; a batch, if that is more, goes all the same.
         ready: whether it may be given texts: it runs, with the store's model.
     """
 
     def __init__(self, desk: Desk, limit: int) -> None:
-        """Give texts out by ``desk``, up to ``limit`` ahead of the embedder's work."""
+        """Give texts out by ``desk``, up to ``limit`` ahead of the embedder's work, and a turn more."""
         self._desk = desk
         self._limit = limit
         self._pool: VectorPool | None = None
+        self.turn = 1
         self.in_flight = 0
         self.ready = False
 
@@ -64,6 +69,13 @@ class Embedding:
     def saturated(self) -> bool:
         """Whether the embedder has as many texts as it may have; an answer of its own changes that."""
         return self.in_flight >= self._limit
+
+    def measured(self, pieces_per_s: float) -> None:
+        """Note how many word pieces a second the embedder computes.
+
+        A quick one takes less for a batch than the messages do by which it comes and goes, so it gets some at once.
+        """
+        self.turn = max(1, min(int(TURN_S * pieces_per_s / TEXT_PIECES), MOST_IN_TURN))
 
     @property
     def half_full(self) -> bool:

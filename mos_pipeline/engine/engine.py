@@ -62,6 +62,7 @@ __all__ = ["Engine"]
 
 logger = logging.getLogger(__name__)
 
+LEAST_BATCH_S = 0.0001  # what a batch takes is told in tenths of a millisecond
 WRITER_CREDIT = 256 << 20  # everything may be in the writer's hands, so that a stop finds it there
 
 
@@ -350,6 +351,8 @@ class Engine:
             self.coordinator.fail(worker_error(state.error), writing=role == WRITER)
             self.embedding.ready = self.embedding.ready and role != EMBEDDER  # nothing more is given out
         elif role == EMBEDDER and not self.embedding.ready:
+            batch_s = max(state.info["ms_per_batch"] / 1000, LEAST_BATCH_S)
+            self.embedding.measured(self.config.embedding.batch_word_pieces / batch_s)
             self._embedder_ready(identity_of(state.info))
 
     def _embedder_ready(self, identity: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 Batches of one scope are embedded in any order and even at the same time, but their tasks begin one after the other
 (continuity needs the page before) and they are applied in order. Where calls are made for many pages at once, several
-become one before their tasks begin.
+become one before their tasks begin; where none are made, several may cross over to a worker as one unit.
 """
 
 from __future__ import annotations
@@ -91,11 +91,14 @@ class ScopeFlow:
             self.batches.remove(batch)
         return joined
 
+    @property
+    def ready(self) -> bool:
+        """Whether the oldest batch is ready to be applied."""
+        return bool(self.batches) and self.batches[0].step == Step.READY
+
     def take_ready(self) -> Batch | None:
         """Take out the oldest batch if it is ready to be applied."""
-        if self.batches and self.batches[0].step == Step.READY:
-            return self.batches.popleft()
-        return None
+        return self.batches.popleft() if self.ready else None
 
     def restart(self, gone: set[int]) -> list[Batch]:
         """Begin every batch anew, without the pages ``gone``; return those that had begun their tasks before."""

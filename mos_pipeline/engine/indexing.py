@@ -45,6 +45,11 @@ class Indexing:
         self._behind: deque[Scope] = deque()
         self._queued: set[int] = set()
 
+    @property
+    def behind(self) -> bool:
+        """Whether any scope has pages to index."""
+        return bool(self._behind)
+
     def page_came(self, scope: Scope) -> None:
         """Note that ``scope`` has pages to index."""
         if scope.number not in self._queued:

@@ -184,6 +184,10 @@ class Processing:
         self._give(self._state.scopes[number])
         return True
 
+    def apply_more(self, until: float) -> bool:
+        """Apply batches that are ready, until ``time.perf_counter()`` says so; return whether more of them are."""
+        return self._batches.apply_more(until)
+
     def _background_is_next(self) -> bool:
         """Whether work of the background is due: it stays behind new pages, and gets a turn all the same."""
         if not self._lifting.waiting:
@@ -223,15 +227,25 @@ class Processing:
             seqs = self._holes.take(scope)
             self._batches.begin(scope, seqs)
         else:
-            seqs = list(map(int, self._state.pages.seqs_of(scope.number)[scope.given : scope.given + self._capacity]))
-            if len(seqs) == self._capacity:
-                scope.given += self._capacity
-                self._batches.begin(scope, seqs)
+            seqs = self._take(scope)
         self._embed_missing(scope, seqs)
         if not self._has_loose(scope):
             self._loose.discard(scope.number)
         self._enqueue(scope)
         self._advance(scope)
+
+    def _take(self, scope: Scope) -> list[int]:
+        """Begin the next batches of ``scope``, one or (of a backlog, for a quick embedder) some; return their pages.
+
+        Where there is no whole one, the pages that are left are returned, and no batch is begun.
+        """
+        size = self._capacity
+        whole = min(max(1, self._embedding.turn // size), max(1, self._waiting(scope) // size))
+        seqs: list[int] = self._state.pages.seqs_of(scope.number)[scope.given : scope.given + whole * size].tolist()
+        for start in range(0, len(seqs) - size + 1, size):
+            scope.given += size
+            self._batches.begin(scope, seqs[start : start + size])
+        return seqs
 
     def _advance(self, scope: Scope) -> None:
         """Do what can be done for ``scope`` now; while everything shall be done, it waits only for what is to come."""

@@ -34,6 +34,7 @@ __all__ = ["Outcome", "PoolState", "Role", "Supervisor"]
 logger = logging.getLogger(__name__)
 
 MAX_BACKOFF_S = 5.0
+CHECK_EVERY_S = 0.05  # deadlines, however often workers say something
 
 
 class _Watched(NamedTuple):
@@ -65,6 +66,7 @@ class Supervisor:
         self._lock = threading.Lock()
         self._ids = itertools.count(1)
         self._deadline: float | None = None
+        self._check_at = 0.0
         self._wake_read, self._wake_write = os.pipe()
         self._watched = DefaultSelector()  # pipes and sentinels of all workers; the supervisor's thread alone
         self._thread = threading.Thread(
@@ -143,7 +145,8 @@ class Supervisor:
             if None in ready:
                 os.read(self._wake_read, 64)
             self._give_up_abandoned()
-            self._check_deadlines()
+            if self._deadline is not None or time.monotonic() >= self._check_at:
+                self._check_deadlines()
         self._watched.close()
 
     def _give_up_abandoned(self) -> None:
@@ -164,7 +167,7 @@ class Supervisor:
 
     def _start_due(self) -> None:
         now = time.monotonic()
-        for pool in self._pools.values():
+        for pool in [pool for pool in self._pools.values() if pool.start_at]:
             with self._lock:
                 due = [at for at in pool.start_at if at <= now]
                 pool.start_at = [at for at in pool.start_at if at > now]
@@ -314,6 +317,7 @@ class Supervisor:
 
     def _check_deadlines(self) -> None:
         now = time.monotonic()
+        self._check_at = now + CHECK_EVERY_S
         late = self._deadline is not None and now >= self._deadline
         for pool in self._pools.values():
             with self._lock:

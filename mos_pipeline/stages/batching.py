@@ -9,7 +9,6 @@ the time.
 
 from __future__ import annotations
 
-from bisect import insort
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -131,8 +130,8 @@ class Batcher:
         self._units[unit] = len(lengths)
         if ahead:
             self._ahead.append(unit)
-        for text, length in enumerate(lengths):
-            insort(self._items, Item(length, unit, text))
+        self._items += [Item(length, unit, text) for text, length in enumerate(lengths)]
+        self._items.sort()  # two runs, which it merges: quicker than many insertions
 
     def drop(self, unit: int) -> None:
         """Forget a unit that has failed."""

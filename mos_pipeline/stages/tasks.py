@@ -13,6 +13,9 @@ as one unit, so that the pages cross over and are read once; they come oldest fi
                         "topics": [{"theme": str, "keywords": [str, …], "content": str, "pages": [index, …]}, …],
                         "owed": [task, …]},
                        a topic's pages being indices into ``homeless``
+    batches    of the extractive provider alone: payload [payload of a batch, …], neighbouring ones of one (user,
+                       assistant), where "previous" may be True: the last page of the batch before it
+               result  [result of a batch, …]
     promotion  payload {"profile": str, "pages": …}
                result  {"profile": str: the whole profile of the user, with what the pages add to it,
                         "user": [{"text": str, "page": index}, …], "assistant": [{"text": str, "page": index}, …],
@@ -219,18 +222,30 @@ class TaskStage:
         """Drop what was accepted."""
         self._waiting.clear()
 
-    def _answer(self, kind: str, payload: Any) -> dict[str, Any]:
+    def _answer(self, kind: str, payload: Any) -> dict[str, Any] | list[dict[str, Any]]:
         provider = self._provider
         if provider is None:
             raise RuntimeError("a unit came before prepare(); call it first")
         if kind == "batch":
-            asked = BatchAsked.read(payload)
-            topics = provider.topics(asked.homeless) if asked.homeless.pages else []
-            return batch_result(provider.continuity(asked.batch, asked.previous), topics)
+            return _answer_batches(provider, [payload])[0]
+        if kind == "batches":
+            return _answer_batches(provider, payload)
         if kind == "promotion":
             profile, pages = read_promotion(payload)
             return promotion_result(provider.profile(profile, pages), provider.knowledge(pages))
         raise unknown_kind(kind)
+
+
+def _answer_batches(provider: Provider, payloads: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    results, before = list[dict[str, Any]](), None
+    for payload in payloads:
+        asked = BatchAsked.read(payload, before)
+        topics = provider.topics(asked.homeless) if asked.homeless.pages else []
+        told = provider.continuity(asked.batch, asked.previous)
+        results.append(batch_result(told, topics))
+        if told.overviews:
+            before = Previous(asked.batch.pages[-1], asked.batch.vectors[-1], told.overviews[-1])
+    return results
 
 
 class BatchAsked(NamedTuple):
@@ -241,15 +256,18 @@ class BatchAsked(NamedTuple):
     homeless: Batch
 
     @classmethod
-    def read(cls, payload: dict[str, Any]) -> BatchAsked:
-        """Return a payload as what it asks; one that can't be read raises ValueError, TypeError or LookupError."""
+    def read(cls, payload: dict[str, Any], before: Previous | None = None) -> BatchAsked:
+        """Return a payload as what it asks; one that can't be read raises ValueError, TypeError or LookupError.
+
+        ``before`` is the last page of the batch before it in its unit.
+        """
         pages = _pages(payload)
         batch = Batch(pages, _rows(payload["vectors"], len(pages), payload["dimension"]))
         homeless = payload["homeless"]
         part = batch
         if homeless != list(range(len(pages))):
             part = Batch([pages[index] for index in homeless], batch.vectors[homeless])
-        return cls(batch, _previous(payload), part)
+        return cls(batch, before if payload["previous"] is True else _previous(payload), part)
 
 
 def read_promotion(payload: dict[str, Any]) -> tuple[str, list[PageText]]:
