@@ -36,6 +36,7 @@ BENCHES = (
     "growth",
     "readers",
     "beside",
+    "profile",
 )
 COMMANDS = ("compare", "document", "peers", "recall", "report", "soak", "torture", "tune")
 BACKENDS = ("sentence-transformers", "fake")
@@ -74,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         "--backend",
         choices=BACKENDS,
         default=BACKENDS[0],
-        help="for append and busy; others have their own",
+        help="for append, busy and profile; others have their own",
     )
     parser.add_argument("--dir", type=Path, metavar="DIR", help="where stores are made, and removed")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, too")

@@ -74,7 +74,7 @@ class ThreadSampler:
         """
         self._signal = signal.SIGRTMIN + number
         self._file: FileIO = path.open("ab", buffering=0)
-        faulthandler.register(self._signal, file=self._file, all_threads=False)  # type: ignore[arg-type]
+        faulthandler.register(self._signal, file=self._file, all_threads=False)
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._timer = ctypes.c_void_p()
         event = _Event(None, self._signal, _THREAD_ID, thread.native_id, b"")
@@ -115,8 +115,8 @@ def children_sampled(folder: Path) -> Iterator[None]:
     """Have the processes of pipelines that are opened in the block sampled, each into a file named by its id."""
     roles = Engine._roles
 
-    def sampled(engine: Engine) -> list[Role]:
-        return [replace(role, build=_Sampled(role.build, folder)) for role in roles(engine)]
+    def sampled(self: Engine) -> list[Role]:
+        return [replace(role, build=_Sampled(role.build, folder)) for role in roles(self)]
 
     Engine._roles = sampled  # type: ignore[method-assign]
     try:

@@ -76,7 +76,8 @@ class Sentence(NamedTuple):
 
 def telling_stem(word: str) -> str:
     """Return the form under which ``word`` is counted; empty for stop words, numbers, single letters and data."""
-    return _stems[word]
+    stem: str = _stems[word]
+    return stem
 
 
 def _telling_stem(word: str) -> str:
