@@ -216,9 +216,11 @@ class Processing:
         if scope.lifting:
             self._lifting.hurry(scope)
             return
+        if scope.number in self._queued:
+            return
         wanted = self._holes.of(scope) or self._waiting(scope) >= self._capacity
         wanted = wanted or (self.draining and scope.number in self._loose)
-        if wanted and scope.number not in self._queued:
+        if wanted:
             self._queued.add(scope.number)
             self._queue.push(scope.number, self._waiting(scope))
 
@@ -288,6 +290,8 @@ class Processing:
         }
         # A page that is a fact has one vector as both: that of its own words alone.
         texts = [stated_fact(page) or embedded_text(page.user_input, page.agent_response) for page in pages]
+        for seq, page in zip(seqs, pages, strict=True):
+            self._batches.remember(seq, page)
         sizes = [len(record) * self.counts(seq) for seq, record in zip(seqs, records, strict=True)]
         answer = partial(self._embedded, scope, seqs, sizes, facts)
         self._embedding.send(scope.page_rows, texts, answer, ahead=self._batches.count_of(scope) == 1)

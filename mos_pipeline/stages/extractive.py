@@ -89,13 +89,13 @@ class Extractive:
     def _second_topic(self, rows: Vectors) -> Labels:
         """Return for each row of length one, (n, d), whether it belongs to the second topic; (n,), never all True."""
         one = np.zeros(len(rows), dtype=np.bool_)
+        cosines = rows @ rows.T  # all there is to know: n is small beside d
         if len(rows) == 2:  # no pair within a topic to compare with
-            apart = rows[0] @ rows[1] < self._threshold
-            return np.array([False, apart])
-        second = _two_groups(_with_neighbours(rows))
+            return np.array([False, cosines[0, 1] < self._threshold])
+        second = _two_groups(_with_neighbours(cosines))
         if second is None:
             return one
-        return second if _within_less_between(rows, second) >= CLEARLY_APART else one
+        return second if _within_less_between(cosines, second) >= CLEARLY_APART else one
 
 
 def _unit(rows: Vectors) -> Vectors:
@@ -105,48 +105,54 @@ def _unit(rows: Vectors) -> Vectors:
     return scaled
 
 
-def _with_neighbours(rows: Vectors) -> Vectors:
-    """Return each row with some of the rows before and after it, scaled to length one: topics are contiguous mostly."""
-    mixed = rows.copy()
-    mixed[1:] += np.float32(NEIGHBOUR_WEIGHT) * rows[:-1]
-    mixed[:-1] += np.float32(NEIGHBOUR_WEIGHT) * rows[1:]
-    return _unit(mixed)
+def _with_neighbours(cosines: Vectors) -> Vectors:
+    """Return the cosines, (n, n), of rows that have some of the rows before and after them: topics are contiguous."""
+    mixed = cosines.copy()
+    for products in (mixed, mixed.T):  # the rows of one side of the product, then those of the other
+        plain = products.copy()
+        products[1:] += np.float32(NEIGHBOUR_WEIGHT) * plain[:-1]
+        products[:-1] += np.float32(NEIGHBOUR_WEIGHT) * plain[1:]
+    lengths = np.sqrt(np.maximum(mixed.diagonal(), np.float32(TINY * TINY)))
+    scaled: Vectors = mixed / np.multiply.outer(lengths, lengths)
+    return scaled
 
 
-def _two_groups(rows: Vectors) -> Labels | None:
-    """Split rows of length one around two that are far from one another (2-means); None where all are alike."""
-    start = int(np.argmin(rows @ rows.mean(axis=0)))
-    other = int(np.argmin(rows @ rows[start]))
-    start = int(np.argmin(rows @ rows[other]))
-    if start == other or rows[start] @ rows[other] > 1 - 1e-3:  # float16 leaves that much between equal vectors
+def _two_groups(cosines: Vectors) -> Labels | None:
+    """Split n rows, given by their cosines, (n, n), around two that are far apart (2-means); None where all are alike.
+
+    A row's product with a group's mean is the sum of its cosines with the group's rows.
+    """
+    start = int(cosines.sum(axis=1).argmin())
+    other = int(cosines[start].argmin())
+    start = int(cosines[other].argmin())
+    if start == other or cosines[start, other] > 1 - 1e-3:  # float16 leaves that much between equal vectors
         return None
     first, last = min(start, other), max(start, other)
-    second: Labels = rows @ (rows[last] - rows[first]) > 0
-    total = rows.sum(axis=0)
+    second: Labels = cosines[last] > cosines[first]
+    total = cosines.sum(axis=0)
     for _ in range(ROUNDS):
         second[first], second[last] = False, True  # neither group runs empty
-        part = second.astype(np.float32) @ rows
-        second = rows @ (_direction(part) - _direction(total - part)) > 0
+        part = second.astype(np.float32) @ cosines
+        rest = total - part
+        second = part / _length(part[second]) > rest / _length(rest[~second])
     second[first], second[last] = False, True
     return second
 
 
-def _direction(vector: Vectors) -> Vectors:
-    return vector / np.float32(max(math.sqrt(vector @ vector), TINY))
+def _length(products: Vectors) -> np.float32:
+    """Return the length of a group's sum, given by its products with the group's rows."""
+    return np.float32(max(math.sqrt(max(products.sum(), 0.0)), TINY))
 
 
-def _within_less_between(rows: Vectors, second: Labels) -> float:
-    """Return the mean cosine of pairs in one group less that of pairs in two, for n > 2 rows of length one.
-
-    The sum over the pairs of a group is (|sum of rows|² - sum of |row|²) / 2, so no n × n matrix is needed.
-    """
-    sums = [rows[~second].sum(axis=0), rows[second].sum(axis=0)]
+def _within_less_between(cosines: Vectors, second: Labels) -> float:
+    """Return the mean cosine of pairs in one group less that of pairs in two, for n > 2 rows, given by all cosines."""
     size = int(second.sum())
-    sizes = [len(rows) - size, size]
-    own = float(np.einsum("ij,ij->", rows, rows))
-    within = (sum(float(total @ total) for total in sums) - own) / 2
+    sizes = [len(cosines) - size, size]
+    part = second.astype(np.float32) @ cosines
+    between = float(part[~second].sum())
+    within = (float(cosines.sum()) - 2 * between - float(cosines.trace())) / 2
     pairs = sum(n * (n - 1) for n in sizes) / 2
-    return within / pairs - float(sums[0] @ sums[1]) / (sizes[0] * sizes[1])
+    return within / pairs - between / (sizes[0] * sizes[1])
 
 
 @lru_cache(maxsize=SPLIT_PAGES)

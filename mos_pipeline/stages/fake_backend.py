@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,17 @@ __all__ = ["FakeBackend"]
 PLACES = 8  # for each word
 MAX_WORDS = 100_000  # remembered; the table is begun anew beyond them
 WORD = re.compile(r"\w+")
+
+
+class _Numbers(dict[str, int]):
+    """The number of every word that was met; ``learn`` numbers a new one."""
+
+    def __init__(self, learn: Callable[[str], int]) -> None:
+        super().__init__()
+        self._learn = learn
+
+    def __missing__(self, word: str) -> int:
+        return self._learn(word)
 
 
 class FakeBackend:
@@ -62,8 +74,8 @@ class FakeBackend:
         """Return the vectors before they are rounded, float64 (n, dimension), to compare searches with."""
         if len(self._numbers) > MAX_WORDS:
             self._forget()
-        number = self._number
-        words = np.array([number(word) for item in items for word in item.content], np.intp)
+        numbers = map(self._numbers.__getitem__, chain.from_iterable([item.content for item in items]))
+        words = np.fromiter(numbers, np.intp)
         rows = np.repeat(np.arange(len(items)), [len(item.content) for item in items])
         places = rows[:, None] * self._dimension + self._places[words]
         flat = np.bincount(places.ravel(), self._signs[words].ravel(), len(items) * self._dimension)
@@ -74,13 +86,9 @@ class FakeBackend:
         return exact
 
     def _forget(self) -> None:
-        self._numbers: dict[str, int] = {}
+        self._numbers = _Numbers(self._learn)
         self._places: npt.NDArray[np.intp] = np.empty((1024, PLACES), np.intp)
         self._signs: npt.NDArray[np.float32] = np.empty((1024, PLACES), np.float32)
-
-    def _number(self, word: str) -> int:
-        number = self._numbers.get(word)
-        return self._learn(word) if number is None else number
 
     def _learn(self, word: str) -> int:
         number = self._numbers[word] = len(self._numbers)
