@@ -113,7 +113,7 @@ def _with_neighbours(cosines: Vectors) -> Vectors:
         products[1:] += np.float32(NEIGHBOUR_WEIGHT) * plain[:-1]
         products[:-1] += np.float32(NEIGHBOUR_WEIGHT) * plain[1:]
     lengths = np.sqrt(np.maximum(mixed.diagonal(), np.float32(TINY * TINY)))
-    scaled: Vectors = mixed / np.multiply.outer(lengths, lengths)
+    scaled: Vectors = mixed / (lengths[:, np.newaxis] * lengths)
     return scaled
 
 

@@ -78,7 +78,8 @@ class PoisonedTaskStage(TaskStage):
         self._deadly: set[int] = set()
 
     def accept(self, unit_id: int, kind: str, payload: Any) -> None:
-        if any(POISON in text for page in payload["pages"] for text in page):
+        told = payload if kind == "batches" else [payload]
+        if any(POISON in text for each in told for page in each["pages"] for text in page):
             self._deadly.add(unit_id)
         super().accept(unit_id, kind, payload)
 
