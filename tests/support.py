@@ -13,7 +13,8 @@ from mos_pipeline import MemoryPipeline, Page
 
 __all__ = ["all_pages", "children", "open_fake", "own_blocks", "page_text", "unpack"]
 
-FAKE: dict[str, Any] = {"embedding__backend": "fake", "runtime__restart_backoff_s": 0.01}
+# One LLM worker: who is about what several do asks for them.
+FAKE: dict[str, Any] = {"embedding__backend": "fake", "llm__processes": 1, "runtime__restart_backoff_s": 0.01}
 WORD_LIST = """
 beagle harbour violin tomato ladder winter passport engine garden museum bicycle lantern recipe allergy mountain
 station pepper blanket teacher concert island window letter orchard puzzle salary tunnel uncle velvet whistle
