@@ -31,6 +31,7 @@ from mos_pipeline import (
 from mos_pipeline.engine.engine import Engine
 from mos_pipeline.memory.pages import PageTable
 from mos_pipeline.messages import SourceMark
+from tests.faults.common import until
 from tests.support import all_pages, open_fake, page_text
 
 IDLE_S = 60.0
@@ -550,3 +551,13 @@ def test_a_second_close_returns_when_it_is_closed(tmp_path: Path) -> None:
         assert again.stats().pages == 1
     for thread in threads:
         thread.join()
+
+
+def test_a_process_loads_what_its_role_needs(tmp_path: Path) -> None:
+    """Every opening starts them all: what one imports needlessly is paid for by each."""
+    with open_fake(tmp_path) as memory:
+        until(lambda: all(role.state == "ready" for role in memory.stats().workers.values()), "all are ready")
+        pids = {role: worker.pids for role, worker in memory.stats().workers.items()}
+        mapped = {role: Path(f"/proc/{pid}/maps").read_text() for role, (pid,) in pids.items()}
+        assert {role for role, files in mapped.items() if "msgpack" in files} == {"writer", "embedder", "llm"}
+        assert {role for role, files in mapped.items() if "numpy" in files} == {"embedder"}

@@ -19,7 +19,6 @@ import errno
 import fcntl
 import mmap
 import os
-import secrets
 from collections.abc import Iterable
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
@@ -190,7 +189,7 @@ def semaphore_prefix() -> str:
 
 
 def _new_name() -> str:
-    return f"{_owner()}-{secrets.token_hex(4)}"
+    return f"{_owner()}-{os.urandom(4).hex()}"
 
 
 def _owner() -> str:
