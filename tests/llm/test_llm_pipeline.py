@@ -7,7 +7,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,11 +40,13 @@ def opened(path: Path, fake: FakeOpenAI, **settings: Any) -> MemoryPipeline:
     return open_fake(path, **wanted)
 
 
-def added(memory: MemoryPipeline, count: int = PAGES, begin: int = 0) -> dict[str, list[str]]:
+def added(
+    memory: MemoryPipeline, count: int = PAGES, begin: int = 0, users: Sequence[str] = USERS
+) -> dict[str, list[str]]:
     """Add pages of all users, and return their ids."""
     ids = dict[str, list[str]]()
     for number in range(begin, begin + count):
-        for at, user in enumerate(USERS):
+        for at, user in enumerate(users):
             ids.setdefault(user, []).append(memory.add(user, *page_text(1000 * at + number)))
     return ids
 
