@@ -44,7 +44,9 @@ class Channel:
     """The main process's end."""
 
     def __init__(self) -> None:
-        from mos_pipeline.runtime.shared_memory import semaphore_prefix  # late: workers, which pass here, need none of it
+        from mos_pipeline.runtime.shared_memory import (
+            semaphore_prefix,
+        )  # late: workers, which pass here, need none of it
 
         with semaphores_named(semaphore_prefix()):
             self._queue: Queue[bytes] = spawn_context.Queue()
