@@ -215,7 +215,7 @@ def test_add_many_reads_lazily_and_names_the_item_that_is_wrong(tmp_path: Path) 
 
 
 def test_adds_from_many_threads_keep_each_threads_order(tmp_path: Path) -> None:
-    with open_fake(tmp_path) as memory:
+    with open_fake(tmp_path, llm__processes=2) as memory:
         threads = [threading.Thread(target=fill, args=(memory, f"user{n}", range(200))) for n in range(8)]
         for thread in threads:
             thread.start()

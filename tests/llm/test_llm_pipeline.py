@@ -170,7 +170,7 @@ def test_without_a_key_it_is_said_what_to_set_and_pages_are_kept(
 
 def test_a_worker_killed_in_mid_call_costs_nothing(tmp_path: Path, fake: FakeOpenAI) -> None:
     fake.script.latency_s = 0.3
-    with opened(tmp_path, fake) as memory:
+    with opened(tmp_path, fake, llm__processes=2) as memory:
         ids = added(memory)
         for calls in (2, 6):
             fake.wait_for_calls(calls)
@@ -187,7 +187,7 @@ def test_add_and_search_go_on_while_the_endpoint_hangs_and_close_does_not_wait(
     tmp_path: Path, fake: FakeOpenAI
 ) -> None:
     fake.script.add(replies.hang(), times=None)
-    with opened(tmp_path, fake, llm__max_in_flight=2) as memory:
+    with opened(tmp_path, fake, llm__max_in_flight=2, llm__processes=2) as memory:
         ids = added(memory, 40)
         fake.wait_for_calls(4)
         until(lambda: not memory.stats().backlog_pages or fake.in_flight == 4, "the calls hang")
