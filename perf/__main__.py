@@ -39,7 +39,7 @@ BENCHES = (
     "profile",
 )
 COMMANDS = ("compare", "document", "peers", "recall", "report", "soak", "torture", "tune")
-BACKENDS = ("sentence-transformers", "fake")
+BACKENDS = ("torch", "fake")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
