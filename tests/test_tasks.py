@@ -229,3 +229,20 @@ def test_the_default_provider_keeps_to_the_settings_of_long_term_memory() -> Non
         "assistant": [{"text": "I work in Ghent.", "page": 2}],
         "owed": [],
     }
+
+
+def test_batches_of_one_unit_are_answered_as_by_themselves() -> None:
+    stage = prepared()
+    first, second = payload(((1, 0), (1, 0.1))), payload(((1, 0.2), (0, 1)))
+    stage.accept(1, "batch", first)
+    _, (_, _, told) = run(stage)
+    before = {"page": first["pages"][-1], "vector": first["vectors"][-4:], "overview": told["overviews"][-1]}
+    stage.accept(2, "batch", second | {"previous": before})
+    _, (_, _, then) = run(stage)
+    assert then["continues"][0]
+    stage.accept(3, "batches", [first, second | {"previous": True}])
+    _, (_, _, together) = run(stage)
+    assert together == [told, then]
+    stage.accept(4, "batches", [first, second])
+    _, (_, _, apart) = run(stage)
+    assert not apart[1]["continues"][0]

@@ -1,0 +1,118 @@
+"""The profile's own logic, and one small run of it."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from mos_pipeline import MemoryPipeline
+from perf import profile, usage
+from perf.kinds import OTHER, busiest, by_kind, kind_of
+from perf.options import Options
+from perf.sampling import Stacks, ThreadSampler, children_sampled, parse, stacks_of
+from tests.support import children
+
+DUMP = """Stack (most recent call first):
+  File "/lib/msgpack/__init__.py", line 36 in packb
+  File "/x/mos_pipeline/messages.py", line 68 in encode
+  File "/x/mos_pipeline/engine/coordinator.py", line 218 in _run
+  File "/lib/threading.py", line 982 in run
+Stack (most recent call first):
+  File "/x/mos_pipeline/engine/coord"""
+
+
+def test_what_was_written_is_read_and_what_is_cut_off_counts_for_nothing() -> None:
+    files = "/lib/msgpack/__init__.py", "/x/mos_pipeline/messages.py", "/x/mos_pipeline/engine/coordinator.py"
+    functions = "packb", "encode", "_run"
+    stack = (*zip(files, functions, strict=True), ("/lib/threading.py", "run"))
+    assert parse(DUMP) == {stack: 1}
+    assert parse("") == {}
+
+
+@pytest.mark.parametrize(
+    ("files", "kind"),
+    [
+        (["/x/mos_pipeline/store/codec.py", "/x/mos_pipeline/stages/write.py"], "compression"),
+        (["/lib/numpy/linalg.py", "/x/mos_pipeline/runtime/vector_pool.py"], "vectors"),
+        (["/lib/multiprocessing/queues.py", "/x/mos_pipeline/runtime/channel.py"], "queues, pipes, wake-ups"),
+        (["/x/mos_pipeline/some/thing.py", "/lib/threading.py"], OTHER),
+        (["/lib/threading.py"], OTHER),
+    ],
+)
+def test_the_innermost_frame_that_tells_a_kind_counts(files: list[str], kind: str) -> None:
+    assert kind_of(tuple((file, "f") for file in files)) == kind
+
+
+def test_shares_add_up_and_functions_are_named() -> None:
+    one, other = (("/x/mos_pipeline/store/codec.py", "pack"),), (("/x/mos_pipeline/memory/words.py", "split"),)
+    stacks = Stacks({one: 3, other: 1})
+    assert by_kind(stacks) == {"compression": 0.75, "words": 0.25}
+    assert busiest(stacks, 1) == ["store/codec.py:pack 75%"]
+    assert by_kind(Stacks()) == {}
+
+
+def _much(stop: float) -> None:
+    while time.thread_time() < stop:
+        sum(range(1000))
+
+
+def _little(stop: float) -> None:
+    while time.thread_time() < stop:
+        sum(range(1000))
+
+
+def test_a_thread_is_met_where_it_spends_its_time(tmp_path: Path) -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    def work() -> None:
+        begun.set()
+        go.wait()
+        start = time.thread_time()
+        _little(start + 0.05)
+        _much(start + 0.55)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    begun.wait()
+    before = usage.of_process(os.getpid())
+    sampler = ThreadSampler(thread, tmp_path / "stacks")
+    go.set()
+    while thread.is_alive():
+        thread.join(0.1)
+    sampler.stop()
+    assert usage.of_process(os.getpid()).since(before).gave_up > 0
+    met = [function for stack in stacks_of(tmp_path / "stacks").elements() for _, function in stack]
+    assert met.count("_much") > met.count("_little")
+    assert met.count("_much") > 10
+
+
+def test_children_are_sampled_in_the_block_alone(tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    with children_sampled(tmp_path / "notes"):
+        pass
+    with MemoryPipeline.open(tmp_path / "store", embedding__backend="fake") as memory:
+        memory.add("ann", "one", "")
+        memory.wait_idle(60)
+    assert not list((tmp_path / "notes").iterdir())
+
+
+def test_a_small_profile_adds_up(tmp_path: Path) -> None:
+    result = profile.run(Options(quick=True, pages=240, backend="fake", folder=tmp_path))
+    assert not children()
+    assert not list(tmp_path.iterdir())
+    found = {figure.name: figure.median for figure in result.figures}
+    main = ["caller", "coordinator", "supervisor", "feeders"]
+    assert found["the caller's process"] == pytest.approx(sum(found[stage] for stage in main))
+    roles = ["embedder", "llm", "writer"]
+    total = found["the caller's process"] + sum(found[role] for role in roles)
+    assert found["processor time for a page"] == pytest.approx(total)
+    for stage in (*main[:-1], *roles):
+        kinds = [value for name, value in found.items() if name.startswith(f"{stage}: ")]
+        assert sum(kinds) == pytest.approx(found[stage])
+    for role in roles:
+        assert found[f"bytes to the {role} for a page"] > 0
+    assert found["bytes to the llm for a page"] > 2 * 384  # a vector goes with each page
