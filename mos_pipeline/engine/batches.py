@@ -19,19 +19,18 @@ from mos_pipeline.engine.embedding import Embedding
 from mos_pipeline.engine.events import BatchDone, Event
 from mos_pipeline.engine.flow import Batch, ScopeFlow, Step
 from mos_pipeline.engine.placing import decide
+from mos_pipeline.engine.task_pages import TaskPages, task_page
 from mos_pipeline.memory.state import MemoryState, Scope
-from mos_pipeline.messages import PageRecord, decode_record, own_words
+from mos_pipeline.messages import PageRecord
 from mos_pipeline.runtime.supervisor import Outcome
 from mos_pipeline.store.reading import PageReader
 
-__all__ = ["LLM", "Batches", "task_page"]
+__all__ = ["LLM", "Batches"]
 
 logger = logging.getLogger(__name__)
 
 LLM = "llm"
 UNIT_CHARS = 1 << 18  # of pages: a unit with so many is given no further batch
-SHORT_CHARS = 4096
-MOST_KEPT = 512  # short pages
 MOST_PAGES = 128  # told of at once, however short they are: so many an answer can be asked to name
 
 
@@ -60,7 +59,7 @@ class Batches:
         self._applied = applied
         self._flows: dict[int, ScopeFlow] = {}
         self._ready: dict[int, Scope] = {}  # those with another batch to be applied
-        self._pages: dict[int, list[str]] = {}  # as tasks see them, those read last; they are wanted again soon
+        self._pages = TaskPages(reader)
 
     @property
     def idle(self) -> bool:
@@ -104,11 +103,8 @@ class Batches:
         self._flows.setdefault(scope.number, ScopeFlow()).batches.append(Batch(tuple(seqs)))
 
     def remember(self, seq: int, page: PageRecord) -> None:
-        """Keep what the tasks will see of a page that was read to be embedded, unless it is long."""
-        if len(page.user_input) + len(page.agent_response) <= SHORT_CHARS:
-            self._pages[seq] = list(page[2:5])
-            if len(self._pages) > MOST_KEPT:
-                del self._pages[next(iter(self._pages))]
+        """Note what was read of a page, its own words, to be embedded."""
+        self._pages.remember(seq, page)
 
     def advance(self, scope: Scope) -> None:
         """Do what can be done for ``scope`` now: its pages may have been embedded. Of its batches one is applied."""
@@ -170,8 +166,7 @@ class Batches:
 
     def forget(self, scope: Scope, seqs: set[int]) -> None:
         """Leave out ``seqs``; what is under way for ``scope`` may tell of forgotten pages, and is begun anew."""
-        for seq in seqs:
-            self._pages.pop(seq, None)
+        self._pages.forget(seqs)
         flow = self._flows.get(scope.number)
         if flow is None:
             return
@@ -206,7 +201,7 @@ class Batches:
         batch.homeless = tuple(batch.live[index] for index in homeless)
         batch.before = self.before(scope, batch.live[0])
         vectors = self._embedding.pool.read([self._state.pages.row(seq) for seq in batch.live])
-        pages = self._task_pages(batch.live)
+        pages = self._pages.take(batch.live)
         batch.timestamps = tuple(pages[index][2] for index in homeless)
         return {
             "pages": pages,
@@ -215,12 +210,6 @@ class Batches:
             "previous": True if batch.before == told >= 0 else self._previous(flow, batch.before),
             "homeless": homeless,
         }
-
-    def _task_pages(self, seqs: Sequence[int]) -> list[list[str]]:
-        kept = [self._pages.pop(seq, None) for seq in seqs]
-        missing = [seq for seq, page in zip(seqs, kept, strict=True) if page is None]
-        read = map(task_page, self._reader.read_many(missing)) if missing else iter(())
-        return [next(read) if page is None else page for page in kept]
 
     def before(self, scope: Scope, seq: int) -> int:
         """Return the page of ``scope`` before ``seq``, or -1 where there is none with a vector."""
@@ -320,8 +309,3 @@ class Batches:
         self._derived.event(Event(scope.user_id, scope.assistant_id, done))
         pool.release(rows)
         self._applied(scope)
-
-
-def task_page(record: bytes) -> list[str]:
-    """Return what a task sees of a page: either side, and its timestamp."""
-    return list(own_words(decode_record(record))[2:5])

@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from mos_pipeline.engine.batches import LLM, Batches, task_page
+from mos_pipeline.engine.batches import LLM, Batches
 from mos_pipeline.engine.derived import Derived
 from mos_pipeline.engine.desk import Desk
 from mos_pipeline.engine.embedding import Embedding
 from mos_pipeline.engine.events import Event, Repaid
 from mos_pipeline.engine.owed_work import Ended, Fate, OwedWork, take_answers
 from mos_pipeline.engine.placing import continuity, place_again
+from mos_pipeline.engine.task_pages import task_page
 from mos_pipeline.memory.ascending import contains
 from mos_pipeline.memory.outcomes import BatchRepaid, Placed
 from mos_pipeline.memory.owed import OF_BATCH
