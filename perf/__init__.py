@@ -12,7 +12,7 @@
     tune.py       choosing the ranking's weights      questions.py LoCoMo's and BEAM's conversations and questions
     torture.py    kills at random moments, load.py        soak.py       is it flat? memory, descriptors, blocks, bytes
     report.py     the table and the JSON of a run
-    profile.py    where each microsecond of a page goes: sampling.py, kinds.py (stacks), usage.py (the kernel's accounts)
+    profile.py    where each microsecond of a page goes: sampling.py, kinds.py (by stacks), usage.py (by the kernel)
     pipelines.py, processes.py   looking into a pipeline, and at processes from outside
 
 Every figure has a median and a 99th percentile; what is compared is compared within one run, turn by turn. The table
