@@ -58,7 +58,7 @@ class Batches:
         self._bulk = bulk
         self._applied = applied
         self._flows: dict[int, ScopeFlow] = {}
-        self._ready: dict[int, Scope] = {}  # those with another batch to be applied
+        self._ready: dict[int, Scope] = {}  # those for which something may be done
         self._pages = TaskPages(reader)
 
     @property
@@ -107,28 +107,42 @@ class Batches:
         self._pages.remember(seq, page)
 
     def advance(self, scope: Scope) -> None:
-        """Do what can be done for ``scope`` now: its pages may have been embedded. Of its batches one is applied."""
+        """Do the next that can be done for ``scope``, and the rest soon: begin tasks, or apply one batch."""
         flow = self._flows.get(scope.number)
         if flow is None:
             return
-        self._begin_what_can(scope, flow)
-        if batch := flow.take_ready():
+        if not self._begin_what_can(scope, flow):
+            batch = flow.take_ready()
+            if batch is None:
+                return
             self._apply(scope, batch)
-            self._begin_what_can(scope, flow)
-        if flow.ready:
+        if flow.batches:
             self._ready[scope.number] = scope
-        elif not flow.batches:
+        else:
             self._flows.pop(scope.number, None)
 
-    def apply_more(self, until: float) -> bool:
-        """Apply batches that wait for it, until ``time.perf_counter()`` says so; return whether more of them wait."""
-        while self._ready and time.perf_counter() < until:
-            self.advance(self._ready.pop(next(iter(self._ready))))
+    def advance_soon(self, scope: Scope) -> None:
+        """Have ``go_on`` do what can be done for ``scope``: the call at hand has taken its time."""
+        if scope.number in self._flows:
+            self._ready[scope.number] = scope
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether ``go_on`` may have something to do."""
         return bool(self._ready)
 
-    def _begin_what_can(self, scope: Scope, flow: ScopeFlow) -> None:
+    def go_on(self, until: float) -> None:
+        """Go on with scopes that wait for it, until ``time.perf_counter()`` says so."""
+        while self._ready and time.perf_counter() < until:
+            self.advance(self._ready.pop(next(iter(self._ready))))
+
+    def _begin_what_can(self, scope: Scope, flow: ScopeFlow) -> bool:
+        """Begin the tasks of batches that may begin; return whether there were any."""
+        begun = False
         while batches := self._next_for_tasks(scope, flow):
             self._begin_tasks(scope, flow, [flow.join(batches)] if self._bulk.tokens else batches)
+            begun = True
+        return begun
 
     def _next_for_tasks(self, scope: Scope, flow: ScopeFlow) -> list[Batch]:
         """Return the batches whose tasks begin now, in one unit; none where there are none, or they wait for more."""
@@ -245,7 +259,7 @@ class Batches:
             self._embed_summaries(scope, batches)
         else:
             self._tasks_failed(scope, flow, batches, outcome.error)
-        self.advance(scope)
+        self.advance_soon(scope)
 
     def _tasks_failed(self, scope: Scope, flow: ScopeFlow, batches: list[Batch], reason: str) -> None:
         if len(batches) > 1:
@@ -282,7 +296,7 @@ class Batches:
             if outcome.fate != "done":
                 self._put_centroids(batch, outcome.error)
             batch.step = Step.READY
-        self.advance(scope)
+        self.advance_soon(scope)
 
     def _put_centroids(self, batch: Batch, reason: str) -> None:
         logger.warning("summaries could not be embedded (%s); their pages' centroids stand in", reason)

@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 ABSORB_AT_ONCE = 64
 INDEX_AT_ONCE = 16
 CALLS_S = 0.0003  # for answers and requests in a slice
+BATCHES_S = 0.0005  # until then it goes on with batches, and until SLICE_S with words
 SLICE_S = 0.0008
 BUSY_S = 0.001
 PAUSE_S = 0.00005
@@ -244,11 +245,11 @@ class Coordinator:
             self._visits.count()
             if not self._hurry:
                 self._processing.end_bulk()
-                more = self._processing.apply_more(begun + SLICE_S)
-                more |= self._indexing.step(INDEX_AT_ONCE, begun + SLICE_S)
+                self._processing.go_on(begun + BATCHES_S)
+                more = self._indexing.step(INDEX_AT_ONCE, begun + SLICE_S)
                 more |= self._dispatch(begun + SLICE_S)
                 more |= self._compaction.step()
-                more |= self._repaying.step()
+                more |= self._repaying.step() | self._processing.goes_on
             self._hand_over()
             more |= bool(self._intake.accepted)
             self._serve_waiters(calm=not more)
@@ -267,7 +268,9 @@ class Coordinator:
             call = self._inbox.get()
 
     def _dispatch(self, until: float) -> bool:
-        """Give out batches, at least one if there is room for it; return whether there may be more."""
+        """Give out batches, one in any case where the embedder has few; return whether there may be more."""
+        if time.perf_counter() > until and self._processing.may_wait:
+            return True
         while self._processing.dispatch():
             if time.perf_counter() > until:
                 return True

@@ -91,14 +91,11 @@ class ScopeFlow:
             self.batches.remove(batch)
         return joined
 
-    @property
-    def ready(self) -> bool:
-        """Whether the oldest batch is ready to be applied."""
-        return bool(self.batches) and self.batches[0].step == Step.READY
-
     def take_ready(self) -> Batch | None:
         """Take out the oldest batch if it is ready to be applied."""
-        return self.batches.popleft() if self.ready else None
+        if self.batches and self.batches[0].step == Step.READY:
+            return self.batches.popleft()
+        return None
 
     def restart(self, gone: set[int]) -> list[Batch]:
         """Begin every batch anew, without the pages ``gone``; return those that had begun their tasks before."""

@@ -84,6 +84,11 @@ class Processing:
         """Whether no batch can be given out until the embedder answers."""
         return self._embedding.saturated
 
+    @property
+    def may_wait(self) -> bool:
+        """Whether the embedder has enough for now."""
+        return self._embedding.half_full
+
     def page_came(self, scope: Scope, seq: int) -> None:
         """Note that ``scope`` has a new page ``seq``."""
         if seq > scope.latest_online:
@@ -184,9 +189,14 @@ class Processing:
         self._give(self._state.scopes[number])
         return True
 
-    def apply_more(self, until: float) -> bool:
-        """Apply batches that are ready, until ``time.perf_counter()`` says so; return whether more of them are."""
-        return self._batches.apply_more(until)
+    @property
+    def goes_on(self) -> bool:
+        """Whether ``go_on`` may have something to do."""
+        return self._batches.goes_on
+
+    def go_on(self, until: float) -> None:
+        """Go on with batches, until ``time.perf_counter()`` says so."""
+        self._batches.go_on(until)
 
     def _background_is_next(self) -> bool:
         """Whether work of the background is due: it stays behind new pages, and gets a turn all the same."""
@@ -254,7 +264,7 @@ class Processing:
         if self.draining and self._bulk.goes_on(scope) and not self._has_more(scope):
             self._end_bulk(scope)
         else:
-            self._batches.advance(scope)
+            self._batches.advance_soon(scope)
 
     def _end_bulk(self, scope: Scope) -> None:
         self._bulk.end(scope)
