@@ -21,8 +21,10 @@ LABEL = re.compile(r'([a-z_]+)="((?:[^"\\]|\\.)*)"')
 PREFIX = "mos_pipeline_"
 COUNTED = """
 pages users sessions facts forgotten backlog_pages backlog_bytes waiting_pages in_flight_texts unwritten vectors
-vector_bytes unlifted
+vector_bytes unlifted accepted_pages embedded_pages placed_pages written_pages embedded_texts reused_texts known_texts
+memory
 """
+EVER_GROWING = ["accepted_pages", "embedded_pages", "placed_pages", "written_pages", "embedded_texts", "reused_texts"]
 
 counts = st.integers(0, 1 << 62)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -33,6 +35,7 @@ workers = st.builds(
     counts,
     counts,
     st.none() | texts,
+    st.lists(counts, max_size=3).map(tuple),
 )
 snapshots = st.builds(
     Stats,
@@ -83,9 +86,10 @@ def check_agree(text: str, stats: Stats) -> None:
 
     told = stats.as_dict()
     renamed = {"forgotten": "forgotten_pages", "unwritten": "unwritten_pieces", "unlifted": "unlifted_vectors"}
+    assert take("memory_bytes", role="main") == told.pop("memory")
     for name, value in told.items():
         if isinstance(value, int):
-            assert take(renamed.get(name, name)) == value
+            assert take(renamed.get(name, f"{name}_total" if name in EVER_GROWING else name)) == value
     assert take("set_aside_pages") == len(stats.set_aside)
     assert take("damaged_places") == len(stats.damage)
     if stats.model:
@@ -94,6 +98,7 @@ def check_agree(text: str, stats: Stats) -> None:
         assert take("worker_processes", role=role) == len(worker.pids)
         assert take("worker_waiting_pieces", role=role) == worker.waiting
         assert take("worker_restarts_total", role=role) == worker.restarts
+        assert take("memory_bytes", role=role) == sum(worker.memory)
         for state in ("starting", "ready", "failed"):
             assert take("worker_state", role=role, state=state) == (worker.state == state)
     _check_model(stats, take)
