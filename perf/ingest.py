@@ -38,7 +38,7 @@ USERS = 5
 QUERY_EVERY_S = 0.5
 IDLE_TIMEOUT_S = 3600.0
 MS = 1000.0
-REAL = "sentence-transformers"
+REAL = "torch"
 
 
 @dataclass(slots=True)
