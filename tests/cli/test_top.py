@@ -18,7 +18,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mos_pipeline.cli import screen as screens
 from mos_pipeline.cli.exits import ExitCode
 from mos_pipeline.cli.output import cut
 from mos_pipeline.cli.panel import panel
@@ -28,9 +27,7 @@ from mos_pipeline.metrics import Stats, TaskStats, WorkerStats
 from tests.cli.common import PATIENCE_S, Here, start
 from tests.cli.test_beside_owner import owner_of
 
-EMPTY = Stats(
-    "memory", *[0] * 9, restored=True, vectors=0, vector_bytes=0, set_aside={}, model={}, damage=[], workers={}
-)
+EMPTY = Stats("memory", 0, 0, 0, 0, 0, 0, 0, 0, 0, True, 0, 0, {}, {}, [], {})
 TASK = TaskStats(1, 2, 3, 4, 5, 6, 7, 8)
 BUSY = replace(
     EMPTY,
@@ -128,7 +125,7 @@ class Terminal(io.StringIO):
     def __init__(self, monkeypatch: pytest.MonkeyPatch, columns: int, lines: int, term: str = "xterm") -> None:
         super().__init__()
         monkeypatch.setenv("TERM", term)
-        monkeypatch.setattr(screens.shutil, "get_terminal_size", lambda: os.terminal_size((columns, lines)))
+        monkeypatch.setattr(shutil, "get_terminal_size", lambda: os.terminal_size((columns, lines)))
 
 
 @pytest.mark.parametrize("columns", [2, 20, 61, 200])
