@@ -13,6 +13,8 @@ import pytest
 
 from mos_pipeline import MemoryPipeline
 from mos_pipeline.engine import embedding
+from mos_pipeline.memory.known_texts import digest_of
+from mos_pipeline.messages import embedded_text
 from mos_pipeline.store.codec import FrameKind
 from mos_pipeline.store.derived import decode_vectors
 from tests.faults.common import PATIENCE_S, check_consistent, frames_of, until
@@ -83,6 +85,14 @@ def talk(memory: MemoryPipeline, user: str) -> None:
         )
 
 
+def check_digests(store: Path, memory: MemoryPipeline, *, known: bool) -> None:
+    """Check that the frames have each page's own, or none."""
+    expected = [digest_of(embedded_text(page.user_input, page.agent_response), 8192) for page in all_pages(memory)]
+    frames = [decode_vectors(frame.body) for _, frame in frames_of(store, FrameKind.VECTORS)]
+    found = {seq: digest for frame in frames for seq, digest in zip(*map(list, frame[::2]), strict=True)}
+    assert found == {seq: digest * known for seq, digest in enumerate(expected)}
+
+
 def test_memory_is_the_same_as_if_every_text_were_embedded(tmp_path: Path) -> None:
     found = []
     for name, settings in (("on", {}), ("off", OFF)):
@@ -92,6 +102,7 @@ def test_memory_is_the_same_as_if_every_text_were_embedded(tmp_path: Path) -> No
             check_vectors(settled(memory), OLD)
             check_consistent(memory)
             found.append((derived(memory), *counts(memory)))
+            check_digests(tmp_path / name, memory, known=name == "on")
     (told, computed, reused), (told_off, computed_off, reused_off) = found
     assert told["pages"] == told_off["pages"]
     for user in ("ann 1", "ben 2", "cem 3"):  # when which pages are promoted depends on what comes when

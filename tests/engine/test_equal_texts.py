@@ -69,7 +69,11 @@ class Bench:
         self.answers[number] = outcome
         if outcome.fate == "done":
             assert [self.rows[row] for row in rows] == list(texts)
-        if outcome.fate != "done" or not keep:
+            if not keep:
+                self.release(rows)
+        elif keep:  # and put something else there
+            self.rows.update(dict.fromkeys(rows, "?"))
+        else:
             self.release(rows)
 
     def back(self, place: int, outcome: Outcome = DONE) -> None:
@@ -191,6 +195,34 @@ def test_a_sending_is_not_answered_while_the_embedder_writes_to_its_rows(bench: 
     bench.back(0)
     assert bench.answers[1] == KILLED
     assert len(bench.known) == 0, "a row of a failed sending stays known"
+
+
+def test_nothing_is_written_for_a_sending_that_has_failed(bench: Bench) -> None:
+    """It may wait for a text all the same; its rows are somebody else's by then."""
+    bench.send(0, "a")
+    bench.send(1, "c")
+    failed = bench.send(2, "bac", keep=False)
+    bench.back(2, REFUSED)
+    assert bench.answers == {2: REFUSED}
+    others = bench.send(3, "xyz")
+    assert set(others.rows) == set(failed.rows)
+    bench.back(2)
+    bench.back(0)  # "a" is there
+    bench.back(0, REFUSED)  # "c" never
+    assert not bench.units
+    bench.settle()
+    assert [bench.rows[row] for row in others.rows] == ["x", "y", "z"]
+    assert bench.equal.reused == 0
+
+
+def test_what_is_put_into_rows_of_a_sending_that_failed_is_not_taken_for_its_texts(bench: Bench) -> None:
+    bench.send(0, "a")
+    bench.send(1, "ba")
+    bench.back(0, REFUSED)
+    bench.back(0)  # "b" of the second is there
+    bench.back(0, REFUSED)  # "a" is not
+    assert bench.answers[1] == REFUSED
+    assert len(bench.known) == 0
 
 
 def test_when_the_embedder_is_down_all_are_told(bench: Bench) -> None:
