@@ -172,8 +172,8 @@ class Embedding:
     )
     known_texts: int = setting(
         20_000,
-        "texts known by a digest, so that an equal one gets a copy of their vector and is not embedded; 300 bytes of "
-        "memory each; 0 embeds every text",
+        "texts known by a digest, so that an equal one gets a copy of their vector and is not embedded; some 260 bytes "
+        "of memory each; 0 embeds every text",
         unit="texts",
         low=0,
     )

@@ -8,7 +8,7 @@ waited for it are embedded for themselves: what else was in its unit may have be
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 from mos_pipeline.memory.known_texts import NO_DIGEST, KnownTexts
@@ -51,14 +51,6 @@ class Sending:
         return not self.units and (not self.left or self.failed is not None)
 
 
-@dataclass(slots=True, eq=False)
-class _Coming:
-    """A text at the embedder: whose it is, and the texts, each of a sending and by its place, that wait for it."""
-
-    sending: Sending
-    waiting: list[tuple[Sending, int]] = field(default_factory=list)
-
-
 class EqualTexts:
     """Has texts embedded, each once.
 
@@ -79,7 +71,8 @@ class EqualTexts:
         self._embed = embed
         self._copy = copy
         self._soon = soon
-        self._coming: dict[int, _Coming] = {}
+        self._coming: dict[int, Sending] = {}  # by digest, whose text it is that the embedder has
+        self._waiting: dict[int, list[tuple[Sending, int]]] = {}  # texts that wait for it: whose, and their places
         self.computed = 0
         self.reused = 0
 
@@ -112,9 +105,9 @@ class EqualTexts:
             return False
         coming = self._coming.get(digest)
         if coming is None:
-            self._coming[digest] = _Coming(sending)
-        elif coming.sending.ahead >= sending.ahead:
-            coming.waiting.append((sending, place))
+            self._coming[digest] = sending
+        elif coming.ahead >= sending.ahead:
+            self._waiting.setdefault(digest, []).append((sending, place))
             return True
         return False
 
@@ -140,14 +133,13 @@ class EqualTexts:
             sending.answered = True
             sending.answer(sending.failed or outcome)
 
-    def _arrived(self, sending: Sending, place: int) -> list[tuple[Sending, int]]:
+    def _arrived(self, sending: Sending, place: int) -> Sequence[tuple[Sending, int]]:
         """Return who waits for a text that comes no more."""
         digest = sending.digests[place]
-        coming = self._coming.get(digest)
-        if coming is None or coming.sending is not sending:
-            return []
+        if self._coming.get(digest) is not sending:
+            return ()
         del self._coming[digest]
-        return coming.waiting
+        return self._waiting.pop(digest, ())
 
     def _enter(self, digest: int, row: int, waiting: Sequence[tuple[Sending, int]]) -> None:
         """Know the vector in ``row`` from now on, and copy it for those who waited for it."""

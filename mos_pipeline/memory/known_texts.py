@@ -25,7 +25,7 @@ def digest_of(text: str, max_chars: int) -> int:
 
 
 class KnownTexts:
-    """Digests and rows, up to a limit. Some 250 bytes each."""
+    """Digests and rows, up to a limit. Some 260 bytes each."""
 
     def __init__(self, limit: int) -> None:
         """Know at most ``limit`` texts, 0 or more."""
@@ -50,7 +50,8 @@ class KnownTexts:
 
     def enter(self, digest: int, row: int) -> None:
         """Know that ``row`` has the text's vector from now on. What was known of either before is known no more."""
-        self.gone((row,))
+        if row in self._digests:
+            self.gone((row,))
         before = self._rows.pop(digest, None)
         if before is not None:
             del self._digests[before]

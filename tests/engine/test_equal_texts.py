@@ -268,6 +268,7 @@ def test_whatever_happens_each_is_answered_once_and_rightly(steps: list[tuple[st
     assert sorted(bench.answers) == list(range(sent))
     assert all(outcome.fate == "done" for outcome in bench.answers.values()) or failures
     assert not bench.equal._coming
+    assert not bench.equal._waiting
 
 
 @given(st.lists(st.text("abcd", min_size=1, max_size=4), max_size=12))
