@@ -80,7 +80,7 @@ def _model(stats: Stats) -> str:
     model = stats.model
     if not model:
         return "none yet"
-    kind = f"{model.get('backend', '')} {model.get('precision', '')}".strip()
+    kind = " ".join(str(model[key]) for key in ("backend", "precision", "tier") if model.get(key))
     told = [clean(str(model["model"])), f"{model['dimension']} dimensions", clean(kind)]
     if "threads" in stats.embedder:
         told.append(counted(stats.embedder["threads"], "thread"))
