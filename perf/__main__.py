@@ -38,7 +38,7 @@ BENCHES = (
     "beside",
 )
 COMMANDS = ("compare", "document", "peers", "recall", "report", "soak", "torture", "tune")
-BACKENDS = ("sentence-transformers", "fake")
+BACKENDS = ("torch", "fake")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

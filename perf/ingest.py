@@ -38,8 +38,8 @@ USERS = 5
 QUERY_EVERY_S = 0.5
 IDLE_TIMEOUT_S = 3600.0
 MS = 1000.0
+REAL = "torch"
 LOADED = "with what its processes load for their first tasks"
-REAL = "sentence-transformers"
 
 
 @dataclass(slots=True)

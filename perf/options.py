@@ -28,7 +28,7 @@ class Options:
 
     quick: bool = False
     pages: int | None = None
-    backend: str = "sentence-transformers"
+    backend: str = "torch"
     dataset: Path | None = None
     folder: Path | None = None
 

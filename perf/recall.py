@@ -204,7 +204,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--baseline", type=_list_of(_baseline), default=[], metavar="NAME,NAME", help=", ".join(BASELINES)
     )
-    parser.add_argument("--backend", choices=("sentence-transformers", "fake"), default="sentence-transformers")
+    parser.add_argument("--backend", choices=("torch", "fake"), default="torch")
     parser.add_argument("--dir", type=Path, metavar="DIR", help="where the store is made, and removed")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, too")
     return parser

@@ -201,6 +201,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE[:LEVEL]",
         help="a LoCoMo or BEAM file; :turn makes each turn its own page; may be given several times",
     )
-    parser.add_argument("--backend", choices=("sentence-transformers", "fake"), default="sentence-transformers")
+    parser.add_argument("--backend", choices=("torch", "fake"), default="torch")
     parser.add_argument("--dir", type=Path, metavar="DIR", help="where stores are made, and removed")
     return parser

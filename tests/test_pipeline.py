@@ -296,7 +296,7 @@ def test_another_model_is_refused(tmp_path: Path) -> None:
         fill(memory, "tom", range(9))
         memory.wait_idle(IDLE_S)
     with pytest.raises(ModelMismatchError, match="fake"):
-        MemoryPipeline.open(tmp_path, embedding__backend="sentence-transformers")
+        MemoryPipeline.open(tmp_path, embedding__backend="torch")
     open_fake(tmp_path, workers=False).close()
 
 
