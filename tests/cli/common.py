@@ -153,9 +153,9 @@ def without_ids(pages: Iterable[Record]) -> list[Record]:
     return [{name: value for name, value in page.items() if name != "page_id"} for page in pages]
 
 
-def until(condition: Callable[[], object], what: str) -> None:
+def until(condition: Callable[[], object], what: str, *, pause_s: float = 0.05) -> None:
     """Wait until ``condition`` holds; fail with ``what`` where it does not come to that."""
     deadline = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline, f"not in {PATIENCE_S} s: {what}"
-        time.sleep(0.01)
+        time.sleep(pause_s)
