@@ -401,7 +401,7 @@ def test_a_worker_killed_while_it_repays_costs_nothing_and_repeats_nothing(tmp_p
         thread.start()
         for more in (1, 5):
             fake.wait_for_calls(calls + more)
-            until(lambda: fake.in_flight, "a call is in flight", pause_s=0.0)
+            until(lambda: fake.in_flight, "a call is in flight", pause_s=0.002)
             before = memory.stats().workers["llm"]
             for pid in before.pids:
                 os.kill(pid, signal.SIGKILL)
