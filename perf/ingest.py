@@ -38,8 +38,8 @@ USERS = 5
 QUERY_EVERY_S = 0.5
 IDLE_TIMEOUT_S = 3600.0
 MS = 1000.0
-LOADED = "with what its processes load for their first tasks"
 REAL = "torch"
+LOADED = "with what its processes load for their first tasks"
 
 
 @dataclass(slots=True)
