@@ -88,6 +88,8 @@ class Stats:
             bulk load (``llm.bulk_tokens``), or for their tasks.
         unlifted: vectors by another model that are still to be made again by the store's: of pages, which count as
             ``backlog_pages`` too, of summaries and of facts.
+        embedder: how the embedder computes, once it is ready: "backend", "precision", "threads", "batch_word_pieces" of
+            a full batch, and the "ms_per_batch" that one took when it warmed up.
     """
 
     path: str
@@ -112,6 +114,7 @@ class Stats:
     owed: dict[str, int] = field(default_factory=dict)
     waiting_pages: int = 0
     unlifted: int = 0
+    embedder: dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain nested dicts and lists, for JSON."""
@@ -168,6 +171,10 @@ def _lines(stats: Stats) -> Iterator[str]:
     yield from _figure("damaged_places", "gauge", "Places that could not be read.", [(store, len(stats.damage))])
     model = {name: str(value) for name, value in sorted(stats.model.items()) if isinstance(value, str | int)}
     yield from _figure("model_info", "gauge", "The embedding model.", [(store | model, 1)] if model else [])
+    computing = {name: str(value) for name, value in stats.embedder.items()}
+    yield from _figure(
+        "embedder_info", "gauge", "How vectors are computed.", [(store | computing, 1)] * bool(computing)
+    )
     workers = [(store | {"role": role}, worker) for role, worker in stats.workers.items()]
     for name, kind, meaning, value_of in _WORKER_FIGURES:
         yield from _figure(name, kind, meaning, [(labels, value_of(worker)) for labels, worker in workers])

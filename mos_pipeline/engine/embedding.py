@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from mos_pipeline.config import Config
 from mos_pipeline.engine.desk import Desk
@@ -11,7 +13,7 @@ from mos_pipeline.runtime.supervisor import Outcome, Role
 from mos_pipeline.runtime.vector_pool import VectorPool
 from mos_pipeline.stages.embed import EmbedStage
 
-__all__ = ["EMBEDDER", "Embedding", "RowsAnswer", "embedder_role"]
+__all__ = ["EMBEDDER", "Embedding", "RowsAnswer", "digest_of", "embedder_role"]
 
 EMBEDDER = "embedder"
 CREDIT = 16 << 20
@@ -19,9 +21,14 @@ CREDIT = 16 << 20
 RowsAnswer = Callable[[list[int], Outcome], None]
 
 
-def embedder_role(config: Config) -> Role:
-    """Return what the embedder's process is made of."""
-    return Role(EMBEDDER, EmbedStage, (config.embedding,), credit=CREDIT)
+def embedder_role(config: Config, digest: str = "") -> Role:
+    """Return what the embedder's process is made of; ``digest`` is that of the store's model, where it has one."""
+    return Role(EMBEDDER, EmbedStage, (config.embedding, time.monotonic, None, digest), credit=CREDIT)
+
+
+def digest_of(identity: Mapping[str, Any] | None) -> str:
+    """Return the digest in the identity of a store's model; empty where it has none yet."""
+    return str(identity["digest"]) if identity is not None else ""
 
 
 class Embedding:

@@ -26,6 +26,8 @@ from mos_pipeline.store.folder import Damage
 
 __all__ = ["reader_snapshot", "snapshot"]
 
+COMPUTING = ("backend", "precision", "threads", "batch_word_pieces", "ms_per_batch")  # of what the embedder tells
+
 
 def snapshot(engine: Engine) -> Stats:
     """Return the engine's figures at this moment."""
@@ -45,6 +47,7 @@ def snapshot(engine: Engine) -> Stats:
             unlifted=engine.processing.unlifted,
             damage=_damage(engine.store.damage),
             workers=_workers(engine),
+            embedder=_computing(engine.supervisor.state(EMBEDDER) if engine.supervisor is not None else None),
             tasks=_tasks(engine.supervisor.state(LLM) if engine.supervisor is not None else None),
             endpoint=_endpoint(engine),
             waiting_pages=engine.batches.pages,
@@ -70,6 +73,7 @@ def reader_snapshot(reader: ReaderEngine, view: View) -> Stats:
             unlifted=unlifted(view.state, view.state.scopes, view.stale),
             damage=_damage(reader.store.damage),
             workers=_own(reader),
+            embedder=_computing(reader.questions.state() if reader.questions is not None else None),
             tasks=_tasks(reader.llm.state() if reader.llm is not None else None),
         )
 
@@ -115,6 +119,10 @@ def _workers(engine: Engine) -> dict[str, WorkerStats]:
     if engine.supervisor is None:
         return {}
     return {role: _worker(engine.supervisor.state(role)) for role in (WRITER, EMBEDDER, LLM)}
+
+
+def _computing(pool: PoolState | None) -> dict[str, Any]:
+    return {} if pool is None else {name: pool.info[name] for name in COMPUTING if name in pool.info}
 
 
 def _endpoint(engine: Engine) -> str:

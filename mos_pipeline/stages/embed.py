@@ -53,28 +53,24 @@ class EmbedStage:
     """Embeds units of texts in batches that mix them, and queries before everything.
 
     Args:
-        digest: of the weights of the store's model, where it has one already: which of several forms in the cache is
-            meant. What the model that was loaded has, ``prepare`` tells.
         clock: seconds that never go back.
         backend: used instead of the one that ``settings.backend`` names.
+        digest: of the store's model, where it has one: which of several quantised forms in the cache is meant.
     """
 
     def __init__(
         self,
         settings: config.Embedding,
-        digest: str = "",
-        *,
         clock: Callable[[], float] = time.monotonic,
         backend: Backend | None = None,
+        digest: str = "",
     ) -> None:
         self._settings = settings
         self._clock = clock
         self._backend = backend or _backend(settings, digest)
         self._cost = CostModel()
         pieces = settings.batch_word_pieces or FIRST_PIECES
-        self._batcher = Batcher(
-            pieces, settings.query_window_s, settings.query_batch_ms / 1000, self._cost, clock
-        )
+        self._batcher = Batcher(pieces, settings.query_window_s, settings.query_batch_ms / 1000, self._cost, clock)
         self._queries: deque[_Unit] = deque()  # accepted, not yet split into word pieces
         self._ahead: deque[_Unit] = deque()
         self._fresh: deque[_Unit] = deque()

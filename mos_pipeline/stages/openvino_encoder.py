@@ -1,8 +1,8 @@
 """A transformer, its pooling and scaling as one OpenVINO graph, without torch. Imports openvino late, in the child.
 
-The graph that sentence-transformers exports ends at the vectors of word pieces. Here the mean over them and the
-scaling to length 1 are put behind it, so that a batch comes back as one small array. A batch is computed in parts, as
-many at a time as there are streams: each stream has threads of its own, which need not wait for those of another.
+The graph that sentence-transformers exports ends at the vectors of word pieces. Here the mean over them, or the first,
+and the scaling to length 1 are put behind it, so that a batch comes back as one small array. A batch is computed in
+parts, as many at a time as there are streams: each stream has a thread of its own, which need not wait for another.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ class OpenVinoEncoder:
 
     Args:
         folder: the saved model.
-        about: ``{"longest": word pieces a text may have, "pad": the number of the piece that fills up}``.
+        about: ``{"longest": word pieces a text may have, "pad": number of the piece that fills up, "pooling": "mean" or
+            "cls", the first piece's vector}``.
         prompts: what is put before a question (True), and before what is remembered (False).
         keep: numbers of a vector that are kept; None for all.
     """
@@ -61,7 +62,7 @@ class OpenVinoEncoder:
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(about["longest"])
         self._pad, self._prompts, self._keep = about["pad"], prompts, keep
-        self._graph = _with_mean(openvino, openvino.Core().read_model(folder / GRAPH))
+        self._graph = _pooled(openvino, openvino.Core().read_model(folder / GRAPH), about["pooling"])
         self._names = [port.get_any_name() for port in self._graph.inputs]
         self._dimension: int = self._graph.outputs[0].get_partial_shape()[1].get_length()
         self._streams = 1
@@ -84,7 +85,7 @@ class OpenVinoEncoder:
         """Return the embeddings, float32 (n, dimension), each of length 1."""
         order = sorted(range(len(items)), key=lambda place: items[place].length)
         parts = [order[part] for part in parts_of([items[place].length for place in order], self._streams)]
-        inputs = [self._inputs([items[place] for place in part]) for part in parts]  # kept until all is computed
+        inputs = [self.inputs([items[place] for place in part]) for part in parts]  # kept until all is computed
         vectors = np.empty((len(items), self._dimension), np.float32)
 
         def keep(request: Any, places: list[int]) -> None:
@@ -96,7 +97,7 @@ class OpenVinoEncoder:
         self._queue.wait_all()
         return self._kept(vectors)
 
-    def _inputs(self, items: Sequence[Prepared]) -> dict[str, npt.NDArray[np.int64]]:
+    def inputs(self, items: Sequence[Prepared]) -> dict[str, npt.NDArray[np.int64]]:
         """Return what the graph takes, each int64 (n, longest)."""
         shape = len(items), max(item.length for item in items)
         numbers, mask = np.full(shape, self._pad, np.int64), np.zeros(shape, np.int64)
@@ -114,15 +115,19 @@ class OpenVinoEncoder:
         return scaled
 
 
-def _with_mean(openvino: Any, graph: Any) -> Any:
-    """Return ``graph`` with the mean over word pieces behind it, scaled to length 1."""
+def _pooled(openvino: Any, graph: Any, pooling: str) -> Any:
+    """Return ``graph`` with one vector, of length 1, for each text in place of one for each of its word pieces."""
     from openvino import opset13 as operators
 
     along, last = (operators.constant(np.array([axis], np.int64)) for axis in (1, 2))
     pieces = graph.outputs[0].get_node().input_value(0)
-    given = next(port for port in graph.inputs if "attention_mask" in port.get_names())
-    mask = operators.unsqueeze(operators.convert(given.get_node(), "f32"), last)
-    total = operators.reduce_sum(operators.multiply(pieces, mask), along)
-    mean = operators.divide(total, operators.reduce_sum(mask, along))
-    scaled = operators.normalize_l2(mean, along, 1e-12, "add")
+    if pooling == "cls":
+        first = operators.constant(np.array(0, np.int64))
+        pooled = operators.gather(pieces, first, operators.constant(np.array(1, np.int64)))
+    else:
+        given = next(port for port in graph.inputs if "attention_mask" in port.get_names())
+        mask = operators.unsqueeze(operators.convert(given.get_node(), "f32"), last)
+        total = operators.reduce_sum(operators.multiply(pieces, mask), along)
+        pooled = operators.divide(total, operators.reduce_sum(mask, along))
+    scaled = operators.normalize_l2(pooled, along, 1e-12, "add")
     return openvino.Model([operators.result(scaled)], [port.get_node() for port in graph.inputs], "encoder")

@@ -225,10 +225,14 @@ class SentenceTransformerBackend:
         torch = self._torch
         with torch.inference_mode():
             device = self._model.device
-            features = {key: torch.from_numpy(self._padded(key, items)).to(device) for key in items[0].content}
+            features = {key: torch.from_numpy(given).to(device) for key, given in self.inputs(items).items()}
             found = self._model.forward(features)["sentence_embedding"][:, : self._model.truncate_dim]
             normal: npt.NDArray[np.float32] = torch.nn.functional.normalize(found.float(), dim=1).cpu().numpy()
         return normal
+
+    def inputs(self, items: Sequence[Prepared]) -> dict[str, npt.NDArray[np.int64]]:
+        """Return what the model's first module takes, each int64 (n, longest)."""
+        return {key: self._padded(key, items) for key in items[0].content}
 
     def _padded(self, key: str, items: Sequence[Prepared]) -> npt.NDArray[np.int64]:
         """Return one of the model's inputs, int64 (n, longest)."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mos_pipeline import config
 from mos_pipeline.errors import WorkerError
@@ -41,8 +42,7 @@ class VariantBackend:
     def __init__(self, settings: config.Embedding, digest: str = "") -> None:
         self._settings = settings
         self._digest = digest
-        self._alone: OpenVinoEncoder | None = None
-        self._through: SentenceTransformerBackend | None = None
+        self._inner: OpenVinoEncoder | SentenceTransformerBackend
 
     def load(self) -> dict[str, Any]:
         """Find the model's form, export it where there is none yet, and load it; return its identity and the threads.
@@ -62,8 +62,8 @@ class VariantBackend:
         """Load this form of the model in ``files``, as ``load`` does the one that it finds."""
         settings = self._settings
         if not entry.about.get("alone") or THE_LIBRARYS_OWN & settings.model_kwargs.keys():
-            self._through = SentenceTransformerBackend(settings, entry)
-            return self._through.load()
+            self._inner = through = SentenceTransformerBackend(settings, entry)
+            return through.load()
         return self._load_alone(files, entry)
 
     def _form(self, files: ModelFiles) -> CachedModel:
@@ -75,9 +75,7 @@ class VariantBackend:
             logger.info("%s is exported for %s, once", files.name, settings.backend)
             return export(settings, files, folder)
 
-        entry = exported(settings, files, make)
-        assert entry is not None
-        return entry
+        return exported(settings, files, make)
 
     def _load_alone(self, files: ModelFiles, entry: CachedModel) -> dict[str, Any]:
         settings = self._settings
@@ -94,7 +92,7 @@ class VariantBackend:
             raise WorkerError(
                 f"{entry.folder}: the model can't be loaded ({error}); delete that folder, and have it made again"
             ) from error
-        self._alone = encoder
+        self._inner = encoder
         logger.info("%s from %s with %d threads, through OpenVINO alone", files.name, entry.folder, threads)
         changing = {"document_prompt": prompts[False], "options": options_of(settings)}
         return {
@@ -107,23 +105,22 @@ class VariantBackend:
             **{name: value for name, value in changing.items() if value},
         }
 
-    def _inner(self) -> OpenVinoEncoder | SentenceTransformerBackend:
-        inner = self._alone or self._through
-        assert inner is not None, "load() comes first"
-        return inner
-
     def threads_to_try(self, cores: int) -> tuple[int, ...]:
         """Return the numbers of threads that are worth a try."""
-        return thread_counts(cores) if self._alone is not None else (cores,)
+        return thread_counts(cores) if isinstance(self._inner, OpenVinoEncoder) else (cores,)
 
     def use_threads(self, threads: int) -> None:
         """Compute with so many threads; where sentence-transformers loads the model, that is settled by then."""
-        if self._alone is not None:
-            self._alone.compile(threads)
+        if isinstance(self._inner, OpenVinoEncoder):
+            self._inner.compile(threads)
 
     def prepare(self, texts: Sequence[str], *, query: bool = False) -> list[Prepared]:
         """Split texts into word pieces, at most as many as the model reads."""
-        return self._inner().prepare(texts, query=query)
+        return self._inner.prepare(texts, query=query)
+
+    def inputs(self, items: Sequence[Prepared]) -> dict[str, npt.NDArray[np.int64]]:
+        """Return what the model's graph takes, each int64 (n, longest)."""
+        return self._inner.inputs(items)
 
     def encode(self, items: Sequence[Prepared]) -> Vectors:
         """Return the embeddings, float16 (n, dimension), each of length 1.
@@ -131,7 +128,7 @@ class VariantBackend:
         Raises:
             ValueError: the model computes something that is no number.
         """
-        found = self._inner().encode(items)
+        found = self._inner.encode(items)
         if not np.isfinite(found).all():
             raise ValueError("the model's vector is not of numbers")
         return found.astype(np.float16)

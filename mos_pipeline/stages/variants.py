@@ -25,6 +25,7 @@ __all__ = [
     "cache_of",
     "entry_name",
     "exported",
+    "find_exported",
     "graph_digest",
     "origin",
     "quantised",
@@ -92,27 +93,35 @@ def entry_name(made_from: Mapping[str, Any], made_by: Mapping[str, str], texts: 
     return f"{called}-{made_from['source'][:SHORT]}-{made_from['backend']}-{made_from['precision']}-{told}"
 
 
-def exported(
-    settings: Embedding, files: ModelFiles, make: Callable[[Path], dict[str, Any]] | None = None
-) -> CachedModel | None:
-    """Return the exported form of a model that these versions of the libraries make.
+def find_exported(settings: Embedding, files: ModelFiles) -> CachedModel | None:
+    """Return the exported form of a model that these versions of the libraries make; None where there is none yet.
 
     Args:
         settings: name the backend, and the cache.
         files: of the model itself.
-        make: writes it into a folder and tells of it, where there is none yet; without, None is returned then.
+
+    Raises:
+        WorkerError: a library is missing.
+        ModelNotFoundError: it is there, and damaged.
+    """
+    made_by = versions(settings.backend)
+    return find_cached(cache_of(settings), entry_name(origin(settings, files, "fp32"), made_by))
+
+
+def exported(settings: Embedding, files: ModelFiles, make: Callable[[Path], dict[str, Any]]) -> CachedModel:
+    """Return the exported form of a model; ``make`` writes it into a folder and tells of it, where there is none yet.
 
     Raises:
         WorkerError: a library is missing.
         ModelNotFoundError: the cache can't be read or written.
     """
-    made_from, made_by = origin(settings, files, "fp32"), versions(settings.backend)
-    cache, name = cache_of(settings), entry_name(made_from, made_by)
-    found = find_cached(cache, name)
-    if found is not None or make is None:
+    found = find_exported(settings, files)
+    if found is not None:
         return found
+    made_from, made_by = origin(settings, files, "fp32"), versions(settings.backend)
     told = {**made_from, "digest": files.digest, "versions": made_by}
-    return make_cached(cache, name, lambda folder: {**told, **make(folder)})
+    name = entry_name(made_from, made_by)
+    return make_cached(cache_of(settings), name, lambda folder: {**told, **make(folder)})
 
 
 def quantised(settings: Embedding, files: ModelFiles, digest: str = "") -> CachedModel:
