@@ -65,4 +65,4 @@ def optimising(config: Config, texts: Sequence[str], talks: Sequence[Talk], boun
     """Begin to make the int8 form of the configured model; its result is what ``OptimiseStage.prepare`` tells."""
     role = Role(OPTIMISER, OptimiseStage, (config.embedding, list(texts), list(talks), bounds))
     patience = max(PATIENCE_S, config.runtime.start_timeout_s)
-    return ModelWork(role, replace(config.runtime, start_timeout_s=patience))
+    return ModelWork(role, replace(config.runtime, start_timeout_s=patience, max_restarts=1))

@@ -39,6 +39,7 @@ LIBRARIES = {
 EXPORTED = tuple(LIBRARIES)  # backends that compute a form of their own
 SHAPING = ("model_kwargs", "config_kwargs")  # arguments of the model's constructor that change what is exported
 GRAPHS = ("*.xml", "*.bin", "*.onnx", "*.onnx_data")
+FORM = 1  # of what an entry tells: one of another form is another entry
 SHORT = 12
 
 
@@ -88,7 +89,7 @@ def entry_name(made_from: Mapping[str, Any], made_by: Mapping[str, str], texts: 
         texts: digest of the texts that a quantised one was calibrated on.
     """
     called = re.sub(r"[^A-Za-z0-9.-]+", "-", str(made_from["model"]).rpartition("/")[2]).strip(".-") or "model"
-    how = json.dumps([made_from["arguments"], dict(made_by), texts], sort_keys=True)
+    how = json.dumps([FORM, made_from["arguments"], dict(made_by), texts], sort_keys=True)
     told = hashlib.sha256(how.encode()).hexdigest()[:SHORT]
     return f"{called}-{made_from['source'][:SHORT]}-{made_from['backend']}-{made_from['precision']}-{told}"
 

@@ -1,0 +1,171 @@
+"""OpenVINO's form of tiny models: the same vectors as torch's, int8 made and measured, and a store of int8 vectors."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from mos_pipeline.cli.exits import ExitCode
+from mos_pipeline.config import Embedding, load_config
+from mos_pipeline.stages.openvino_encoder import OpenVinoEncoder
+from mos_pipeline.stages.optimise import Bounds, OptimiseStage, Talk
+from mos_pipeline.stages.sentence_transformer import SentenceTransformerBackend
+from mos_pipeline.stages.variant_backend import VariantBackend
+from tests.cli.common import Here, records, write
+from tests.support import page_text
+from tests.tiny_models import make_bert
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
+
+pytest.importorskip("openvino")
+pytest.importorskip("nncf")
+
+TEXTS = [*(" ".join(page_text(number)) for number in range(24)), "", "beagle " * 500]
+PROMPTS = {"query": "query: ", "passage": "passage: "}
+NONE_LOST = Bounds(0.0, 0.0, kept=True)
+IMPOSSIBLE = Bounds(1.1, 0.0)
+
+
+class Made(NamedTuple):
+    """A tiny model with prompts, in a cache with its fp32 and int8 forms."""
+
+    settings: Embedding
+    int8: dict[str, Any]
+    refused: dict[str, Any]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        names = ("backend", "model", "cache_dir")
+        return {f"MOS_PIPELINE_EMBEDDING__{name.upper()}": str(getattr(self.settings, name)) for name in names}
+
+
+def settings_for(model: Path, cache: Path, **changes: Any) -> Embedding:
+    given = {"backend": "openvino", "model": str(model), "cache_dir": str(cache), **changes}
+    return load_config({"embedding": given}, environ={}).embedding
+
+
+@pytest.fixture(scope="module")
+def kept_environment() -> Iterator[None]:
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture(scope="module")
+def made(kept_environment: None, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    root = tmp_path_factory.mktemp("made")
+    settings = settings_for(make_bert(root / "tiny", prompts=PROMPTS), root / "cache")
+    talk = Talk(TEXTS[:24], [(TEXTS[3][:20], [3]), (TEXTS[9][:20], [9])])
+    stage = OptimiseStage(settings, TEXTS[:12], [talk], IMPOSSIBLE)
+    refused = stage.prepare()
+    cached = {path.name for path in (root / "cache").iterdir()}
+    assert len(cached) == 1, "the fp32 form alone is kept"
+    return Made(settings, OptimiseStage(settings, TEXTS[:12], [talk], NONE_LOST).prepare(), refused)
+
+
+def vectors(backend: Any, *, query: bool = False) -> Any:
+    return backend.encode(backend.prepare(TEXTS, query=query)).astype(np.float32)
+
+
+def assert_alike(settings: Embedding, *, alone: bool) -> None:
+    ours, theirs = VariantBackend(settings), SentenceTransformerBackend(replace(settings, backend="torch"))
+    told, expected = ours.load(), theirs.load()
+    assert isinstance(ours._inner, OpenVinoEncoder) is alone
+    assert {**told, "backend": ""} == {**expected, "backend": ""}
+    for query in (False, True):
+        cosines = (vectors(ours, query=query) * vectors(theirs, query=query)).sum(axis=1)
+        assert cosines == pytest.approx(np.ones(len(TEXTS)), abs=2e-3)
+
+
+def test_fp32_vectors_are_torchs(made: Made) -> None:
+    assert_alike(made.settings, alone=True)
+    cut = replace(made.settings, model_kwargs={"truncate_dim": 20})
+    assert_alike(cut, alone=True)
+
+
+@pytest.mark.parametrize(
+    ("shape", "alone"), [({"dense": 40}, False), ({"pooling": "cls"}, True)], ids=["a dense layer", "the first piece"]
+)
+def test_models_of_other_shapes(tmp_path: Path, kept_environment: None, shape: dict[str, Any], *, alone: bool) -> None:
+    assert_alike(settings_for(make_bert(tmp_path / "tiny", **shape), tmp_path / "cache"), alone=alone)
+
+
+def test_a_batch_of_any_order_and_number_of_threads_gives_the_same(made: Made) -> None:
+    backend = VariantBackend(made.settings)
+    backend.load()
+    items = backend.prepare(TEXTS)
+    together = backend.encode(items).astype(np.float32)
+    backend.use_threads(3)
+    assert np.abs(backend.encode(items[::-1])[::-1].astype(np.float32) - together).max() < 2e-3
+    assert np.abs(backend.encode(items[5:6]).astype(np.float32) - together[5:6]).max() < 2e-3
+
+
+def test_torch_is_not_imported_for_a_form_that_is_there(made: Made) -> None:
+    code = (
+        "import sys; from mos_pipeline.config import load_config; from mos_pipeline.stages.embed import EmbedStage;"
+        "EmbedStage(load_config().embedding).prepare(); print({'torch', 'sentence_transformers'} & set(sys.modules))"
+    )
+    environment = {**os.environ, **made.environment}
+    ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "set()"
+
+
+def test_int8_is_measured_and_kept_only_within_the_bounds(made: Made) -> None:
+    assert (made.refused["kept"], made.refused["folder"]) == (False, "")
+    assert made.int8["kept"]
+    assert made.int8["digest"] != made.int8["source"]
+    assert 0.5 < made.int8["cosine_least"] <= made.int8["cosine_mean"] < 1.0, "its weights are others"
+    assert made.int8["cosine_mean"] == made.refused["cosine_mean"]
+    small = VariantBackend(replace(made.settings, precision="int8"), made.int8["digest"])
+    told = small.load()
+    assert (told["digest"], told["precision"]) == (made.int8["digest"], "int8")
+
+
+def test_a_store_remembers_its_int8_model(
+    made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, store = Here(capsys), tmp_path / "store"
+    for name, value in {**made.environment, "MOS_PIPELINE_LLM__PROCESSES": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MOS_PIPELINE_EMBEDDING__PRECISION", "int8")
+    pages = write(tmp_path / "pages.jsonl", records(12))
+    assert here("ingest", pages, "--store", store) == 0, here.err
+    assert here.json("stats", "--store", store)["model"]["digest"] == made.int8["digest"]
+    asked = ("query", "--store", store, "--user", "user 0", "--assistant", "helper", "number3")
+    assert not here.json(*asked)["degraded"]
+    monkeypatch.setenv("MOS_PIPELINE_EMBEDDING__PRECISION", "fp32")
+    assert here(*asked) == ExitCode.STORE
+    assert "precision 'int8' there, 'fp32' here" in here.err
+    shutil.copytree(made.settings.cache_dir, tmp_path / "cache", ignore=shutil.ignore_patterns("*-int8-*"))
+    monkeypatch.setenv("MOS_PIPELINE_EMBEDDING__CACHE_DIR", str(tmp_path / "cache"))
+    told = here.json("reembed", "--store", store)
+    assert (told["model"]["precision"], told["left"]) == ("fp32", 0)
+    monkeypatch.setenv("MOS_PIPELINE_EMBEDDING__PRECISION", "int8")
+    assert here("reembed", "--store", store) == ExitCode.WORKER
+    assert "mos-pipeline optimize-model --backend openvino" in here.err
+
+
+def test_the_command_prints_what_was_measured(
+    made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = Here(capsys)
+    for name, value in made.environment.items():
+        monkeypatch.setenv(name, value)
+    given = ("optimize-model", "--calibrate", write(tmp_path / "pages.jsonl", records(3)))
+    assert here(*given) == ExitCode.WORKER, "random weights lose too much"
+    assert "nowhere" in here.out
+    assert "not kept: the mean cosine must be 0.99 at least" in here.err
+    told = here.json(*given, "--keep-anyway")
+    assert (told["kept"], told["texts"], told["questions"], told["pages"]) == (True, 3, 56, 200)
+    again = here.json(*given, "--keep-anyway")
+    assert (again["digest"], again["seconds"]) == (told["digest"], 0.0)
