@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,7 +32,7 @@ CLOSE = 1e-4  # vectors of length 1 that differ by less come from the same compu
 
 
 def set_environment(*, download: bool) -> None:
-    """Set this process's environment for the model's libraries; before they are imported, and in a child only."""
+    """Set this process up for the model's libraries; before they are imported, and in a child only."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     # The model's threads wait for each other many times a batch. Spinning for long, the default, burns the processor
     # that the other one of them needs as soon as anything else runs; never spinning costs the wake-ups. Measured by
@@ -39,6 +40,9 @@ def set_environment(*, download: bool) -> None:
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    # What OpenVINO's converter and NNCF report usage with, to the network and unasked. Both do without where it can't be
+    # imported.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     if not download:
         os.environ["HF_HUB_OFFLINE"] = "1"

@@ -56,7 +56,7 @@ class VariantBackend:
         versions(settings.backend)
         revision = settings.model_kwargs.get("revision")
         files = find_model(settings.model, download=settings.download, revision=revision)
-        return self.load_form(files, self._form(files))
+        return self.load_form(files, self.form(files))
 
     def load_form(self, files: ModelFiles, entry: CachedModel) -> dict[str, Any]:
         """Load this form of the model in ``files``, as ``load`` does the one that it finds."""
@@ -66,7 +66,7 @@ class VariantBackend:
             return through.load()
         return self._load_alone(files, entry)
 
-    def _form(self, files: ModelFiles) -> CachedModel:
+    def form(self, files: ModelFiles) -> CachedModel:
         settings = self._settings
         if settings.precision == "int8":
             return quantised(settings, files, self._digest)
