@@ -249,7 +249,7 @@ def test_the_threads_that_are_chosen_are_used(seconds: dict[int, float], chosen:
 @pytest.mark.parametrize(
     ("given", "threads", "pieces"), [({}, 4, FIRST_PIECES), ({"threads": 3, "batch_word_pieces": 77}, 3, 77)], ids=str
 )
-def test_what_the_settings_leave_open_is_measured(given: dict[str, int], threads: int, pieces: int) -> None:
+def test_what_the_settings_leave_open_is_measured(given: dict[str, Any], threads: int, pieces: int) -> None:
     from mos_pipeline.stages.embed import EmbedStage
 
     backend = TunableBackend(clock := Clock())

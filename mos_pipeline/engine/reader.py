@@ -13,7 +13,7 @@ from typing import Any
 from mos_pipeline.config import Config
 from mos_pipeline.engine.chat import Chat
 from mos_pipeline.engine.desk import Desk
-from mos_pipeline.engine.embedding import digest_of
+from mos_pipeline.engine.embedding import weights_of
 from mos_pipeline.engine.llm_role import llm_role
 from mos_pipeline.engine.own_pool import OwnPool
 from mos_pipeline.engine.questions import Questions
@@ -64,7 +64,7 @@ class ReaderEngine:
         self._closing = False
         self._broken = False
         self.store = ReadOnlyStore.open(path)
-        self.questions = Questions(config, digest_of(self.store.manifest.embedding)) if workers else None
+        self.questions = Questions(config, weights_of(self.store.manifest.embedding)) if workers else None
         try:
             self._view = self._open()
         except BaseException:

@@ -67,6 +67,11 @@ class VariantBackend:
         return self._load_alone(files, entry)
 
     def form(self, files: ModelFiles) -> CachedModel:
+        """Return the form of the model in ``files`` that is configured; export it where there is none yet.
+
+        Raises:
+            ModelNotFoundError, WorkerError: as from ``load``.
+        """
         settings = self._settings
         if settings.precision == "int8":
             return quantised(settings, files, self._digest)
