@@ -69,7 +69,7 @@ def run(args: argparse.Namespace, _signals: Signals) -> ExitCode:
     texts = _spread(_texts(args), args.texts)
     talks = sample_talks() + [talk for path in args.dataset for talk in locomo_talks(path)]
     bounds = Bounds(args.least_cosine, args.most_recall_lost, args.keep_anyway)
-    say(f"note: {len(texts)} texts to learn from; this takes a minute or two")
+    say("note: it is made, and measured with fp32 beside it; this takes a minute or two")
     with terminal_blocked():
         work = optimising(config, texts, talks, bounds)
     with work:
@@ -131,7 +131,7 @@ def _rows(told: dict[str, Any]) -> list[tuple[str, str]]:
     lost = told["recall_fp32"] - told["recall_int8"]
     return [
         ("model", f"{told['model']}, int8, for {told['backend']}"),
-        ("learned from", f"{told['texts']} texts"),
+        ("learned from", f"{told['texts']} texts" if told["texts"] else "nothing: ranges are found as it goes"),
         ("cosine to fp32", f"mean {told['cosine_mean']:.4f}, lowest {told['cosine_least']:.4f}"),
         (
             "recall@10",

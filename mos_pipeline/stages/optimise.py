@@ -24,13 +24,12 @@ from mos_pipeline.config import Embedding
 from mos_pipeline.errors import WorkerError
 from mos_pipeline.runtime.worker import Report
 from mos_pipeline.stages.backend import Backend
-from mos_pipeline.stages.export_model import export
 from mos_pipeline.stages.model_cache import CachedModel, find_cached, make_cached
 from mos_pipeline.stages.models import ModelFiles, find_model
 from mos_pipeline.stages.openvino_encoder import GRAPH
 from mos_pipeline.stages.sentence_transformer import BROKEN, set_environment
 from mos_pipeline.stages.variant_backend import VariantBackend
-from mos_pipeline.stages.variants import cache_of, entry_name, exported, graph_digest, origin, versions
+from mos_pipeline.stages.variants import cache_of, entry_name, graph_digest, origin, versions
 
 __all__ = ["Bounds", "OptimiseStage", "Talk", "compared", "recall"]
 
@@ -105,11 +104,14 @@ class OptimiseStage:
         revision = settings.model_kwargs.get("revision")
         files = find_model(settings.model, download=settings.download, revision=revision)
         made_from = origin(settings, files, "int8")
+        if settings.backend == "onnx":
+            self._texts = []  # nothing is learned from them
         name, cache = entry_name(made_from, made_by, _digest(self._texts)), cache_of(settings)
-        found = find_cached(cache, name)
-        if found is not None and (self._bounds.kept or self._bounds.met(found.about)):
-            return {**found.about, "folder": str(found.folder), "kept": True, "seconds": 0.0}
         begun = time.monotonic()
+        found = find_cached(cache, name)
+        if found is not None:  # measured once more: maybe with other questions
+            told = {**found.about, **self._measured(files, found, self._plain(files))}
+            return {**told, "folder": str(found.folder), "kept": True, "seconds": time.monotonic() - begun}
         told = {**made_from, "versions": made_by, "texts": len(self._texts)}
         try:
             found = make_cached(cache, name, lambda folder: self._made(files, folder, told))
@@ -119,26 +121,36 @@ class OptimiseStage:
 
     def _made(self, files: ModelFiles, folder: Path, told: dict[str, Any]) -> dict[str, Any]:
         """Quantise into ``folder`` and measure."""
-        settings = replace(self._settings, precision="fp32")
-        plain = exported(settings, files, lambda into: export(settings, files, into))
-        loaded = VariantBackend(settings)
-        loaded.load_form(files, plain)
+        plain, loaded = self._plain(files)
         logger.info("quantising, with %d texts to learn from", len(self._texts))
         shutil.copytree(plain.folder, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.bin", "*.onnx*"))
         try:
-            _quantise(settings, plain, folder, self._texts, loaded)
+            _quantise(self._settings, plain, folder, self._texts, loaded)
         except BROKEN as error:
             raise WorkerError(
                 f"{plain.folder}: the model can't be quantised ({error}); set embedding.precision to fp32"
             ) from error
         kept = {name: plain.about[name] for name in ("alone",) if name in plain.about}
         told = {**told, **kept, "made": time.time(), "digest": graph_digest(folder)}
-        small = VariantBackend(self._settings)
-        small.load_form(files, CachedModel(folder, told))
-        told |= compared(loaded, small, self._talks)
+        told |= self._measured(files, CachedModel(folder, told), (plain, loaded))
         if not (self._bounds.kept or self._bounds.met(told)):
             raise _NotKeptError(told)
         return told
+
+    def _plain(self, files: ModelFiles) -> tuple[CachedModel, VariantBackend]:
+        """Return the fp32 form, and a backend with it loaded."""
+        settings = replace(self._settings, precision="fp32")
+        backend = VariantBackend(settings)
+        form = backend.form(files)
+        backend.load_form(files, form)
+        return form, backend
+
+    def _measured(
+        self, files: ModelFiles, form: CachedModel, plain: tuple[CachedModel, VariantBackend]
+    ) -> dict[str, Any]:
+        small = VariantBackend(self._settings)
+        small.load_form(files, form)
+        return compared(plain[1], small, self._talks)
 
     def accept(self, unit_id: int, kind: str, payload: Any) -> None:  # noqa: ARG002 (a stage's)
         """Refuse: there are no units."""

@@ -40,8 +40,8 @@ def set_environment(*, download: bool) -> None:
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    # What OpenVINO's converter and NNCF report usage with, to the network and unasked. Both do without it where it can't
-    # be imported.
+    # With this OpenVINO's converter and NNCF report usage to the network, unasked; both do without where it can't be
+    # imported.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     if not download:
