@@ -38,7 +38,7 @@ BENCHES = (
     "readers",
     "beside",
 )
-COMMANDS = ("compare", "document", "peers", "recall", "report", "soak", "torture", "tune")
+COMMANDS = ("backends", "compare", "document", "peers", "recall", "report", "soak", "torture", "tune")
 BACKENDS = ("torch", "fake")
 
 
