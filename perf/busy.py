@@ -38,10 +38,13 @@ MANY = 1 << 40  # bytes of backlog: nothing is held back
 
 def run(options: Options) -> BenchResult:
     """Measure searches and the way to mid-term memory beside a bulk load."""
-    embedding = {"backend": options.backend, "fake_ms_per_text": FAKE_MS}
-    settings = {"embedding": embedding, "backlog": {"max_bytes": MANY}}
+    settings = {
+        "embedding__backend": options.backend,
+        "embedding__fake_ms_per_text": FAKE_MS,
+        "backlog__max_bytes": MANY,
+    }
     own = synthetic_pages(USER, seed=2)
-    with options.store() as folder, MemoryPipeline.open(folder, config=settings) as pipeline:
+    with options.store() as folder, options.open(folder, **settings) as pipeline:
         wait_ready(pipeline)
         pages = list(islice(own, OWN_PAGES))
         pipeline.add_many(pages)

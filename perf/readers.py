@@ -39,7 +39,7 @@ def run(options: Options) -> BenchResult:
     settings: dict[str, Any] = {"embedding__backend": options.backend, "embedding__fake_ms_per_text": FAKE_MS}
     with (
         options.store() as folder,
-        MemoryPipeline.open(folder, backlog__max_bytes=MANY, **settings) as pipeline,
+        options.open(folder, backlog__max_bytes=MANY, **settings) as pipeline,
     ):
         wait_ready(pipeline)
         own = [list(islice(synthetic_pages(f"reader{n}", n), options.size(OWN_PAGES, 12))) for n in range(READERS[-1])]
