@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import islice, pairwise
 from typing import NamedTuple
 
 from mos_pipeline import MemoryPipeline
@@ -20,9 +20,9 @@ from perf.options import Options
 from perf.pipelines import wait_ready
 from perf.processes import pss_bytes
 from perf.result import BenchResult, Figure, Series, at_most
-from perf.sampling import Sampler
 from perf.scale import MEAN_PAGES, crowd_pages
 from perf.texts import Page
+from perf.watching import Sampler
 
 __all__ = ["Part", "figures", "run"]
 
@@ -106,7 +106,7 @@ def _grown(pipeline: MemoryPipeline, pages: Iterator[Page], size: int, options: 
 def figures(parts: Sequence[Part]) -> list[Figure]:
     """Return what grew from the first part to the last."""
     first, last = parts[0], parts[-1]
-    more = [(after.rest - before.rest) / (after.pages - before.pages) for before, after in zip(parts, parts[1:])]  # noqa: B905, RUF007
+    more = [(after.rest - before.rest) / (after.pages - before.pages) for before, after in pairwise(parts)]
     rest, peak = last.rest_beyond - first.rest_beyond, last.peak_beyond - first.peak_beyond
     beyond = f"memory beyond {PAGE_BYTES} bytes a page"
     note = f"{last.pages} pages in {sum(part.seconds for part in parts):.0f} s, making the texts counted in"

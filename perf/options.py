@@ -74,6 +74,10 @@ class Options:
         """Return a bench's own settings with those of the command line over them."""
         return {**own, **self.settings}
 
+    def checked(self, own: Mapping[str, Any]) -> dict[str, Any]:
+        """Return all settings that a pipeline has with a bench's own, those of the command line over them."""
+        return load_config(overrides=self.with_own(own)).as_dict()
+
     def open(self, store: Path, **own: Any) -> MemoryPipeline:
         """Open a pipeline with a bench's own settings and those of the command line over them."""
         return MemoryPipeline.open(store, **self.with_own(own))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import NamedTuple
 
 from mos_pipeline import MemoryPipeline
 from perf.pipelines import applied_pages, unwritten_pages
 from perf.result import Series
-from perf.sampling import Sampler
+from perf.watching import Sampler
 
 __all__ = ["Moment", "Timeline", "curves"]
 
@@ -71,7 +72,7 @@ def curves(moments: Sequence[Moment]) -> list[Series]:
     few = [moment for moment, before in zip(few, [None, *few], strict=False) if moment is not before]
 
     def curve(plot: str, name: str, unit: str, of: Callable[[Moment, Moment], float]) -> Series:
-        points = [(now.seconds, of(before, now)) for before, now in zip(few, few[1:], strict=False)]
+        points = [(now.seconds, of(before, now)) for before, now in pairwise(few)]
         return Series(plot, name, "seconds at work", unit, points)
 
     return [
