@@ -9,15 +9,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
-from mos_pipeline.config import Embedding
-from mos_pipeline.errors import ConfigError
 from perf.drawing import picture, save
-from perf.options import LATENCY_MS, Options, read_settings
+from perf.options import LATENCY_MS, Options, backends, settings_of
 from perf.processes import CpuShare
 from perf.result import BenchResult
 from perf.telling import begun, tell
@@ -58,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.plot is not None and "cliff" not in names:
         parser.error("--plot draws what the bench cliff measures: name it, too")
     options = Options(
-        given.quick, given.pages, given.backend, given.dataset, given.dir, given.latency_ms, _settings(given.set)
+        given.quick, given.pages, given.backend, given.dataset, given.dir, given.latency_ms, settings_of(given.set)
     )
     report = begun(given)
     results = []
@@ -86,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dataset", type=Path, metavar="FILE", help="a LoCoMo file, in place of synthetic pages")
     parser.add_argument(
         "--backend",
-        choices=_backends(),
+        choices=backends(),
         default=Options().backend,
         help="for append, busy and readers; others have their own",
     )
@@ -105,19 +102,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, too")
     parser.add_argument("--check", action="store_true", help="return 1 where an aim is missed")
     return parser
-
-
-def _backends() -> Sequence[str]:
-    (backend,) = (field for field in fields(Embedding) if field.name == "backend")
-    choices: Sequence[str] = backend.metadata["choices"]
-    return choices
-
-
-def _settings(pairs: Sequence[str]) -> dict[str, Any]:
-    try:
-        return read_settings(pairs)
-    except ConfigError as error:
-        raise SystemExit(f"--set: {error}") from None
 
 
 def _positive(text: str) -> int:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import io
-import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -17,6 +16,7 @@ __all__ = ["THEMES", "Theme", "drawn", "picture", "save"]
 
 SIZE_INCHES = (7.2, 3.6)
 PNG_DPI = 144
+SIZES = 12  # places of a curve, at most, that may be sizes of something and not moments in time
 LOG_FROM = 50.0  # a plot whose values differ by more than this factor gets a logarithmic axis
 MARKED = 40  # points of a curve that are marked one by one, at most
 LINES = ("-", "--", ":")
@@ -126,7 +126,7 @@ def _bars(axes: Axes, series: Sequence[Series], theme: Theme) -> None:
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
     axes.set_xlabel(series[0].y)
-    if min(values) > 0 and max(values) / min(values) > LOG_FROM:
+    if _far_apart(values):
         axes.set_xscale("log")
         axes.set_xlim(min(values) / 10, max(values) * 6)
     else:
@@ -138,12 +138,15 @@ def _scale(axes: Axes, series: Sequence[Series]) -> None:
 
     if all(x.is_integer() for curve in series for x, _ in curve.points):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    for values, set_scale, set_limit in (
-        ([x for curve in series for x, _ in curve.points], axes.set_xscale, None),
-        ([y for curve in series for _, y in curve.points], axes.set_yscale, axes.set_ylim),
-    ):
-        least, most = min(values), max(values)
-        if least > 0 and most / least > LOG_FROM:
-            set_scale("log")
-        elif set_limit is not None and least >= 0 and math.isfinite(most):
-            set_limit(0, most * 1.1 or 1.0)  # differences are seen at their true size
+    places = {x for curve in series for x, _ in curve.points}
+    if len(places) <= SIZES and _far_apart(places):
+        axes.set_xscale("log")
+    values = [y for curve in series for _, y in curve.points]
+    if _far_apart(values):
+        axes.set_yscale("log")
+    elif min(values) >= 0:
+        axes.set_ylim(0, max(values) * 1.1 or 1.0)  # differences are seen at their true size
+
+
+def _far_apart(values: Collection[float]) -> bool:
+    return min(values) > 0 and max(values) / min(values) > LOG_FROM

@@ -7,15 +7,16 @@ import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from mos_pipeline import MemoryPipeline
-from mos_pipeline.config import load_config
+from mos_pipeline.config import Embedding, load_config
+from mos_pipeline.errors import ConfigError
 from perf.texts import Page, dataset_pages, synthetic_pages
 
-__all__ = ["LATENCY_MS", "Options", "nested", "read_settings"]
+__all__ = ["LATENCY_MS", "Options", "backends", "nested", "read_settings", "settings_of"]
 
 LATENCY_MS = 350.0  # of the fake endpoint, as a quick model of a provider takes
 
@@ -105,6 +106,25 @@ def _read(text: str, default: object) -> Any:
         return text if isinstance(default, str) else json.loads(text)
     except ValueError:
         return text
+
+
+def settings_of(pairs: Sequence[str]) -> dict[str, Any]:
+    """Return what ``--set`` says.
+
+    Raises:
+        SystemExit: one of ``pairs`` is no setting.
+    """
+    try:
+        return read_settings(pairs)
+    except ConfigError as error:
+        raise SystemExit(f"--set: {error}") from None
+
+
+def backends() -> Sequence[str]:
+    """Return the embedding backends that there are."""
+    (backend,) = (each for each in fields(Embedding) if each.name == "backend")
+    choices: Sequence[str] = backend.metadata["choices"]
+    return choices
 
 
 def nested(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from perf.drawing import drawn
+from perf.options import LATENCY_MS, Options
 from perf.result import Series, plots
 
 __all__ = ["command", "page"]
@@ -30,13 +31,16 @@ th, td { border: 1px solid var(--line); padding: .2rem .5rem; text-align: right;
 th { color: var(--soft); font-weight: 600; }
 th:first-child, td:first-child, td.note { text-align: left; } td:first-child { min-width: 14rem; }
 td.note { color: var(--soft); min-width: 16rem; } td.aim { white-space: nowrap; }
-details table td:first-child { min-width: 0; text-align: right; } details.bars table td:first-child { text-align: left; }
+details table td:first-child { min-width: 0; text-align: right; }
+details.bars table td:first-child { text-align: left; }
 summary { color: var(--soft); font-size: .875rem; cursor: pointer; }
 .met { color: var(--good); } .missed { color: var(--bad); font-weight: 600; }
 code { font-size: .8125rem; overflow-wrap: anywhere; } .soft, figcaption { color: var(--soft); font-size: .875rem; }
 ul.soft { padding-left: 1.25rem; } figure { margin: 1rem 0; } img { max-width: 100%; height: auto; display: block; }
 .rough { color: var(--bad); font-size: .875rem; }
 """
+LEFT_OUT = ("bench", "dir", "json", "check", "plot")  # of the arguments: what changes nothing in a result
+DEFAULTS = {"backend": Options().backend, "latency_ms": LATENCY_MS}
 # Of all benches these are told first, in this order: what most readers come for.
 FIRST = ("cliff", "beside", "document", "ingest", "growth", "memory", "readers", "recall")
 
@@ -74,9 +78,8 @@ def _missed(told: Sequence[tuple[dict[str, Any], str]]) -> str:
         if not figure["met"]
     )
     met = sum(figure["met"] for _, figure in judged)
-    return (
-        f"<p>{met} of {len(judged)} aims are met{'; missed are:' if lines else '.'}</p>{lines and f'<ul>{lines}</ul>'}"
-    )
+    count = f"<p>{met} of {len(judged)} aims are met"
+    return f"{count}; missed are:</p><ul>{lines}</ul>" if lines else f"{count}.</p>"
 
 
 def _bench(report: dict[str, Any], bench: str, anchor: str) -> Iterator[str]:
@@ -102,10 +105,9 @@ def _bench(report: dict[str, Any], bench: str, anchor: str) -> Iterator[str]:
 
 def command(report: dict[str, Any], bench: str) -> str:
     """Return the command that makes a bench's result."""
-    left_out = ("bench", "dir", "json", "check", "plot")
     words = ["python", "-m", "perf", bench]
     for name, value in report["arguments"].items():
-        if name in left_out or value in (None, False, []):
+        if name in LEFT_OUT or value in (None, False, []) or value == DEFAULTS.get(name):
             continue
         option = f"--{name.replace('_', '-')}"
         if value is True:
@@ -113,8 +115,12 @@ def command(report: dict[str, Any], bench: str) -> str:
         elif isinstance(value, list) and name == "set":
             words += [word for each in value for word in (option, each)]
         else:
-            words += [option, ",".join(map(str, value)) if isinstance(value, list) else str(value)]
+            words += [option, ",".join(map(str, value)) if isinstance(value, list) else _plain(value)]
     return shlex.join(words)
+
+
+def _plain(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _machine(report: dict[str, Any]) -> str:
@@ -130,13 +136,14 @@ def _machine(report: dict[str, Any]) -> str:
 
 def _plot(name: str, series: Sequence[Series], line: str) -> str:
     light, dark = (_embedded(drawn(series, theme, "svg")) for theme in ("light", "dark"))
-    bars, first = series[0].is_bar, series[0]
+    first = series[0]
+    over, kind = ("", ' class="bars"') if first.is_bar else (f" over {_text(first.x)}", "")
     return (
         f"<figure><h3>{_text(name)}</h3><picture>"
         f'<source media="(prefers-color-scheme: dark)" srcset="{dark}">'
-        f'<img alt="{_text(name)}, {_text(first.y)}{"" if bars else f" over {_text(first.x)}"}" src="{light}"></picture>'
+        f'<img alt="{_text(name)}, {_text(first.y)}{over}" src="{light}"></picture>'
         f"<figcaption><code>{_text(line)}</code></figcaption>"
-        f"<details{' class=bars' if bars else ''}><summary>Numbers</summary>{_numbers(series)}</details></figure>"
+        f"<details{kind}><summary>Numbers</summary>{_numbers(series)}</details></figure>"
     )
 
 

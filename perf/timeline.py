@@ -71,23 +71,16 @@ def curves(moments: Sequence[Moment]) -> list[Series]:
     few = [moments[number * (len(moments) - 1) // POINTS] for number in range(POINTS + 1)]
     few = [moment for moment, before in zip(few, [None, *few], strict=False) if moment is not before]
 
-    def curve(plot: str, name: str, unit: str, of: Callable[[Moment, Moment], float]) -> Series:
-        points = [(now.seconds, of(before, now)) for before, now in pairwise(few)]
-        return Series(plot, name, "seconds at work", unit, points)
+    def drawn(plot: str, unit: str, names: Sequence[str], of: Callable[[Moment, Moment, int], float]) -> list[Series]:
+        return [
+            Series(plot, name, "seconds at work", unit, [(now.seconds, of(was, now, at)) for was, now in pairwise(few)])
+            for at, name in enumerate(names)
+        ]
 
     return [
-        *(
-            curve("pages by stage", name, "pages", lambda _, now, at=at: float(now.passed[at]))
-            for at, name in enumerate(STAGES)
-        ),
-        *(
-            curve("throughput by stage", name, "pages/s", lambda before, now, at=at: _rate(before, now, at))
-            for at, name in enumerate(STAGES)
-        ),
-        *(
-            curve("backlog by stage", name, "pages", lambda _, now, at=at: float(now.waiting[at]))
-            for at, name in enumerate(WAITING)
-        ),
+        *drawn("pages by stage", "pages", STAGES, lambda _, now, at: float(now.passed[at])),
+        *drawn("throughput by stage", "pages/s", STAGES, _rate),
+        *drawn("backlog by stage", "pages", WAITING, lambda _, now, at: float(now.waiting[at])),
     ]
 
 
