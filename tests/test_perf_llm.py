@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perf import beside, cliff, llm, peers
+from perf import __main__ as harness
+from perf import adds, beside, cliff, llm, peers
 from perf.endpoint import Told, endpoint, share_of_ideal
 from perf.options import Options
 from perf.peers import Peer, peer
@@ -85,7 +86,7 @@ def test_turns_are_those_that_a_source_names_else_sides_with_text() -> None:
 @pytest.mark.slow
 def test_calls_are_counted_of_each_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(llm, "TALKS", 2)
-    pages = 3 * cliff.CAPACITY
+    pages = 3 * adds.CAPACITY
     options = Options(quick=True, pages=pages, folder=tmp_path)
     talks = llm._talks(options)
     assert [len(talk) for talk in talks] == [pages] * llm.TALKS
@@ -103,16 +104,32 @@ def test_calls_are_counted_of_each_way(tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.slow
 def test_our_adds_are_timed_user_by_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cliff, "PAUSE_S", 0.0)
-    settings = cliff.openai_settings
-    monkeypatch.setattr(llm, "openai_settings", lambda url: settings(url, embedding__backend="fake"))
-    monkeypatch.setattr(llm, "peer", lambda _name: None)
-    monkeypatch.setattr(llm, "LATENCY_S", 0.0)
-    (early, late, ratio), (curve,) = llm._adds(Options(quick=True, folder=tmp_path))
-    assert [x for x, _ in curve.points] == list(range(1, cliff.ADDS + 1))
-    assert (early.samples, late.samples) == (3 * (cliff.CAPACITY - 1), 3 * (cliff.ADDS - cliff.CAPACITY))
-    assert "perf peers install" in ratio.note
+    monkeypatch.setattr(adds, "PAUSE_S", 0.0)
+    monkeypatch.setattr(cliff, "peer", lambda _name: None)
+    options = Options(quick=True, folder=tmp_path, latency_ms=0.0, settings={"embedding__backend": "fake"})
+    result = cliff.run(options)
+    (early, late, _), (curve,) = result.figures, result.series
+    assert [x for x, _ in curve.points] == list(range(1, adds.ADDS + 1))
+    assert (early.samples, late.samples) == (3 * (adds.CAPACITY - 1), 3 * (adds.ADDS - adds.CAPACITY))
+    assert result.configuration["embedding"]["backend"] == "fake"
+    assert "perf peers install" in result.notes[0]
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_the_cliff_is_drawn_with_the_peer_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = installed(tmp_path / "peers")
+    monkeypatch.setattr(cliff, "peer", lambda _name: other)
+    monkeypatch.setattr(adds, "PAUSE_S", 0.0)
+    plot, stores = tmp_path / "cliff.svg", tmp_path / "stores"
+    stores.mkdir()
+    given = ["--quick", "--latency-ms", "0", "--set", "embedding.backend=fake", "--dir", str(stores)]
+    assert harness.main(["cliff", *given, "--plot", str(plot)]) == 0
+    for theme in ("light", "dark"):
+        drawn = plot.with_name(f"cliff-{theme}.svg").read_text("utf-8")
+        assert "memoryos-pro" in drawn
+        assert "mos_pipeline" in drawn
+    assert not any(stores.iterdir())
 
 
 def test_the_endpoint_tells_what_was_asked_since_the_last_time() -> None:
@@ -159,8 +176,10 @@ def test_the_other_peer_tells_how_much_it_keeps(tmp_path: Path) -> None:
 
 def test_without_any_peer_there_is_nothing_beside(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(beside, "peer", lambda _name: None)
-    with pytest.raises(RuntimeError, match="perf peers install"):
-        beside.run(Options())
+    result = beside.run(Options())
+    assert (result.figures, result.series) == ([], [])
+    assert [note.partition(" ")[0] for note in result.notes] == ["memoryos-pro", "mem0ai"]
+    assert all("perf peers install" in note for note in result.notes)
 
 
 def test_a_peer_that_fails_tells_why(tmp_path: Path) -> None:
