@@ -15,7 +15,7 @@ from mos_pipeline import MemoryPipeline
 from mos_pipeline.stages.models import MINILM, find_model
 from perf.options import Options
 from perf.peers import Peer
-from perf.pipelines import wait_ready
+from perf.pipelines import at_rest, wait_ready
 from perf.result import Aim, Figure, Series
 from perf.texts import Page, synthetic_pages
 from perf.timing import median
@@ -24,7 +24,7 @@ __all__ = ["ADDS", "CAPACITY", "cliff", "come_to_rest", "in_order", "openai_sett
 
 CAPACITY = 9
 ADDS, PAUSE_S = 20, 0.02
-CALM_S, LOOK_S = 0.05, 0.01
+LOOK_S = 0.01
 REST_S = 1800.0
 US = 1e6
 
@@ -82,18 +82,15 @@ def our_adds(
 
 
 def come_to_rest(memory: MemoryPipeline) -> None:
-    """Return when no worker has had anything to do for a while; pages of rings that are not full stay there.
+    """Return when nothing is left to do; pages of rings that are not full stay there.
 
     Raises:
         RuntimeError: it never does.
     """
-    deadline, calm_since = time.monotonic() + REST_S, time.monotonic()
-    while time.monotonic() - calm_since < CALM_S:
-        stats = memory.stats()
-        if stats.in_flight_texts or any(worker.waiting for worker in stats.workers.values()):
-            calm_since = time.monotonic()
+    deadline = time.monotonic() + REST_S
+    while not at_rest(memory):
         if time.monotonic() > deadline:
-            raise RuntimeError(f"the pipeline does not come to rest within {REST_S:g} s: {stats.workers}")
+            raise RuntimeError(f"the pipeline does not come to rest within {REST_S:g} s: {memory.stats().workers}")
         time.sleep(LOOK_S)
 
 

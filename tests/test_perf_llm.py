@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perf import __main__ as harness
 from perf import adds, beside, cliff, llm, peers
 from perf.endpoint import Told, endpoint, share_of_ideal
 from perf.options import Options
@@ -117,19 +116,15 @@ def test_our_adds_are_timed_user_by_user(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.slow
-def test_the_cliff_is_drawn_with_the_peer_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cliff_is_measured_with_the_peer_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = installed(tmp_path / "peers")
     monkeypatch.setattr(cliff, "peer", lambda _name: other)
     monkeypatch.setattr(adds, "PAUSE_S", 0.0)
-    plot, stores = tmp_path / "cliff.svg", tmp_path / "stores"
-    stores.mkdir()
-    given = ["--quick", "--latency-ms", "0", "--set", "embedding.backend=fake", "--dir", str(stores)]
-    assert harness.main(["cliff", *given, "--plot", str(plot)]) == 0
-    for theme in ("light", "dark"):
-        drawn = plot.with_name(f"cliff-{theme}.svg").read_text("utf-8")
-        assert "memoryos-pro" in drawn
-        assert "mos_pipeline" in drawn
-    assert not any(stores.iterdir())
+    options = Options(quick=True, folder=tmp_path, latency_ms=0.0, settings={"embedding__backend": "fake"})
+    result = cliff.run(options)
+    assert [series.name for series in result.series] == ["mos_pipeline", "memoryos-pro"]
+    assert all(len(series.points) == adds.ADDS for series in result.series)
+    assert not result.notes
 
 
 def test_the_endpoint_tells_what_was_asked_since_the_last_time() -> None:

@@ -92,6 +92,16 @@ def test_a_plot_has_its_theme_s_colours(theme: str) -> None:
     assert drawn([CLIFF], theme, "svg") == drawn([CLIFF], theme, "svg")
 
 
+def test_the_cliff_is_drawn_for_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = BenchResult("cliff", {}, series=[CLIFF, THEIRS])
+    monkeypatch.setattr(harness, "_bench", lambda _name: lambda _options: result)
+    plot = tmp_path / "cliff.svg"
+    assert harness.main(["cliff", "--plot", str(plot)]) == 0
+    for theme in THEMES:
+        shown = plot.with_name(f"cliff-{theme}.svg").read_text("utf-8")
+        assert all(text in shown for text in ("ours", "theirs", THEMES[theme].background))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("theme", "scheme"), [("light", "1"), ("dark", "0")])
 def test_a_browser_shows_it_light_and_dark(tmp_path: Path, theme: str, scheme: str) -> None:
