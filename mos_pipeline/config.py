@@ -103,6 +103,9 @@ class LongTerm:
     )
 
 
+PRECISIONS = ("fp32", "int8")
+QUANTISED = ("openvino", "onnx")  # backends that compute int8
+
 # What may be handed to the model's constructor. Neither keys of the hub, which would be shown with the settings, nor
 # what the library decides itself.
 MODEL_KWARGS: Mapping[str, type] = {
@@ -122,9 +125,22 @@ class Embedding:
     """The model, its process and its vectors."""
 
     backend: str = setting(
-        "sentence-transformers",
-        "what computes vectors; fake makes them from words, for tests and for measuring the engine alone",
-        choices=("sentence-transformers", "fake"),
+        "torch",
+        "what computes the model's layers, as sentence-transformers' own backends do; fake makes vectors from words, "
+        "for tests and for measuring the engine alone",
+        choices=("torch", "openvino", "onnx", "fake"),
+    )
+    precision: str = setting(
+        "fp32",
+        "of the model's weights; int8 is quicker, for openvino and onnx, from what `mos-pipeline optimize-model` made; "
+        "its vectors count as another model's",
+        choices=PRECISIONS,
+    )
+    tier: str = setting(
+        "full",
+        "static: not the model, but a table of word pieces distilled from it once, for bulk loads; many times quicker, "
+        "less exact, whatever backend and precision say; `reembed` lifts such a store to the full model later",
+        choices=("full", "static"),
     )
     model: str = setting("all-MiniLM-L6-v2", "a folder, or the name of a sentence-transformers model")
     query_prompt: str = setting(
@@ -141,6 +157,10 @@ class Embedding:
         {}, f"arguments for the model's constructor: any of {', '.join(MODEL_KWARGS)}", keys=MODEL_KWARGS
     )
     trust_remote_code: bool = setting(False, "may code that comes with the model's files be run; read it before")
+    cache_dir: str = setting(
+        "",
+        "where optimised and static models are kept; empty is mos_pipeline in XDG_CACHE_HOME, or in ~/.cache",
+    )
     download: bool = setting(False, "may the model be fetched from the hub where it is not installed")
     threads: int = setting(0, "threads of the model; 0 is one for each core", unit="threads", low=0)
     batch_word_pieces: int = setting(1024, "word pieces, padding included, in one batch", unit="word pieces", low=64)
@@ -527,7 +547,18 @@ def _build(values: Mapping[str, Any]) -> Config:
         prefix = f"{section.name}."
         mine = {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}
         sections[section.name] = _section_type(section)(**mine)
-    return Config(**sections)
+    config = Config(**sections)
+    _check_together(config.embedding)
+    return config
+
+
+def _check_together(embedding: Embedding) -> None:
+    quantised = embedding.precision == "int8" and embedding.tier == "full"
+    if quantised and embedding.backend not in QUANTISED:
+        raise ConfigError(
+            f"configuration: embedding.precision int8 is for embedding.backend {' and '.join(QUANTISED)}, found "
+            f"{embedding.backend!r}; set one of them, or fp32"
+        )
 
 
 if __name__ == "__main__":

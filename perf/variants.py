@@ -48,9 +48,9 @@ VARIANTS = FP32, INT8, STATIC
 
 def variant_of(settings: config.Embedding) -> Variant:
     """Return what these settings are measured as."""
-    if getattr(settings, "tier", "full") == "static":
+    if settings.tier == "static":
         return STATIC
-    return INT8 if getattr(settings, "precision", "fp32") == "int8" else FP32
+    return INT8 if settings.precision == "int8" else FP32
 
 
 def is_plain(settings: config.Embedding) -> bool:
@@ -60,8 +60,7 @@ def is_plain(settings: config.Embedding) -> bool:
 
 def plain(settings: config.Embedding) -> config.Embedding:
     """Return the settings of plain encoding by the same model."""
-    chosen: dict[str, Any] = {"backend": PLAIN_BACKEND, "precision": "fp32", "tier": "full"}
-    return replace(settings, **{name: value for name, value in chosen.items() if hasattr(settings, name)})
+    return replace(settings, backend=PLAIN_BACKEND, precision="fp32", tier="full")
 
 
 def wanted(options: Options) -> tuple[list[Variant], list[str]]:

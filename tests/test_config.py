@@ -132,8 +132,16 @@ def test_a_value_out_of_range_is_refused(section: str, f: dataclasses.Field[Any]
             wanted = f"{section}.{f.name} must be {words} {bound} {f.metadata['unit']}".rstrip()
             assert f"{wanted}, found {kind(bound + beyond)}" in refused({section: {f.name: kind(bound + beyond)}})
     if choices:
-        assert all(load({section: {f.name: choice}}) for choice in choices)
+        alone = {"embedding.precision": {"backend": "openvino"}}.get(f"{section}.{f.name}", {})  # what it needs beside
+        assert all(load({section: {f.name: choice, **alone}}) for choice in choices)
         assert f"must be one of {', '.join(choices)}, found 'other'" in refused({section: {f.name: "other"}})
+
+
+def test_int8_is_for_the_backends_that_compute_it() -> None:
+    for backend in ("torch", "fake"):
+        message = refused({"embedding": {"backend": backend, "precision": "int8"}})
+        assert f"embedding.precision int8 is for embedding.backend openvino and onnx, found '{backend}'" in message
+    load({"embedding": {"tier": "static", "precision": "int8"}})  # which is for what reembed lifts it to
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])

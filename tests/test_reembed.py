@@ -133,7 +133,7 @@ def told(made: tuple[Path, dict[str, Any]]) -> dict[str, Any]:
     [
         ({"embedding__fake_dimension": NEW}, rf"\(dimension {OLD} there, {NEW} here\)"),
         ({"embedding__document_prompt": "page: "}, r"\(document_prompt None there, 'page: ' here\)"),
-        ({"embedding__backend": "sentence-transformers"}, r"'fake' there, 'all-MiniLM-L6-v2' here, backend"),
+        ({"embedding__backend": "torch"}, r"'fake' there, 'all-MiniLM-L6-v2' here, backend"),
     ],
     ids=["dimension", "prompt", "backend"],
 )

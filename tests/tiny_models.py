@@ -85,7 +85,7 @@ def make_bert(
         initializer_range=0.5,
     )
     BertModel(config).save_pretrained(raw)
-    PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(json.dumps(tokenizer())),
         model_max_length=longest,
         pad_token="[PAD]",

@@ -183,7 +183,7 @@ def own_model(args: argparse.Namespace) -> dict[str, Any]:
     None where there is no store, no vector in it yet, or the configured model is the store's as far as can be told.
     """
     from mos_pipeline.config import load_config
-    from mos_pipeline.stages.identity import check_configured
+    from mos_pipeline.stages.identity import check_configured, settings_of
     from mos_pipeline.store.folder import StoreFolder
     from mos_pipeline.store.manifest import Manifest
 
@@ -194,7 +194,4 @@ def own_model(args: argparse.Namespace) -> dict[str, Any]:
     with suppress(ModelMismatchError):
         check_configured(folder.root, identity, load_config(args.config).embedding)
         return {}
-    own = {"embedding__backend": identity["backend"], "embedding__document_prompt": identity.get("document_prompt", "")}
-    if identity["backend"] == "fake":
-        return own | {"embedding__fake_dimension": identity["dimension"]}
-    return own | {"embedding__model": identity["model"], "embedding__model_kwargs": identity.get("options", {})}
+    return settings_of(identity)

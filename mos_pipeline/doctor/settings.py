@@ -73,7 +73,7 @@ def check_endpoint(config: Config) -> Iterator[Finding]:
 def check_model(root: Path, config: Config) -> Iterator[Finding]:
     """Look for the model, and whether it is the one that the store's vectors come from."""
     if config.embedding.backend == "fake":
-        mend = "it knows words, not meanings, and is for tests: set embedding.backend to sentence-transformers"
+        mend = "it knows words, not meanings, and is for tests: set embedding.backend to torch"
         yield note(Area.MODEL, "model", "fake", mend)
         yield from _against_store(root, config)
         return

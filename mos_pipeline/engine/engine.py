@@ -54,7 +54,7 @@ from mos_pipeline.runtime.start import InheritedFd
 from mos_pipeline.runtime.supervisor import Role, Supervisor
 from mos_pipeline.runtime.vector_pool import VectorPool
 from mos_pipeline.stages.identity import check_configured, identity_of, mismatch, same_vectors
-from mos_pipeline.stages.write import WriteStage
+from mos_pipeline.stages.write import build_writer
 from mos_pipeline.store.reading import PageReader
 from mos_pipeline.store.recovery import open_store
 
@@ -63,11 +63,6 @@ __all__ = ["Engine"]
 logger = logging.getLogger(__name__)
 
 WRITER_CREDIT = 256 << 20  # everything may be in the writer's hands, so that a stop finds it there
-
-
-def build_writer(folder: str, segment_bytes: int, level: int, _lock: InheritedFd) -> WriteStage:
-    """Make the writer's stage; the process keeps the store's lock for as long as it lives."""
-    return WriteStage(folder, segment_bytes, level)
 
 
 class Engine:

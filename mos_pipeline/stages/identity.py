@@ -11,13 +11,22 @@ from mos_pipeline.errors import ModelMismatchError, ModelNotFoundError
 from mos_pipeline.stages.fake_backend import FakeBackend
 from mos_pipeline.stages.models import chosen_prompt, find_model, options_of, prompts_in
 
-__all__ = ["check_configured", "expected_identity", "identity_of", "mismatch", "names_it", "same_vectors"]
+__all__ = [
+    "check_configured",
+    "expected_identity",
+    "identity_of",
+    "mismatch",
+    "names_it",
+    "same_vectors",
+    "settings_of",
+]
 
 Identity = Mapping[str, Any]
 
-# A model keeps its vectors under another name: what counts is the digest of its weights.
-COUNTS = ("dimension", "digest", "backend", "precision", "document_prompt", "options")
-IDENTITY = ("model", *COUNTS)
+# A model keeps its vectors under another name, and whatever computes the same weights: what counts is their digest.
+COUNTS = ("dimension", "digest", "precision", "tier", "document_prompt", "options")
+IDENTITY = ("model", "backend", *COUNTS)
+FORMERLY = {"sentence-transformers": "torch"}  # backends by the names that stores may still have
 SHOWN_DIGEST = 12
 
 
@@ -45,8 +54,29 @@ def expected_identity(settings: Embedding) -> dict[str, Any]:
         return identity_of(FakeBackend(settings).load())
     files = find_model(settings.model, download=settings.download, revision=settings.model_kwargs.get("revision"))
     told = {"document_prompt": _document_prompt(settings, files.folder), "options": options_of(settings)}
-    known = {"model": files.name, "digest": files.digest, "backend": settings.backend}
+    known = {"model": files.name, "digest": files.digest, **_kind(settings)}
     return known | {key: value for key, value in told.items() if value}
+
+
+def _kind(settings: Embedding) -> dict[str, Any]:
+    """Return what the settings alone tell."""
+    if settings.tier == "full":
+        return {"backend": settings.backend, "precision": settings.precision}
+    return {"backend": "torch", "precision": "fp32", "tier": settings.tier}
+
+
+def settings_of(stored: Identity) -> dict[str, Any]:
+    """Return the settings that a store's model is opened with, as overrides of the configured ones."""
+    backend = FORMERLY.get(stored["backend"], stored["backend"])
+    own = {
+        "embedding__backend": backend,
+        "embedding__precision": stored["precision"],
+        "embedding__tier": stored.get("tier", "full"),
+        "embedding__document_prompt": stored.get("document_prompt", ""),
+    }
+    if backend == "fake":
+        return own | {"embedding__fake_dimension": stored["dimension"]}
+    return own | {"embedding__model": stored["model"], "embedding__model_kwargs": stored.get("options", {})}
 
 
 def _document_prompt(settings: Embedding, folder: Path) -> str:
@@ -84,18 +114,20 @@ def _configured(stored: Identity, settings: Embedding) -> dict[str, Any]:
     """Return what is known of the configured model at once; the store's name where it is the same model by another."""
     if settings.backend == "fake":
         return expected_identity(settings)
-    if settings.backend != stored["backend"]:
-        return {"model": settings.model, "backend": settings.backend}
+    kind = {"tier": None, **_kind(settings)}
+    if stored["backend"] == "fake":
+        return {"model": settings.model, **kind}
+    kind["backend"] = stored["backend"]  # any of them computes the same
     folder = Path(settings.model)
     known = {stored["model"], stored["model"].rpartition("/")[2]}
     if not folder.is_dir():
         name = stored["model"] if settings.model in known else settings.model
-        return {"model": name, "options": options_of(settings) or None}
+        return {"model": name, "options": options_of(settings) or None, **kind}
     if folder.resolve().name not in known:
-        found = expected_identity(settings)
+        found = {**expected_identity(settings), **kind}
         return found | ({"model": stored["model"]} if found["digest"] == stored["digest"] else {})
     prompt = _document_prompt(settings, folder) or None
-    return {"model": stored["model"], "options": options_of(settings) or None, "document_prompt": prompt}
+    return {"model": stored["model"], "options": options_of(settings) or None, "document_prompt": prompt, **kind}
 
 
 def mismatch(root: Path, stored: Identity, configured: Identity) -> ModelMismatchError:

@@ -88,7 +88,7 @@ class SentenceTransformerBackend:
             "model": files.name,
             "dimension": dimension,
             "digest": files.digest,
-            "backend": "sentence-transformers",
+            "backend": "torch",
             "precision": "fp32",
             "threads": threads,
             **{name: value for name, value in told.items() if value},
@@ -107,7 +107,7 @@ class SentenceTransformerBackend:
             ) from error
         # Its own would be a named semaphore, which this process, ended without a goodbye, leaves behind.
         tqdm.tqdm.set_lock(threading.RLock())
-        transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        transformers.utils.logging.disable_progress_bar()
         torch.set_num_threads(threads)
         self._torch = torch
         arguments = {name: value for name, value in self._settings.model_kwargs.items() if name != "revision"}

@@ -225,7 +225,7 @@ def test_a_page_is_added_to_a_store_of_any_model(
     here: Here, telling_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = shutil.copytree(telling_store, tmp_path / "store")
-    monkeypatch.setenv("MOS_PIPELINE_EMBEDDING__BACKEND", "sentence-transformers")
+    monkeypatch.setenv("MOS_PIPELINE_EMBEDDING__BACKEND", "torch")
     assert here("add", "--store", store, "--user", "ann", "--said", "a", "--answered", "b") == ExitCode.OK, here.err
     assert here("add", "--store", tmp_path / "new", "--user", "ann", "--said", "a", "--answered", "b") == ExitCode.OK
     assert here("add", "--store", store, "--user", "ann") == ExitCode.INPUT

@@ -107,7 +107,7 @@ def test_beside_an_owner(here: Here, tmp_path: Path) -> None:
 def test_for_a_store_of_another_model(here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "f", records(4))
     here.json("ingest", path, "--store", tmp_path / "store")
-    monkeypatch.setenv("MOS_PIPELINE_EMBEDDING__BACKEND", "sentence-transformers")
+    monkeypatch.setenv("MOS_PIPELINE_EMBEDDING__BACKEND", "torch")
     assert here.json("ingest", path, "--store", tmp_path / "store", "--dry-run")["already_there"] == 4
 
 

@@ -168,7 +168,7 @@ def test_what_is_wrong_at_first_sight_is_told_before_a_store_is_made(
 def test_a_missing_model_is_told_and_the_pages_are_kept(tmp_path: Path) -> None:
     path, store = write(tmp_path / "pages.jsonl", records(12)), tmp_path / "store"
     no_model = {
-        "MOS_PIPELINE_EMBEDDING__BACKEND": "sentence-transformers",
+        "MOS_PIPELINE_EMBEDDING__BACKEND": "torch",
         "MOS_PIPELINE_EMBEDDING__MODEL": str(tmp_path / "no-model"),
     }
     done = run("ingest", path, "--store", store, settings=no_model)

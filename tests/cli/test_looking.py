@@ -79,7 +79,7 @@ def test_query_refuses_another_model(sample_store: Path) -> None:
         sample_store,
         "--user",
         "u",
-        settings={"MOS_PIPELINE_EMBEDDING__BACKEND": "sentence-transformers"},
+        settings={"MOS_PIPELINE_EMBEDDING__BACKEND": "torch"},
     )
     assert done.returncode == ExitCode.STORE
     assert done.stderr.startswith("error: ")

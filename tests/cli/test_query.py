@@ -160,7 +160,7 @@ def test_where_there_is_no_model_that_is_why(
 ) -> None:
     """Told by the owner's embedder, or by that of the command itself."""
     store, missing = tmp_path / "store", str(tmp_path / "no model")
-    monkeypatch.setenv("MOS_PIPELINE_EMBEDDING__BACKEND", "sentence-transformers")
+    monkeypatch.setenv("MOS_PIPELINE_EMBEDDING__BACKEND", "torch")
     monkeypatch.setenv("MOS_PIPELINE_EMBEDDING__MODEL", missing)
     with ExitStack() as held:
         memory = held.enter_context(MemoryPipeline.open(store, workers=owned))

@@ -64,7 +64,7 @@ def test_it_is_refused_where_it_cant_be(
     assert here("reembed", "--store", tmp_path / "none") == ExitCode.STORE
     assert not (tmp_path / "none").exists()
     before = StoreFolder(store).manifest.read_bytes()
-    monkeypatch.setenv("MOS_PIPELINE_EMBEDDING__BACKEND", "sentence-transformers")
+    monkeypatch.setenv("MOS_PIPELINE_EMBEDDING__BACKEND", "torch")
     assert here("reembed", "--store", store, "--model", "no/such-model") == ExitCode.WORKER
     assert "the model 'no/such-model' was not found" in here.err
     assert StoreFolder(store).manifest.read_bytes() == before

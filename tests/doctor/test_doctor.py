@@ -189,7 +189,7 @@ def test_an_endpoint_without_key_or_address_is_told(
 def test_the_model_is_looked_for_and_compared(
     here: Here, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MOS_PIPELINE_EMBEDDING__BACKEND", "sentence-transformers")
+    monkeypatch.setenv("MOS_PIPELINE_EMBEDDING__BACKEND", "torch")
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "model.safetensors").write_bytes(b"weights")
     monkeypatch.setenv("MOS_PIPELINE_EMBEDDING__MODEL", str(tmp_path / "model"))

@@ -7,11 +7,10 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mos_pipeline.engine.engine import build_writer
 from mos_pipeline.runtime.worker import Report
 from mos_pipeline.stages.embed import EmbedStage
 from mos_pipeline.stages.tasks import TaskStage
-from mos_pipeline.stages.write import WriteStage
+from mos_pipeline.stages.write import WriteStage, build_writer
 
 __all__ = [
     "POISON",

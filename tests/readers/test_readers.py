@@ -80,7 +80,7 @@ def test_without_workers_words_decide(store: Path) -> None:
 
 
 def test_with_another_model_words_decide(store: Path) -> None:
-    settings: dict[str, Any] = {"embedding__backend": "sentence-transformers", "embedding__model": "no/such-model"}
+    settings: dict[str, Any] = {"embedding__backend": "torch", "embedding__model": "no/such-model"}
     with open_reader(store, **settings) as reader:
         found = reader.retrieve("tom", "number3", k=1)
         assert found.degraded

@@ -1,0 +1,89 @@
+"""Where models that were made from others are kept: optimised ones, and static ones.
+
+A folder for each, named by what it was made from and how. What tells of it is written last, and the folder gets its
+name in one step, so one that is there is whole; two processes that make the same one at once keep the first.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mos_pipeline.errors import ModelNotFoundError
+
+__all__ = ["CachedModel", "cache_folder", "find_cached", "make_cached"]
+
+ABOUT = "about.json"
+
+
+class CachedModel(NamedTuple):
+    """A model in the cache.
+
+    Attributes:
+        about: what its maker told of it; plain values.
+    """
+
+    folder: Path
+    about: dict[str, Any]
+
+
+def cache_folder(configured: str) -> Path:
+    """Return the folder of all of them: the ``configured`` one, else that of the user's caches."""
+    if configured:
+        return Path(configured).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mos_pipeline"
+
+
+def find_cached(cache: Path, name: str) -> CachedModel | None:
+    """Return the model of that name; None where there is none.
+
+    Raises:
+        ModelNotFoundError: it is there, and damaged.
+    """
+    folder = cache / name
+    try:
+        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise ModelNotFoundError(f"{folder}: it can't be read ({error}); delete it, and have it made again") from error
+    return CachedModel(folder, about)
+
+
+def make_cached(cache: Path, name: str, make: Callable[[Path], dict[str, Any]]) -> CachedModel:
+    """Have ``make`` write a model into an empty folder and tell of it; keep both under that name.
+
+    Raises:
+        ModelNotFoundError: the cache can't be written.
+    """
+    try:
+        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=".making-", dir=cache))
+    except OSError as error:
+        raise ModelNotFoundError(
+            f"{cache}: no model can be kept there ({error.strerror}); set embedding.cache_dir to a folder that can be "
+            "written"
+        ) from error
+    try:
+        about = make(folder)
+        (folder / ABOUT).write_text(json.dumps(about, indent=1), encoding="utf-8")
+        _rename(folder, cache / name)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    found = find_cached(cache, name)
+    if found is None:
+        raise ModelNotFoundError(f"{cache / name}: it was deleted while it was made; make it again")
+    return found
+
+
+def _rename(folder: Path, kept: Path) -> None:
+    try:
+        folder.rename(kept)
+    except OSError:
+        if not (kept / ABOUT).exists():
+            raise
