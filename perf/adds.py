@@ -5,11 +5,11 @@ The next user begins when everything of the one before is done, so each row meet
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from itertools import islice
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from mos_pipeline import MemoryPipeline
 from mos_pipeline.stages.models import MINILM, find_model
@@ -20,7 +20,18 @@ from perf.result import Aim, Figure, Series
 from perf.texts import Page, synthetic_pages
 from perf.timing import median
 
-__all__ = ["ADDS", "CAPACITY", "cliff", "come_to_rest", "in_order", "openai_settings", "our_adds", "their_adds"]
+__all__ = [
+    "ADDS",
+    "CAPACITY",
+    "Row",
+    "cliff",
+    "come_to_rest",
+    "in_order",
+    "openai_settings",
+    "our_adds",
+    "their_adds",
+    "their_rows",
+]
 
 CAPACITY = 9
 ADDS, PAUSE_S = 20, 0.02
@@ -44,11 +55,12 @@ def cliff(
     name: str, seconds: Sequence[Sequence[float]], early: slice, late: slice, *aims: Aim, note: str = ""
 ) -> list[Figure]:
     """Return early adds, late adds, and their ratio; ``seconds`` are what each add of each user took."""
+    length = len(seconds[0])
     first, last = ([US * spent for user in seconds for spent in user[which]] for which in (early, late))
     return [
-        Figure.of(f"{name}: {_told(early)}", "µs", first),
-        Figure.of(f"{name}: {_told(late)}", "µs", last),
-        Figure.ratio(f"{name}: {_told(late)} over {_told(early)}", last, first, *aims, note=note),
+        Figure.of(f"{name}: {_told(early, length)}", "µs", first),
+        Figure.of(f"{name}: {_told(late, length)}", "µs", last),
+        Figure.ratio(f"{name}: {_told(late, length)} over {_told(early, length)}", last, first, *aims, note=note),
     ]
 
 
@@ -58,8 +70,8 @@ def in_order(name: str, seconds: Sequence[Sequence[float]]) -> Series:
     return Series("the cliff", name, "add, in order", "µs", [(float(number), spent) for number, spent in medians])
 
 
-def _told(which: slice) -> str:
-    first, stop, _ = which.indices(ADDS)
+def _told(which: slice, length: int) -> str:
+    first, stop, _ = which.indices(length)
     return f"{first + 1}–{stop}"
 
 
@@ -101,19 +113,44 @@ def _timed(memory: MemoryPipeline, page: Page, pause_s: float) -> float:
     return time.perf_counter() - begun
 
 
+class Row(NamedTuple):
+    """Pages that a peer adds one after the other, for a user of its own, asking ``base_url``, writing to ``folder``."""
+
+    pages: Sequence[Page]
+    base_url: str
+    folder: Path
+
+
 def their_adds(
-    options: Options, other: Peer, base_url: str, users: int, pause_s: float | None = None
+    options: Options, other: Peer, base_url: str, users: int, pause_s: float | None = None, adds: int = ADDS
 ) -> list[list[float]]:
     """Return the same of a peer that asks the same endpoint, by the same embedding model."""
-    with tempfile.TemporaryDirectory(prefix="mos-perf-", dir=options.folder) as folder:
-        pages = [list(islice(synthetic_pages("user", number), ADDS)) for number in range(users)]
-        task = {
-            "users": [[[page["user_input"], page["agent_response"]] for page in row] for row in pages],
+    with options.store() as folder:
+        pages = [list(islice(synthetic_pages("user", number), adds)) for number in range(users)]
+        found: list[list[float]] = their_rows(other, [Row(row, base_url, folder) for row in pages], pause_s=pause_s)[
+            "seconds"
+        ]
+    return found
+
+
+def their_rows(
+    other: Peer, rows: Sequence[Row], questions: Sequence[str] = (), pause_s: float | None = None
+) -> dict[str, Any]:
+    """Have ``memoryos-pro`` add ``rows``, and answer questions to the last one's user; return what each took."""
+    told: dict[str, Any] = other.run(
+        {
+            "users": [
+                {
+                    "pages": [[page["user_input"], page["agent_response"]] for page in row.pages],
+                    "base_url": row.base_url,
+                    "folder": str(row.folder),
+                }
+                for row in rows
+            ],
+            "questions": list(questions),
             "pause_s": PAUSE_S if pause_s is None else pause_s,
-            "folder": folder,
             "model": str(find_model(MINILM).folder),
-            "base_url": base_url,
             "capacity": CAPACITY,
         }
-        found: list[list[float]] = other.run(task)["seconds"]
-    return found
+    )
+    return told

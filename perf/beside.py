@@ -7,16 +7,16 @@ Without an endpoint our pages a second are told for each way of embedding that s
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from mos_pipeline import MemoryPipeline
 from mos_pipeline.stages.models import MINILM, find_model
-from perf.adds import CAPACITY, in_order, openai_settings, our_adds
+from perf.adds import CAPACITY, Row, in_order, openai_settings, our_adds, their_rows
 from perf.endpoint import endpoint
 from perf.options import Options
 from perf.peers import INSTALL, MEM0, MEMORYOS, Peer, peer
@@ -24,8 +24,8 @@ from perf.pipelines import wait_ready
 from perf.processes import disk_bytes
 from perf.result import Aim, BenchResult, Figure, Series, at_least
 from perf.texts import Page, question, synthetic_pages
-from perf.timing import median, percentile
-from perf.variants import Variant, wanted
+from perf.timing import median, seconds
+from perf.variants import wanted
 
 __all__ = ["NOT_EQUAL", "run"]
 
@@ -40,7 +40,6 @@ IDLE_S = 3600.0
 MS, US = 1e3, 1e6
 REMEMBER = '{"memory": [{"id": "0", "text": "They spoke of this and that.", "attributed_to": "user"}]}'
 OURS = "mos_pipeline"
-NOWHERE = "http://127.0.0.1:9/v1"  # no endpoint is asked
 
 NOT_EQUAL = {
     MEMORYOS: (
@@ -74,6 +73,7 @@ def run(options: Options) -> BenchResult:
     return BenchResult("beside", configuration, figures, series=series, notes=notes)
 
 
+T = TypeVar("T")
 Found = tuple[list[Figure], list[Series], list[str]]
 
 
@@ -81,70 +81,67 @@ Found = tuple[list[Figure], list[Series], list[str]]
 
 
 def _memoryos_beside(options: Options, memoryos: Peer) -> Found:
-    figures, series = _adding(options, memoryos)
-    stored, bars = _stored(options, memoryos)
-    return [*figures, *stored], [*series, *bars], []
-
-
-def _adding(options: Options, memoryos: Peer) -> tuple[list[Figure], list[Series]]:
-    """Measure adds in a row, without pauses, and pages a second once short-term memory is full."""
+    """Measure adds in a row, without pauses; pages a second once short-term memory is full; what many pages cost."""
     length = options.times(ROW, QUICK_ROW)
-    pages = _pages(options, options.times(INGESTED, 200))
-    few = pages[: options.times(SLOW_PAGES, QUICK_ROW)]
-    with endpoint(options.latency_s) as asked:
-        settings = openai_settings(asked.base_url)
-        ours = our_adds(options, settings, options.times(USERS, 3), pause_s=0.0, adds=length)
-        rate = _ingested(options, pages, **settings)
-        users = [list(islice(synthetic_pages("user", n), length)) for n in range(options.times(THEIR_USERS, 1))]
-        *theirs, row = _memoryos(options, memoryos, [*users, few], asked.base_url)["seconds"]
-    late = [[US * spent for user in seconds for spent in user[LATE]] for seconds in (ours, theirs)]
+    rows = [list(islice(synthetic_pages("user", number), length)) for number in range(options.times(THEIR_USERS, 1))]
+    many, stored = _pages(options, options.times(INGESTED, 200)), _pages(options, options.times(PAGES, 40))
+    few = many[: options.times(SLOW_PAGES, QUICK_ROW)]
+    asked_of = [stored[number * 79 % len(stored)] for number in range(QUESTIONS)]
+    questions = [question(page, number) for number, page in enumerate(asked_of)]
+    with endpoint(options.latency_s) as slow, endpoint(0.0) as quick, options.store() as store, options.store() as far:
+        settings = openai_settings(slow.base_url)
+        adds = our_adds(options, settings, options.times(USERS, 3), pause_s=0.0, adds=length)
+        rate = _ingested(options, many, **settings)
+        ours = _asked(options, store, stored, questions, openai_settings(quick.base_url))
+        slow_rows = [Row(pages, slow.base_url, far / "slow") for pages in (*rows, few)]
+        told = their_rows(memoryos, [*slow_rows, Row(stored, quick.base_url, far / "quick")], questions, pause_s=0.0)
+        sizes = max(disk_bytes(store)) / len(stored), max(disk_bytes(far / "quick")) / len(stored)
+    *their_adds, row, _ = told["seconds"]
     their_rate = len(row[LATE]) / sum(row[LATE])  # its first pages cost it nothing
-    note = f"{len(pages)} pages of ours, {len(row[LATE])} late ones of {MEMORYOS}; {options.latency_ms:g} ms an answer"
-    rates = "ingest with the endpoint", "pages/s", (rate, their_rate), (len(pages), len(row[LATE]))
+    theirs = [MS * spent for spent in told["asked"]]
+    note = f"{len(many)} pages of ours, {len(row[LATE])} late ones of {MEMORYOS}; {options.latency_ms:g} ms an answer"
+    rates = "ingest with the endpoint", "pages/s", (rate, their_rate), (len(many), len(row[LATE]))
+    where = f"at {len(stored)} pages"
+    disk = f"disk for a page {where}", "bytes", sizes, (len(stored), len(stored))
+    figures = [
+        *_late(adds, their_adds),
+        *_pair(*rates, at_least(100), MEMORYOS, note),
+        Figure.of(f"retrieve {where}", "ms", ours),
+        Figure.of(f"retrieve {where}, {MEMORYOS}", "ms", theirs),
+        Figure.ratio(f"retrieve {where}, {MEMORYOS} over ours", theirs, ours, at_least(14)),
+        *_pair(*disk, at_least(16), MEMORYOS, ours_over=False),
+    ]
+    series = [
+        *(replace(in_order(name, each), plot="adds without pauses") for name, each in _both(adds, their_adds)),
+        *(Series.bar("ingest with the endpoint", name, "pages/s", each) for name, each in _both(rate, their_rate)),
+        *(Series.bar(f"retrieve {where}, median", name, "ms", median(each)) for name, each in _both(ours, theirs)),
+        *(Series.bar(f"disk for a page {where}", name, "bytes", each) for name, each in _both(*sizes)),
+    ]
+    return figures, series, []
+
+
+def _both(ours: T, theirs: T) -> list[tuple[str, T]]:
+    return [(OURS, ours), (MEMORYOS, theirs)]
+
+
+def _late(ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]]) -> list[Figure]:
+    late = [[US * spent for user in seconds for spent in user[LATE]] for seconds in (ours, theirs)]
     return [
         Figure.of("late add", "µs", late[0]),
         Figure.of(f"late add, {MEMORYOS}", "µs", late[1]),
         Figure.ratio(f"late add, {MEMORYOS} over ours", late[1], late[0], at_least(50_000)),
-        *_pair(*rates, at_least(100), MEMORYOS, note),
-    ], [
-        *(
-            Series("adds without pauses", each.name, each.x, each.y, each.points)
-            for each in (in_order(OURS, ours), in_order(MEMORYOS, theirs))
-        ),
-        Series.bar("ingest with the endpoint", OURS, "pages/s", rate),
-        Series.bar("ingest with the endpoint", MEMORYOS, "pages/s", their_rate),
     ]
 
 
-def _stored(options: Options, memoryos: Peer) -> tuple[list[Figure], list[Series]]:
-    """Measure retrieving and bytes at ``PAGES`` pages."""
-    pages = _pages(options, options.times(PAGES, 40))
-    asked_of = [pages[number * 79 % len(pages)] for number in range(QUESTIONS)]
-    questions = [question(page, number) for number, page in enumerate(asked_of)]
-    with endpoint(0.0) as asked, options.store() as store, tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        with options.open(store, **openai_settings(asked.base_url)) as memory:
-            wait_ready(memory)
-            memory.add_many(pages)
-            memory.wait_idle(IDLE_S)
-            ours = [MS * _seconds(memory, text) for text in questions]
-        found = _memoryos(options, memoryos, [pages], asked.base_url, questions, folder)
-        theirs = [MS * spent for spent in found["asked"]]
-        sizes = max(disk_bytes(store)) / len(pages), max(disk_bytes(Path(folder))) / len(pages)
-    where = f"at {len(pages)} pages"
-    return [
-        Figure.of(f"retrieve {where}", "ms", ours),
-        Figure.of(f"retrieve {where}, {MEMORYOS}", "ms", theirs),
-        Figure.ratio(f"retrieve {where}, {MEMORYOS} over ours", theirs, ours, at_least(14)),
-        *_pair(f"disk for a page {where}", "bytes", sizes, (len(pages),) * 2, at_least(16), MEMORYOS, ours_over=False),
-    ], [
-        *(
-            Series.bar(f"retrieve {where}", f"{name}, {told}", "ms", value)
-            for name, spent in ((OURS, ours), (MEMORYOS, theirs))
-            for told, value in (("median", median(spent)), ("p99", percentile(spent, 0.99)))
-        ),
-        Series.bar(f"disk for a page {where}", OURS, "bytes", sizes[0]),
-        Series.bar(f"disk for a page {where}", MEMORYOS, "bytes", sizes[1]),
-    ]
+def _asked(
+    options: Options, store: Path, pages: Sequence[Page], questions: Sequence[str], settings: dict[str, Any]
+) -> list[float]:
+    """Fill ``store`` with pages of one user; return what each question takes then, in milliseconds."""
+    with options.open(store, **settings) as memory:
+        wait_ready(memory)
+        memory.add_many(pages)
+        memory.wait_idle(IDLE_S)
+        return [MS * seconds(partial(memory.retrieve, "user", text)) for text in questions]
 
 
 # ---- without
@@ -152,42 +149,31 @@ def _stored(options: Options, memoryos: Peer) -> tuple[list[Figure], list[Series
 
 def _mem0_beside(options: Options, mem0: Peer) -> Found:
     variants, missing = wanted(options)
-    most = max(variant.pages for variant in variants)
-    pages = _pages(options, options.times(most, 200))
-    few = pages[: options.times(PAGES, 20)]
-    questions = [question(page) for page in few[:QUESTIONS]]
-    found = _mem0(options, mem0, few, NOWHERE, questions, infer=False)
+    pages = _pages(options, options.times(max(variant.pages for variant in variants), 200))
+    few, told = pages[: options.times(PAGES, 20)], _pages(options, options.times(SLOW_PAGES, 3))
+    with endpoint(options.latency_s, REMEMBER) as asked:
+        found = _mem0(options, mem0, asked.base_url, few, [question(page) for page in few[:QUESTIONS]], told)
+        calls = asked.told().calls
     theirs = len(few) / sum(found["seconds"])
     searches = [MS * spent for spent in found["asked"]]
+    adds = [US * spent for spent in found["told"]]
+    note = f"{calls / len(told):.3g} calls a page; {found['remembered']} memories of {len(told)} pages"
     figures = [
-        Figure("ingest without an endpoint, mem0ai", "pages/s", len(few), theirs),
+        Figure(f"ingest without an endpoint, {MEM0}", "pages/s", len(few), theirs),
         Figure.of(f"search, {MEM0}", "ms", searches, note=f"at {len(few)} pages"),
+        Figure.of(f"add with the endpoint, {MEM0}", "µs", adds, note=note),
     ]
     series = [Series.bar("ingest without an endpoint", MEM0, "pages/s", theirs)]
     for variant in variants:
-        mine, rate = _of_variant(options, variant, pages, theirs)
-        figures += mine
+        own = pages[: variant.pages]
+        rate = _ingested(options, own, **variant.settings)
+        name, aim = f"ingest without an endpoint, {variant.name}", at_least(variant.over_mem0)
+        figures += [
+            Figure(name, "pages/s", len(own), rate),
+            Figure(f"{name}, ours over {MEM0}", "", len(own), rate / theirs, aims=(aim,)),
+        ]
         series.append(Series.bar("ingest without an endpoint", f"{OURS}, {variant.name}", "pages/s", rate))
-    return [*figures, _remembering(options, mem0)], series, missing
-
-
-def _of_variant(options: Options, variant: Variant, pages: Sequence[Page], theirs: float) -> tuple[list[Figure], float]:
-    own = pages[: variant.pages]
-    rate = _ingested(options, own, **variant.settings)
-    name = f"ingest without an endpoint, {variant.name}"
-    return [
-        Figure(name, "pages/s", len(own), rate),
-        Figure(f"{name}, ours over {MEM0}", "", len(own), rate / theirs, aims=(at_least(variant.over_mem0),)),
-    ], rate
-
-
-def _remembering(options: Options, mem0: Peer) -> Figure:
-    few = _pages(options, options.times(SLOW_PAGES, 3))
-    with endpoint(options.latency_s, REMEMBER) as asked:
-        found = _mem0(options, mem0, few, asked.base_url, [], infer=True)
-        calls = asked.told().calls
-    note = f"{calls / len(few):.3g} calls a page; {found['kept']} memories of {len(few)} pages"
-    return Figure.of(f"add with the endpoint, {MEM0}", "µs", [US * spent for spent in found["seconds"]], note=note)
+    return figures, series, missing
 
 
 # ---- both
@@ -195,10 +181,6 @@ def _remembering(options: Options, mem0: Peer) -> Figure:
 
 def _pages(options: Options, count: int) -> list[Page]:
     return [{**page, "user_id": "user"} for page in islice(options.page_stream(), count)]
-
-
-def _texts(pages: Sequence[Page]) -> list[list[str]]:
-    return [[page["user_input"], page["agent_response"]] for page in pages]
 
 
 def _ingested(options: Options, pages: Sequence[Page], **settings: Any) -> float:
@@ -211,37 +193,21 @@ def _ingested(options: Options, pages: Sequence[Page], **settings: Any) -> float
         return len(pages) / (time.perf_counter() - begun)
 
 
-def _seconds(memory: MemoryPipeline, text: str) -> float:
-    begun = time.perf_counter()
-    memory.retrieve("user", text)
-    return time.perf_counter() - begun
-
-
-def _memoryos(
-    options: Options,
-    memoryos: Peer,
-    users: Sequence[Sequence[Page]],
-    base_url: str,
-    questions: Sequence[str] = (),
-    folder: str | None = None,
-) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory(prefix="mos-perf-", dir=options.folder) as scratch:
-        task = {"users": list(map(_texts, users)), "questions": list(questions), "pause_s": 0.0, "capacity": CAPACITY}
-        found: dict[str, Any] = memoryos.run({**task, **_common(folder or scratch, base_url)})
-    return found
-
-
 def _mem0(
-    options: Options, mem0: Peer, pages: Sequence[Page], base_url: str, questions: Sequence[str], *, infer: bool
+    options: Options,
+    mem0: Peer,
+    base_url: str,
+    pages: Sequence[Page],
+    questions: Sequence[str],
+    told: Sequence[Page],
 ) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory(prefix="mos-perf-", dir=options.folder) as folder:
-        task = {"pages": _texts(pages), "questions": list(questions), "infer": infer, "dimension": DIMENSION}
-        found: dict[str, Any] = mem0.run({**task, **_common(folder, base_url)})
+    texts = ([[page["user_input"], page["agent_response"]] for page in some] for some in (pages, told))
+    with options.store() as folder:
+        folder.mkdir()
+        task = {"questions": list(questions), "folder": str(folder), "base_url": base_url, "dimension": DIMENSION}
+        task |= dict(zip(("pages", "told"), texts, strict=True)) | {"model": str(find_model(MINILM).folder)}
+        found: dict[str, Any] = mem0.run(task)
     return found
-
-
-def _common(folder: str, base_url: str) -> dict[str, str]:
-    return {"folder": folder, "model": str(find_model(MINILM).folder), "base_url": base_url}
 
 
 def _pair(

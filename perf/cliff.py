@@ -8,7 +8,7 @@ first full batch over those before. The same texts, pauses, embedding model's fi
 
 from __future__ import annotations
 
-from perf.adds import CAPACITY, cliff, in_order, openai_settings, our_adds, their_adds
+from perf.adds import ADDS, CAPACITY, cliff, in_order, openai_settings, our_adds, their_adds
 from perf.endpoint import endpoint
 from perf.options import Options
 from perf.peers import INSTALL, MEMORYOS, peer
@@ -17,6 +17,7 @@ from perf.result import BenchResult, at_most
 __all__ = ["run"]
 
 USERS, THEIR_USERS = 20, 2
+QUICK_ADDS = 12
 EARLY, LATE = slice(0, CAPACITY - 1), slice(CAPACITY, None)
 
 
@@ -25,10 +26,11 @@ def run(options: Options) -> BenchResult:
     other = peer(MEMORYOS)
     with endpoint(options.latency_s) as asked:
         settings = options.with_own(openai_settings(asked.base_url))
-        ours = our_adds(options, settings, options.times(USERS, 3))
+        row = options.times(ADDS, QUICK_ADDS)
+        ours = our_adds(options, settings, options.times(USERS, 3), adds=row)
         figures, series = cliff("add", ours, EARLY, LATE, at_most(1.1)), [in_order("mos_pipeline", ours)]
         if other is not None:
-            theirs = their_adds(options, other, asked.base_url, options.times(THEIR_USERS, 1))
+            theirs = their_adds(options, other, asked.base_url, options.times(THEIR_USERS, 1), adds=row)
             figures += cliff(f"{MEMORYOS}, add", theirs, EARLY, LATE)
             series.append(in_order(MEMORYOS, theirs))
     notes = () if other else (f"{MEMORYOS} is not installed beside: {INSTALL}",)

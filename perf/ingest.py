@@ -100,7 +100,7 @@ def run(options: Options) -> BenchResult:
 
 def _synthetic(options: Options, variant: Variant) -> list[Page]:
     stream = options.page_stream()
-    count = options.size(variant.pages, 200)
+    count = options.size(variant.pages, 120)
     return [{**page, "user_id": f"user {number * USERS // count}"} for number, page in zip(range(count), stream)]  # noqa: B905
 
 

@@ -40,7 +40,7 @@ def figures(options: Options) -> list[Figure]:
     """Measure both in fresh processes, turn by turn; files are in the page cache, as they are on a machine in use."""
     packages, classes, adds = list[float](), list[float](), list[float]()
     _output(IMPORTS)  # compiles what has not been compiled yet
-    for _ in range(options.times(7, 3)):
+    for _ in range(options.times(7, 2)):
         package, loaded = _output(IMPORTS)
         packages.append(package)
         classes.append(loaded)

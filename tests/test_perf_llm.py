@@ -40,14 +40,13 @@ class Memory:
         return memory
 
     def add(self, messages, user_id, infer):
-        assert not infer
-        self.kept += messages
+        self.kept += [{**message, "user": user_id} for message in messages][infer:]
 
     def search(self, query, filters):
         return {"results": [one for one in self.kept if query in one["content"]]}
 
     def get_all(self, filters, top_k):
-        return {"results": self.kept[:top_k]}
+        return {"results": [one for one in self.kept if one["user"] == filters["user_id"]][:top_k]}
 """
 TRANSFORMER = "class SentenceTransformer:\n    def __init__(self, folder): pass\n"
 
@@ -108,8 +107,8 @@ def test_our_adds_are_timed_user_by_user(tmp_path: Path, monkeypatch: pytest.Mon
     options = Options(quick=True, folder=tmp_path, latency_ms=0.0, settings={"embedding__backend": "fake"})
     result = cliff.run(options)
     (early, late, _), (curve,) = result.figures, result.series
-    assert [x for x, _ in curve.points] == list(range(1, adds.ADDS + 1))
-    assert (early.samples, late.samples) == (3 * (adds.CAPACITY - 1), 3 * (adds.ADDS - adds.CAPACITY))
+    assert [x for x, _ in curve.points] == list(range(1, cliff.QUICK_ADDS + 1))
+    assert (early.samples, late.samples) == (3 * (adds.CAPACITY - 1), 3 * (cliff.QUICK_ADDS - adds.CAPACITY))
     assert result.configuration["embedding"]["backend"] == "fake"
     assert "perf peers install" in result.notes[0]
     assert not any(tmp_path.iterdir())
@@ -123,7 +122,7 @@ def test_the_cliff_is_measured_with_the_peer_beside(tmp_path: Path, monkeypatch:
     options = Options(quick=True, folder=tmp_path, latency_ms=0.0, settings={"embedding__backend": "fake"})
     result = cliff.run(options)
     assert [series.name for series in result.series] == ["mos_pipeline", "memoryos-pro"]
-    assert all(len(series.points) == adds.ADDS for series in result.series)
+    assert all(len(series.points) == cliff.QUICK_ADDS for series in result.series)
     assert not result.notes
 
 
@@ -149,7 +148,8 @@ def installed(folder: Path) -> Peer:
 
 
 def task(folder: Path, *users: list[list[str]]) -> dict[str, object]:
-    return {"users": users, "pause_s": 0.0, "folder": str(folder), "model": "m", "base_url": "b", "capacity": 9}
+    told = [{"pages": pages, "folder": str(folder), "base_url": "b"} for pages in users]
+    return {"users": told, "pause_s": 0.0, "model": "m", "capacity": 9}
 
 
 def test_a_peer_is_there_once_it_is_installed(tmp_path: Path) -> None:
@@ -164,9 +164,10 @@ def test_the_other_peer_tells_how_much_it_keeps(tmp_path: Path) -> None:
     installed(tmp_path)
     found = peer("mem0ai", tmp_path)
     assert found is not None
-    asked = {"pages": [["a", "b"], ["c", "d"]], "questions": ["c"], "infer": False, "dimension": 384}
+    asked = {"pages": [["a", "b"], ["c", "d"]], "questions": ["c"], "told": [["e", "f"]], "dimension": 384}
     told = found.run({**asked, "folder": str(tmp_path), "model": "m", "base_url": "b"})
-    assert (len(told["seconds"]), len(told["asked"]), told["kept"]) == (2, 1, 4)
+    assert [len(told[name]) for name in ("seconds", "asked", "told")] == [2, 1, 1]
+    assert (told["kept"], told["remembered"]) == (4, 1)
 
 
 def test_without_any_peer_there_is_nothing_beside(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -162,7 +162,7 @@ def test_the_command_is_the_one_that_makes_the_result() -> None:
 @pytest.mark.parametrize("theme", THEMES)
 def test_bars_tell_their_numbers_ours_in_its_own_colour(theme: str) -> None:
     colours = THEMES[theme]
-    picture = imread(io.BytesIO(drawn(BARS, theme, "png")))
+    picture = _read(io.BytesIO(drawn(BARS, theme, "png")))
     assert all(has(picture, colour) for colour in colours.curves[:2])
     shown = drawn(BARS, theme, "svg").decode()
     assert all(text in shown for text in ("mos_pipeline", "memoryos-pro", "1,100", "30,000"))
