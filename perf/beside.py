@@ -84,9 +84,9 @@ def _memoryos_beside(options: Options, memoryos: Peer) -> Found:
     """Measure adds in a row, without pauses; pages a second once short-term memory is full; what many pages cost."""
     length = options.times(ROW, QUICK_ROW)
     rows = [list(islice(synthetic_pages("user", number), length)) for number in range(options.times(THEIR_USERS, 1))]
-    many, stored = _pages(options, options.times(INGESTED, 200)), _pages(options, options.times(PAGES, 40))
+    many, stored = _pages(options, options.times(INGESTED, 100)), _pages(options, options.times(PAGES, 24))
     few = many[: options.times(SLOW_PAGES, QUICK_ROW)]
-    asked_of = [stored[number * 79 % len(stored)] for number in range(QUESTIONS)]
+    asked_of = [stored[number * 79 % len(stored)] for number in range(options.times(QUESTIONS, 20))]
     questions = [question(page, number) for number, page in enumerate(asked_of)]
     with endpoint(options.latency_s) as slow, endpoint(0.0) as quick, options.store() as store, options.store() as far:
         settings = openai_settings(slow.base_url)
@@ -149,8 +149,8 @@ def _asked(
 
 def _mem0_beside(options: Options, mem0: Peer) -> Found:
     variants, missing = wanted(options)
-    pages = _pages(options, options.times(max(variant.pages for variant in variants), 200))
-    few, told = pages[: options.times(PAGES, 20)], _pages(options, options.times(SLOW_PAGES, 3))
+    pages = _pages(options, options.times(max(variant.pages for variant in variants), 100))
+    few, told = pages[: options.times(PAGES, 12)], _pages(options, options.times(SLOW_PAGES, 3))
     with endpoint(options.latency_s, REMEMBER) as asked:
         found = _mem0(options, mem0, asked.base_url, few, [question(page) for page in few[:QUESTIONS]], told)
         calls = asked.told().calls

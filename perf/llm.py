@@ -35,7 +35,7 @@ __all__ = ["run"]
 CHARS_OF_TOKEN = 4
 
 TALKS, TALK_PAGES = 5, 300  # where there is no data set
-QUICK_PAGES = 120
+QUICK_PAGES = 60
 IDLE_S = 1800.0
 
 USERS, IN_FLIGHT = 64, 32

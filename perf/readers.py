@@ -42,7 +42,7 @@ def run(options: Options) -> BenchResult:
         options.open(folder, backlog__max_bytes=MANY, **settings) as pipeline,
     ):
         wait_ready(pipeline)
-        own = [list(islice(synthetic_pages(f"reader{n}", n), options.size(OWN_PAGES, 12))) for n in range(READERS[-1])]
+        own = [list(islice(synthetic_pages(f"reader{n}", n), options.size(OWN_PAGES, 4))) for n in range(READERS[-1])]
         pipeline.add_many([page for pages in own for page in pages])
         pipeline.wait_idle(IDLE_S)
         span = QUICK_SPAN_S if options.quick else SPAN_S
