@@ -1,7 +1,7 @@
 """The performance harness, ``python -m perf``; ``docs/performance.md`` tells each scenario, and its aims.
 
     __main__.py   the command line          append.py     add: bursts, pauses, fresh users
-    options.py    what a run is asked for   ingest.py     texts a second, by plain encoding; texts, tasks.py, disk a page
+    options.py    what a run is asked for   ingest.py     texts a second, by plain encoding; texts, tasks, disk a page
     result.py     figures, aims, the table  startup.py    importing, and the first add of a process
     timing.py     percentiles, a clock      retrieve.py   what a search takes beside encoding the question
     machine.py    what it was measured on   recover.py    reopening after SIGKILL; memory for a page
