@@ -28,6 +28,7 @@ BENCHES = (
     "retrieve",
     "recover",
     "embed",
+    "equal",
     "scale",
     "large",
     "busy",

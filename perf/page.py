@@ -29,14 +29,16 @@ table { border-collapse: collapse; font-size: .8125rem; display: block; overflow
 th, td { border: 1px solid var(--line); padding: .2rem .5rem; text-align: right; vertical-align: top;
   font-variant-numeric: tabular-nums; }
 th { color: var(--soft); font-weight: 600; }
-th:first-child, th:last-child, td:first-child, td.note { text-align: left; } td:first-child { min-width: 14rem; }
+th:first-child, th:last-child, td:first-child, td.note { text-align: left; }
+td:first-child { min-width: 14rem; }
 td.note { color: var(--soft); min-width: 16rem; } td.aim { white-space: nowrap; }
 details table td:first-child { min-width: 0; text-align: right; }
 details.bars table td:first-child { text-align: left; }
 summary { color: var(--soft); font-size: .875rem; cursor: pointer; }
 .met { color: var(--good); } .missed { color: var(--bad); font-weight: 600; }
 code { font-size: .8125rem; overflow-wrap: anywhere; } .soft, figcaption { color: var(--soft); font-size: .875rem; }
-ul.soft { padding-left: 1.25rem; } figure { margin: 1rem 0; } img { width: 100%; max-width: 48rem; height: auto; display: block; }
+ul.soft { padding-left: 1.25rem; } figure { margin: 1rem 0; }
+img { width: 100%; max-width: 48rem; height: auto; display: block; }
 .rough { color: var(--bad); font-size: .875rem; }
 """
 LEFT_OUT = ("bench", "dir", "json", "check", "plot")  # of the arguments: what changes nothing in a result

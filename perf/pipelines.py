@@ -11,17 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from mos_pipeline import MemoryPipeline
-from mos_pipeline.memory.outcomes import BatchOutcome
-from mos_pipeline.memory.state import Scope
 from mos_pipeline.runtime.supervisor import Outcome
 
 __all__ = [
-    "applied_pages",
     "at_rest",
     "embed_query",
     "is_working",
     "pids_of",
-    "unwritten_pages",
     "wait_ready",
     "watch_tasks",
     "watch_texts",
@@ -83,27 +79,6 @@ def embed_query(pipeline: MemoryPipeline, query: str) -> npt.NDArray[np.float16]
         reason = f"{found[0].fate}: {found[0].error}" if found else "no answer"
         raise RuntimeError(f"the query could not be embedded: {reason}")
     return np.frombuffer(found[0].result, np.float16)
-
-
-def unwritten_pages(pipeline: MemoryPipeline) -> int:
-    """Return how many pages are in the journal alone: in no segment that is flushed."""
-    persistence = pipeline._engine.persistence
-    return sum(part.pages for part in (*persistence._writing, *persistence._ranges))
-
-
-def applied_pages(pipeline: MemoryPipeline) -> Callable[[], int]:
-    """Return what tells how many pages have come into a mid-term session since this was called."""
-    state, count = pipeline._engine.state, 0
-    apply = state.apply
-
-    def counted(scope: Scope, outcome: BatchOutcome) -> list[int]:
-        nonlocal count
-        freed = apply(scope, outcome)
-        count += sum(len(placed.seqs) for placed in outcome.placed)
-        return freed
-
-    state.apply = counted  # type: ignore[method-assign]
-    return lambda: count
 
 
 def watch_texts(pipeline: MemoryPipeline) -> list[str]:

@@ -9,7 +9,6 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from mos_pipeline import MemoryPipeline
-from perf.pipelines import applied_pages, unwritten_pages
 from perf.result import Series
 from perf.watching import Sampler
 
@@ -39,7 +38,6 @@ class Timeline:
 
     def __init__(self, pipeline: MemoryPipeline) -> None:
         self._pipeline = pipeline
-        self._in_sessions = applied_pages(pipeline)
         self._before = 0.0
         self._begun = 0.0
         self.moments: list[Moment] = []
@@ -60,9 +58,8 @@ class Timeline:
 
     def _look(self) -> Moment:
         stats = self._pipeline.stats()
-        unwritten = unwritten_pages(self._pipeline)
-        passed = stats.pages, stats.pages - stats.backlog_pages, self._in_sessions(), stats.pages - unwritten
-        waiting = stats.backlog_pages, stats.waiting_pages, unwritten
+        passed = stats.accepted_pages, stats.embedded_pages, stats.placed_pages, stats.written_pages
+        waiting = stats.backlog_pages, stats.waiting_pages, stats.accepted_pages - stats.written_pages
         return Moment(self._before + time.monotonic() - self._begun, passed, waiting)
 
 

@@ -26,7 +26,7 @@ from mos_pipeline import MemoryPipeline
 from perf.load import SETTINGS, THREADS
 from perf.machine import ROOT
 from perf.options import Options
-from perf.processes import family
+from perf.processes import CpuShare, family
 from perf.result import BenchResult, Figure, at_most
 from perf.telling import begun, tell
 
