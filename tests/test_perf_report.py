@@ -57,9 +57,9 @@ def report(*series: Series, **more: Any) -> dict[str, Any]:
     }
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def fonts() -> None:
-    """Have matplotlib open its fonts, which it keeps open."""
+    """Have matplotlib open its fonts, which it keeps open as long as the process lives."""
     drawn([CLIFF, THEIRS], "light", "svg")
     drawn([CLIFF, THEIRS], "light", "png")
     drawn(BARS, "light", "svg")
