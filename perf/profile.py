@@ -76,16 +76,17 @@ def run(options: Options) -> BenchResult:
     pages = list(islice(stream, options.size(8000, 600)))
     if options.dataset is None:
         pages = [{**page, "user_id": f"user {number * USERS // len(pages)}"} for number, page in enumerate(pages)]
+    settings = options.with_own({"embedding__backend": options.backend})
     with options.store() as folder:
-        accounts, configuration = _measured(folder, options.backend, warm_up, pages)
+        accounts, configuration = _measured(folder, settings, warm_up, pages)
     with options.store() as folder:
-        stacks = _sampled(folder, options.backend, warm_up, pages)
+        stacks = _sampled(folder, settings, warm_up, pages)
     return BenchResult("profile", configuration, _figures(accounts, stacks, len(pages), fake=options.backend == "fake"))
 
 
 @contextmanager
-def _warm(folder: Path, backend: str, warm_up: Sequence[Page]) -> Iterator[MemoryPipeline]:
-    with MemoryPipeline.open(folder, embedding__backend=backend) as pipeline:
+def _warm(folder: Path, settings: Mapping[str, Any], warm_up: Sequence[Page]) -> Iterator[MemoryPipeline]:
+    with MemoryPipeline.open(folder, **settings) as pipeline:
         wait_ready(pipeline)
         pipeline.add_many(warm_up)
         pipeline.wait_idle(IDLE_TIMEOUT_S)
@@ -98,9 +99,9 @@ def _ingest(pipeline: MemoryPipeline, pages: Sequence[Page]) -> None:
 
 
 def _measured(
-    folder: Path, backend: str, warm_up: Sequence[Page], pages: Sequence[Page]
+    folder: Path, settings: Mapping[str, Any], warm_up: Sequence[Page], pages: Sequence[Page]
 ) -> tuple[_Accounts, dict[str, Any]]:
-    with _warm(folder, backend, warm_up) as pipeline:
+    with _warm(folder, settings, warm_up) as pipeline:
         before = _look(pipeline)
         _ingest(pipeline, pages)
         after = _look(pipeline)
@@ -134,11 +135,13 @@ def _sum(parts: Iterator[Usage]) -> Usage:
     return total
 
 
-def _sampled(folder: Path, backend: str, warm_up: Sequence[Page], pages: Sequence[Page]) -> dict[str, Stacks]:
+def _sampled(
+    folder: Path, settings: Mapping[str, Any], warm_up: Sequence[Page], pages: Sequence[Page]
+) -> dict[str, Stacks]:
     """Return the stacks of each thread and of each role."""
     notes = folder.parent / "stacks"
     notes.mkdir()
-    with children_sampled(notes), _warm(folder, backend, warm_up) as pipeline:
+    with children_sampled(notes), _warm(folder, settings, warm_up) as pipeline:
         files = {role: [notes / str(pid) for pid in pids_of(pipeline, role)] for role in ROLES}
         before = {file: file.stat().st_size for each in files.values() for file in each}
         with ExitStack() as samplers:

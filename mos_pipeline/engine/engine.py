@@ -12,6 +12,8 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+import numpy as np
+
 from mos_pipeline.config import Config
 from mos_pipeline.engine.aside import Aside
 from mos_pipeline.engine.asking import ask
@@ -24,19 +26,20 @@ from mos_pipeline.engine.coordinator import Call, Coordinator
 from mos_pipeline.engine.derived import Derived
 from mos_pipeline.engine.desk import Desk
 from mos_pipeline.engine.details import Details
-from mos_pipeline.engine.embedding import EMBEDDER, Embedding, embedder_role
+from mos_pipeline.engine.embedding import EMBEDDER, Embedding, embedder_role, weights_of
 from mos_pipeline.engine.forgetting import Forgetting
 from mos_pipeline.engine.indexing import Indexing
 from mos_pipeline.engine.intake import Intake
 from mos_pipeline.engine.likeness import Likeness
 from mos_pipeline.engine.llm_role import llm_role
+from mos_pipeline.engine.modelling import worker_error
 from mos_pipeline.engine.owed_batches import OwedBatches
 from mos_pipeline.engine.owed_promotions import OwedPromotions
 from mos_pipeline.engine.owed_work import Repayer
 from mos_pipeline.engine.persistence import WRITER, Persistence
 from mos_pipeline.engine.processing import Processing
 from mos_pipeline.engine.promotion import Promotion
-from mos_pipeline.engine.reembedding import begin_reembedding, worker_error
+from mos_pipeline.engine.reembedding import begin_reembedding
 from mos_pipeline.engine.removal import Removal
 from mos_pipeline.engine.repaying import Repaying
 from mos_pipeline.engine.replay import Replay
@@ -151,7 +154,7 @@ class Engine:
     def _assemble_work(self) -> None:
         """Make what gives out work and takes in what came of it, and the thread that owns all of it."""
         config = self.config
-        self.embedding = Embedding(self.desk, config.embedding.in_flight_texts)
+        self.embedding = Embedding(self.desk, config.embedding)
         aside = Aside(self.state, self.reader, self.derived)
         bulk = Bulk(config.llm)
         self.promotion = Promotion(
@@ -290,7 +293,7 @@ class Engine:
         )
         return [
             Role(WRITER, build_writer, writer_args, credit=WRITER_CREDIT, blames=False, stateful=True),
-            embedder_role(config),
+            embedder_role(config, weights_of(self.store.manifest.embedding)),
             llm_role(config),
         ]
 
@@ -313,11 +316,13 @@ class Engine:
         pool = None if identity is None else self._new_pool(identity["dimension"])
         sizes = restore.entry.sizes
         generation = self.store.manifest.vector_generation
-        replay = Replay(self.state, self.indexing, self.store.segments, len(sizes), pool, generation)
+        known = self.config.embedding.known_texts
+        replay = Replay(self.state, self.indexing, self.store.segments, len(sizes), pool, generation, known)
         if replay.run(restore.derived, sizes, self.coordinator.breathe):
             self.intake.add_backlog(replay.backlog)
             for event in replay.untold:
                 self.derived.event(event)
+            self._recall(replay)
             self.processing.restore(replay.stale)
             for scope in self.state.scopes:
                 self.indexing.page_came(scope)
@@ -326,6 +331,14 @@ class Engine:
                     self.promotion.take_up(scope)
                 self.coordinator.breathe()
             self.compaction.may_begin = self.repaying.may_begin = True
+
+    def _recall(self, replay: Replay) -> None:
+        """Know the newest texts that have a vector again, so that equal ones are not embedded."""
+        for seqs, digests in reversed(replay.digests):
+            rows = self.state.pages.rows_of(seqs)
+            there = np.flatnonzero(rows >= 0)[::-1]
+            self.embedding.recall(digests[there].tolist(), rows[there].tolist())
+            self.coordinator.breathe()
 
     def _new_pool(self, dimension: int) -> VectorPool:
         folder = self.store.folder

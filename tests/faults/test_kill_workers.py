@@ -37,7 +37,7 @@ def kill_one(memory: MemoryPipeline, role: str, rng: random.Random) -> None:
     until(lambda: supervisor.state(role).pids, f"a {role} is there")
     if rng.random() < 0.8:
         until(lambda: supervisor.state(role).state == "ready", f"the {role} is ready")
-        until(lambda: supervisor.state(role).waiting, f"the {role} has work", pause_s=0.0)
+        until(lambda: supervisor.state(role).waiting, f"the {role} has work", pause_s=0.0002)
     time.sleep(rng.random() ** 3 * 0.1)
     state = supervisor.state(role)
     if state.pids:

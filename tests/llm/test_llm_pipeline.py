@@ -174,7 +174,7 @@ def test_a_worker_killed_in_mid_call_costs_nothing(tmp_path: Path, fake: FakeOpe
         ids = added(memory)
         for calls in (2, 6):
             fake.wait_for_calls(calls)
-            until(lambda: fake.in_flight, "a call is in flight", pause_s=0.0)
+            until(lambda: fake.in_flight, "a call is in flight", pause_s=0.002)
             before = memory.stats().workers["llm"]
             os.kill(before.pids[-1], signal.SIGKILL)
             until(partial(restarted, memory, before.restarts), "its death was noticed")

@@ -130,7 +130,7 @@ def test_it_is_repaid_by_itself_when_the_endpoint_is_back(tmp_path: Path, fake: 
 
 
 def test_a_dead_endpoint_costs_one_deadline_and_what_became_owed_is_repaid(tmp_path: Path, fake: FakeOpenAI) -> None:
-    settings = {"llm__deadline_s": 1.0, "llm__timeout_s": 1.0, "llm__repay_interval_s": 0.5, "llm__processes": 2}
+    settings = {"llm__deadline_s": 3.0, "llm__timeout_s": 3.0, "llm__repay_interval_s": 0.5, "llm__processes": 2}
     with opened(tmp_path, fake, **settings) as memory:
         ids = added(memory, 9)
         memory.wait_idle(PATIENCE_S)
@@ -401,7 +401,7 @@ def test_a_worker_killed_while_it_repays_costs_nothing_and_repeats_nothing(tmp_p
         thread.start()
         for more in (1, 5):
             fake.wait_for_calls(calls + more)
-            until(lambda: fake.in_flight, "a call is in flight", pause_s=0.0)
+            until(lambda: fake.in_flight, "a call is in flight", pause_s=0.002)
             before = memory.stats().workers["llm"]
             for pid in before.pids:
                 os.kill(pid, signal.SIGKILL)
