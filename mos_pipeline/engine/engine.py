@@ -360,7 +360,7 @@ class Engine:
             self.embedding.ready = self.embedding.ready and role != EMBEDDER  # nothing more is given out
         elif role == EMBEDDER and not self.embedding.ready:
             batch_s = max(state.info["ms_per_batch"] / 1000, LEAST_BATCH_S)
-            self.embedding.measured(self.config.embedding.batch_word_pieces / batch_s)
+            self.embedding.measured(state.info["batch_word_pieces"] / batch_s)
             self._embedder_ready(identity_of(state.info))
 
     def _embedder_ready(self, identity: dict[str, Any]) -> None:
