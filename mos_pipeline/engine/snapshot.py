@@ -24,10 +24,11 @@ from mos_pipeline.runtime.memory_use import own_memory
 from mos_pipeline.runtime.meter import Tally
 from mos_pipeline.runtime.supervisor import PoolState
 from mos_pipeline.runtime.vector_pool import PoolUsage
-from mos_pipeline.stages.identity import identity_of
 from mos_pipeline.store.folder import Damage
 
 __all__ = ["reader_snapshot", "snapshot"]
+
+COMPUTING = ("backend", "precision", "threads", "batch_word_pieces", "ms_per_batch")  # of what the embedder tells
 
 
 def snapshot(engine: Engine) -> Stats:
@@ -63,7 +64,7 @@ def snapshot(engine: Engine) -> Stats:
             reused_texts=engine.embedding.reused,
             known_texts=engine.embedding.known,
             memory=own_memory(os.getpid()),
-            embedder=_embedder(engine),
+            embedder=_embedder(engine.supervisor.state(EMBEDDER) if engine.supervisor is not None else None),
         )
 
 
@@ -87,6 +88,7 @@ def reader_snapshot(reader: ReaderEngine, view: View) -> Stats:
             unlifted=unlifted(view.state, view.state.scopes, view.stale),
             damage=_damage(reader.store.damage),
             workers=_own(reader),
+            embedder=_embedder(reader.questions.state() if reader.questions is not None else None),
             tasks=_tasks(reader.llm.state() if reader.llm is not None else None),
             memory=own_memory(os.getpid()),
         )
@@ -132,10 +134,8 @@ def _workers(engine: Engine) -> dict[str, WorkerStats]:
     return {role: _worker(engine.supervisor.state(role)) for role in (WRITER, EMBEDDER, LLM)}
 
 
-def _embedder(engine: Engine) -> dict[str, Any]:
-    info = engine.supervisor.state(EMBEDDER).info if engine.supervisor is not None else {}
-    identity = identity_of(info)
-    return {key: value for key, value in info.items() if key not in identity}
+def _embedder(pool: PoolState | None) -> dict[str, Any]:
+    return {} if pool is None else {name: pool.info[name] for name in COMPUTING if name in pool.info}
 
 
 def _endpoint(engine: Engine) -> str:
