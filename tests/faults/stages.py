@@ -83,7 +83,7 @@ class PoisonedEmbedStage(EmbedStage):
 class CountedEmbedStage(EmbedStage):
     """An embedder that adds a byte for each text it computes to the file that COUNTED_IN names."""
 
-    def __init__(self, settings: config.Embedding) -> None:
+    def __init__(self, settings: config.Embedding, *_: Any) -> None:
         self._counts = False
         super().__init__(settings, backend=_Counted(settings, self))
 
