@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -10,6 +11,7 @@ from mos_pipeline.engine.desk import Desk
 from mos_pipeline.runtime.supervisor import Outcome, Role
 from mos_pipeline.runtime.vector_pool import VectorPool
 from mos_pipeline.stages.embed import EmbedStage
+from mos_pipeline.stages.static_tier import StaticHome
 
 __all__ = ["EMBEDDER", "Embedding", "RowsAnswer", "embedder_role"]
 
@@ -19,9 +21,9 @@ CREDIT = 16 << 20
 RowsAnswer = Callable[[list[int], Outcome], None]
 
 
-def embedder_role(config: Config) -> Role:
-    """Return what the embedder's process is made of."""
-    return Role(EMBEDDER, EmbedStage, (config.embedding,), credit=CREDIT)
+def embedder_role(config: Config, home: StaticHome) -> Role:
+    """Return what the embedder's process is made of; ``home`` tells where the store keeps its static model."""
+    return Role(EMBEDDER, EmbedStage, (config.embedding, time.monotonic, None, home), credit=CREDIT)
 
 
 class Embedding:

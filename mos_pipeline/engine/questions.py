@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from mos_pipeline.config import Config
@@ -10,6 +11,7 @@ from mos_pipeline.engine.embedding import embedder_role
 from mos_pipeline.engine.own_pool import OwnPool
 from mos_pipeline.runtime.supervisor import PoolState
 from mos_pipeline.stages.identity import identity_of
+from mos_pipeline.stages.static_tier import StaticHome
 
 __all__ = ["Questions"]
 
@@ -21,8 +23,9 @@ class Questions:
         model: the identity of the embedder's model; empty until it has loaded.
     """
 
-    def __init__(self, config: Config) -> None:
-        self._pool = OwnPool(embedder_role(config), config.runtime)
+    def __init__(self, config: Config, root: Path) -> None:
+        """Ask with the model of ``config``; a static one is the store's in the folder ``root``."""
+        self._pool = OwnPool(embedder_role(config, StaticHome(root, writes=False)), config.runtime)
         self.model: dict[str, Any] = {}
 
     def ask(self, query: str) -> QueryVector | None:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from mos_pipeline.config import Config
@@ -52,7 +53,7 @@ class ReaderEngine:
             StoreError: there is none, or it can't be read; see its subclasses.
         """
         self.config = config
-        self.questions = Questions(config) if workers else None
+        self.questions = Questions(config, Path(path).absolute()) if workers else None
         self.llm = OwnPool(llm_role(config, processes=1), config.runtime) if workers else None
         self.chat = Chat(config, self._answering)
         self._refreshing = threading.Lock()

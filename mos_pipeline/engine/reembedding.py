@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from mos_pipeline.config import Config
@@ -18,6 +19,7 @@ from mos_pipeline.engine.embedding import EMBEDDER, embedder_role
 from mos_pipeline.errors import DeadlineError, ModelNotFoundError, StoreFullError, WorkerError
 from mos_pipeline.runtime.supervisor import Supervisor
 from mos_pipeline.stages.identity import identity_of, names_it, same_vectors
+from mos_pipeline.stages.static_tier import StaticHome
 from mos_pipeline.store.codec import GENERATIONS
 from mos_pipeline.store.recovery import OpenStore, StoredFrame
 
@@ -41,7 +43,7 @@ def begin_reembedding(store: OpenStore, config: Config, frames: Iterable[StoredF
     stored = store.manifest.embedding
     if stored is None or names_it(config.embedding, stored):
         return False
-    identity = _loaded_identity(config)
+    identity = _loaded_identity(config, store.folder.root)
     if same_vectors(identity, stored):
         return False
     store.use_model(identity, _unused(frames, store))
@@ -69,9 +71,9 @@ def worker_error(text: str) -> WorkerError:
     return kind(text.removeprefix("ModelNotFoundError: "))
 
 
-def _loaded_identity(config: Config) -> dict[str, Any]:
+def _loaded_identity(config: Config, root: Path) -> dict[str, Any]:
     changed = threading.Event()
-    roles, patience = [embedder_role(config)], config.runtime.start_timeout_s
+    roles, patience = [embedder_role(config, StaticHome(root, anew=True))], config.runtime.start_timeout_s
     supervisor = Supervisor(roles, config.runtime, lambda *_: None, lambda _: changed.set())
     supervisor.start()
     try:

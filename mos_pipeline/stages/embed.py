@@ -23,6 +23,7 @@ from mos_pipeline.runtime.slabs import vectors_of
 from mos_pipeline.runtime.worker import Report
 from mos_pipeline.stages.backend import Backend, Prepared, Vectors
 from mos_pipeline.stages.batching import Batcher, CostModel, Item
+from mos_pipeline.stages.static_tier import StaticHome
 
 __all__ = ["EmbedStage"]
 
@@ -49,7 +50,8 @@ class EmbedStage:
 
     Args:
         clock: seconds that never go back.
-        backend: used instead of the one that ``settings.backend`` names.
+        backend: used instead of the one that ``settings`` name.
+        home: where the store keeps its static model, if it may have one.
     """
 
     def __init__(
@@ -57,10 +59,11 @@ class EmbedStage:
         settings: config.Embedding,
         clock: Callable[[], float] = time.monotonic,
         backend: Backend | None = None,
+        home: StaticHome | None = None,
     ) -> None:
         self._settings = settings
         self._clock = clock
-        self._backend = backend or _backend(settings)
+        self._backend = backend or _backend(settings, home)
         self._cost = CostModel()
         self._batcher = Batcher(
             settings.batch_word_pieces, settings.query_window_s, settings.query_batch_ms / 1000, self._cost, clock
@@ -201,11 +204,15 @@ class EmbedStage:
         report.failed(unit.unit_id, f"{type(error).__name__}: {error}")
 
 
-def _backend(settings: config.Embedding) -> Backend:
+def _backend(settings: config.Embedding, home: StaticHome | None) -> Backend:
     if settings.backend == "fake":
         from mos_pipeline.stages.fake_backend import FakeBackend
 
         return FakeBackend(settings)
+    if settings.tier == "static":
+        from mos_pipeline.stages.static_backend import StaticBackend
+
+        return StaticBackend(settings, home)
     from mos_pipeline.stages.sentence_transformer import SentenceTransformerBackend
 
     return SentenceTransformerBackend(settings)

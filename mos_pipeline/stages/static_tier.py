@@ -1,0 +1,166 @@
+"""The static tier's model: a table of word pieces, distilled once from the configured model, and where it is kept.
+
+model2vec has the model embed each piece of its vocabulary by itself, turns the vectors to their principal components,
+keeps the first of them, and weights each piece by how rare it is: a / (a + p), with p by Zipf's law from its place in
+the vocabulary (smooth inverse frequency; Arora et al. 2017). A text's vector is the mean of its pieces'.
+
+It is looked for in the store, whose vectors it made, then in the cache of models made from others. The store gets a
+copy: another machine, or another version of the libraries, may distil one that differs in its last bits, and vectors
+are only compared with those of the very same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+import threading
+import time
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mos_pipeline.config import Embedding
+from mos_pipeline.errors import ModelNotFoundError, WorkerError
+from mos_pipeline.stages.model_cache import CachedModel, cache_folder, find_cached, make_cached
+from mos_pipeline.stages.models import ModelFiles, find_model
+from mos_pipeline.store.folder import StoreFolder
+from mos_pipeline.store.manifest import Manifest
+from mos_pipeline.store.models import model_name, model_of
+
+__all__ = ["TABLE", "TOKENIZER", "StaticHome", "find_static"]
+
+logger = logging.getLogger(__name__)
+
+TABLE, TOKENIZER = "model.safetensors", "tokenizer.json"
+DIMENSION = 256  # at most; measured, like the weighting: docs/decisions/0026-static-tier.md
+SIF = 1e-4
+RECIPE = f"{DIMENSION}-{SIF:g}-float16"
+MEND = (
+    "bring that folder back from a backup of the store, or have the store's vectors made again: open it with "
+    "reembed=True, or `mos-pipeline reembed`; until then its pages are found by their words"
+)
+
+
+class StaticHome(NamedTuple):
+    """The store that a static model is for.
+
+    Attributes:
+        root: its folder.
+        writes: whether a static model may be put there: the store is this process's, or its parent's.
+        anew: whether the model is to be the store's next one, and not that of the vectors there.
+    """
+
+    root: Path
+    writes: bool = True
+    anew: bool = False
+
+
+def find_static(settings: Embedding, home: StaticHome | None) -> CachedModel:
+    """Return the static model: the store's own, else the cache's, else one distilled now; the store gets a copy.
+
+    Raises:
+        ModelNotFoundError: the model to distil from is nowhere; or the store's vectors were made with a static model
+            that is nowhere any more.
+        WorkerError: model2vec is not installed, or can't distil that model.
+        StoreError: the store's MANIFEST can't be read.
+    """
+    if home is None:
+        return _made(settings)
+    folder = StoreFolder(home.root)
+    own = None if home.anew else model_of(folder, Manifest.load(folder).embedding)
+    kept = None if own is None else _sound(own.parent, own.name, mend=home.writes)
+    if kept is not None:
+        return kept
+    try:
+        found = _made(settings)
+    except ModelNotFoundError as error:
+        raise error if own is None else _lost(own, str(error)) from error
+    if own is not None and own.name != model_name(found.about["digest"]):
+        raise _lost(own, f"another one was distilled on this machine, in {found.folder}")
+    return _keep(found, folder.models) if home.writes else found
+
+
+def _made(settings: Embedding) -> CachedModel:
+    """Return the static model from the cache; distilled now where it is not there."""
+    revision = settings.model_kwargs.get("revision")
+    base = find_model(settings.model, download=settings.download, revision=revision)
+    cache = cache_folder(settings.cache_dir)
+    name = f"static-{base.digest[:32]}-{RECIPE}"
+    return _sound(cache, name) or make_cached(cache, name, partial(_distil, base, settings))
+
+
+def _lost(own: Path, why: str) -> ModelNotFoundError:
+    return ModelNotFoundError(f"{own}: the static model that made the store's vectors is not there ({why}); {MEND}")
+
+
+def _sound(folder: Path, name: str, *, mend: bool = True) -> CachedModel | None:
+    """Return the model of that name where its table is whole; a damaged one is deleted, to ``mend`` it."""
+    try:
+        found = find_cached(folder, name)
+        if found is None or found.about["digest"] == _digest(found.folder / TABLE):
+            return found
+        reason = "its table is not what it was"
+    except (ModelNotFoundError, OSError, KeyError, TypeError) as error:
+        reason = str(error)
+    logger.warning("%s: the static model can't be used (%s)", folder / name, reason)
+    if mend:
+        shutil.rmtree(folder / name, ignore_errors=True)
+    return None
+
+
+def _keep(found: CachedModel, folder: Path) -> CachedModel:
+    """Return a copy in the store's ``folder``."""
+
+    def copy(into: Path) -> dict[str, Any]:
+        shutil.copytree(found.folder, into, dirs_exist_ok=True)
+        return found.about
+
+    return make_cached(folder, model_name(found.about["digest"]), copy)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _distil(base: ModelFiles, settings: Embedding, folder: Path) -> dict[str, Any]:
+    """Distil a static model into ``folder``, saved as sentence-transformers' StaticEmbedding; return what tells of it.
+
+    Raises:
+        WorkerError: model2vec is not installed, or can't distil that model.
+    """
+    os.environ["TQDM_DISABLE"] = "1"
+    try:
+        import torch
+        import tqdm
+        import transformers
+        from model2vec.distill import distill
+        from sentence_transformers import SentenceTransformer
+        from sentence_transformers.sentence_transformer.modules import Normalize, StaticEmbedding
+    except ImportError as error:
+        raise WorkerError(
+            f"embedding.tier static: {base.name} can't be distilled without model2vec ({error}); "
+            "pip install 'mos-pipeline[static]'"
+        ) from error
+    tqdm.tqdm.set_lock(threading.RLock())  # its own would be a named semaphore, which a killed process leaves behind
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    torch.set_num_threads(settings.threads or len(os.sched_getaffinity(0)))
+    logger.info("distilling a static model from %s, once: some seconds, minutes on a busy machine", base.folder)
+    begun = time.monotonic()
+    trust = settings.trust_remote_code
+    try:
+        made = distill(str(base.folder), device="cpu", pca_dims=DIMENSION, sif_coefficient=SIF, trust_remote_code=trust)
+        static = StaticEmbedding(made.tokenizer, embedding_weights=made.embedding)
+        SentenceTransformer(modules=[static, Normalize()], device="cpu").save(str(folder), create_model_card=False)
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, IndexError) as error:
+        raise WorkerError(
+            f"{base.folder}: model2vec can't distil this model ({error}); set embedding.tier to full, or name another "
+            "model"
+        ) from error
+    logger.info("distilled in %.1f s", time.monotonic() - begun)
+    told = {"model": base.name, "distilled_from": base.digest, "dimension": int(made.embedding.shape[1])}
+    return {**told, "digest": _digest(folder / TABLE), "model2vec": version("model2vec")}
