@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,7 @@ class StaticBackend:
         self._home = home
         self._tokenizer: Any = None
         self._table: npt.NDArray[np.float32] = np.empty((0, 0), np.float32)
+        self._most = 0  # pieces of a text that are read
         self._by_words = False
         self._words: dict[str, Pieces] = {}
 
@@ -74,8 +75,7 @@ class StaticBackend:
             raise WorkerError(
                 f"{found.folder}: the static model can't be read ({error}); delete the folder, and have it made again"
             ) from error
-        self._tokenizer.no_padding()
-        self._tokenizer.no_truncation()
+        self._most = self._tokenizer.truncation["max_length"]
         self._by_words = all(self._joined(text) == self._split([text])[0] for text in PROBES)
         logger.info("static model from %s, %s", found.folder, "word by word" if self._by_words else "text by text")
         about = found.about
@@ -102,13 +102,21 @@ class StaticBackend:
         return [piece for pieces in self._split(text.split(" ")) for piece in pieces]
 
     def _word_by_word(self, texts: Sequence[str]) -> list[Pieces]:
+        split = [text.split(" ") for text in texts]
+        found = self._looked_up([words[: self._most] for words in split])
+        for at, words in enumerate(split):
+            if len(found[at]) < self._most < len(words):  # there were words without a piece
+                found[at] = self._looked_up([words])[0]
+        return found
+
+    def _looked_up(self, split: Sequence[Sequence[str]]) -> list[Pieces]:
         if len(self._words) > MAX_WORDS:
             self._words.clear()
-        words, split = self._words, [text.split(" ") for text in texts]
-        new = [word for word in dict.fromkeys(chain.from_iterable(split)) if word not in words]
-        words.update(zip(new, self._split(new), strict=True))
-        found = [list(chain.from_iterable(map(words.__getitem__, text))) for text in split]
+        known = self._words
+        new = [word for word in dict.fromkeys(chain.from_iterable(split)) if word not in known]
+        known.update(zip(new, self._split(new), strict=True))
+        found = [list(islice(chain.from_iterable(map(known.__getitem__, words)), self._most)) for words in split]
         for word in new:
             if len(word) > MAX_WORD_CHARS:  # no word, or of a script without spaces: it will hardly come again
-                del words[word]
+                del known[word]
         return found

@@ -2,7 +2,8 @@
 
 model2vec has the model embed each piece of its vocabulary by itself, turns the vectors to their principal components,
 keeps the first of them, and weights each piece by how rare it is: a / (a + p), with p by Zipf's law from its place in
-the vocabulary (smooth inverse frequency; Arora et al. 2017). A text's vector is the mean of its pieces'.
+the vocabulary (smooth inverse frequency; Arora et al. 2017). Then what typical pages have in common is taken away. A
+text's vector is the mean of its pieces'.
 
 It is looked for in the store, whose vectors it made, then in the cache of models made from others. The store gets a
 copy: another machine, or another version of the libraries, may distil one that differs in its last bits, and vectors
@@ -12,6 +13,7 @@ are only compared with those of the very same.
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import shutil
@@ -19,11 +21,16 @@ import threading
 import time
 from functools import partial
 from importlib.metadata import version
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 from mos_pipeline.config import Embedding
 from mos_pipeline.errors import ModelNotFoundError, WorkerError
+from mos_pipeline.messages import embedded_text
 from mos_pipeline.stages.model_cache import CachedModel, cache_folder, find_cached, make_cached
 from mos_pipeline.stages.models import ModelFiles, find_model
 from mos_pipeline.store.folder import StoreFolder
@@ -35,9 +42,12 @@ __all__ = ["TABLE", "TOKENIZER", "StaticHome", "find_static"]
 logger = logging.getLogger(__name__)
 
 TABLE, TOKENIZER = "model.safetensors", "tokenizer.json"
-DIMENSION = 256  # at most; measured, like the weighting: docs/decisions/0026-static-tier.md
-SIF = 1e-4
-RECIPE = f"{DIMENSION}-{SIF:g}-float16"
+SAMPLE = "sample/conversation.jsonl"
+# Measured: docs/decisions/0026-static-tier.md.
+DIMENSION = 256  # at most
+SIF = 1e-4  # a
+MOST_PIECES = 128  # of a text: what a long page is about stands at its beginning
+RECIPE = f"{DIMENSION}-{SIF:g}-{MOST_PIECES}-1"
 MEND = (
     "bring that folder back from a backup of the store, or have the store's vectors made again: open it with "
     "reembed=True, or `mos-pipeline reembed`; until then its pages are found by their words"
@@ -151,10 +161,19 @@ def _distil(base: ModelFiles, settings: Embedding, folder: Path) -> dict[str, An
     torch.set_num_threads(settings.threads or len(os.sched_getaffinity(0)))
     logger.info("distilling a static model from %s, once: some seconds, minutes on a busy machine", base.folder)
     begun = time.monotonic()
-    trust = settings.trust_remote_code
     try:
-        made = distill(str(base.folder), device="cpu", pca_dims=DIMENSION, sif_coefficient=SIF, trust_remote_code=trust)
-        static = StaticEmbedding(made.tokenizer, embedding_weights=made.embedding)
+        made = distill(
+            str(base.folder),
+            device="cpu",
+            pca_dims=DIMENSION,
+            sif_coefficient=SIF,
+            trust_remote_code=settings.trust_remote_code,
+            quantize_to="float32",
+        )
+        made.tokenizer.no_padding()
+        made.tokenizer.enable_truncation(MOST_PIECES)
+        table = _centred(np.asarray(made.embedding, np.float32), made.tokenizer).astype(np.float16)
+        static = StaticEmbedding(made.tokenizer, embedding_weights=table)
         SentenceTransformer(modules=[static, Normalize()], device="cpu").save(str(folder), create_model_card=False)
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, IndexError) as error:
         raise WorkerError(
@@ -162,5 +181,24 @@ def _distil(base: ModelFiles, settings: Embedding, folder: Path) -> dict[str, An
             "model"
         ) from error
     logger.info("distilled in %.1f s", time.monotonic() - begun)
-    told = {"model": base.name, "distilled_from": base.digest, "dimension": int(made.embedding.shape[1])}
+    told = {"model": base.name, "distilled_from": base.digest, "dimension": table.shape[1]}
     return {**told, "digest": _digest(folder / TABLE), "model2vec": version("model2vec")}
+
+
+def _centred(table: npt.NDArray[np.float32], tokenizer: Any) -> npt.NDArray[np.float32]:
+    """Return the table, (pieces, dimension), less the mean row of the pieces in pages that were written as samples.
+
+    Without it any two pages are alike, by the words that stand in all of them, and no threshold of a cosine that fits
+    the model itself fits its static one.
+    """
+    counts = np.zeros(len(table), np.float32)
+    for found in tokenizer.encode_batch(_sample_pages(), add_special_tokens=False):
+        np.add.at(counts, found.ids, 1)
+    centred: npt.NDArray[np.float32] = table - counts @ table / max(counts.sum(), 1)
+    return centred
+
+
+def _sample_pages() -> list[str]:
+    lines = (files("mos_pipeline") / SAMPLE).read_text(encoding="utf-8").splitlines()
+    pages = [json.loads(line) for line in lines]
+    return [embedded_text(page["user_input"], page["agent_response"]) for page in pages]
