@@ -6,15 +6,18 @@ import importlib.util
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from mos_pipeline.config import Config
 from mos_pipeline.doctor.finding import Area, Finding, note, ok, problem
 from mos_pipeline.errors import ModelNotFoundError, StoreError
 from mos_pipeline.stages.identity import names_it
+from mos_pipeline.stages.model_cache import cache_folder
 from mos_pipeline.stages.models import MINILM_DIGEST, find_model
 from mos_pipeline.store.folder import StoreFolder
 from mos_pipeline.store.manifest import Manifest
+from mos_pipeline.store.models import model_of, wrong_with_model
 
 __all__ = ["check_endpoint", "check_model", "check_settings"]
 
@@ -81,6 +84,8 @@ def check_model(root: Path, config: Config) -> Iterator[Finding]:
         yield problem(
             Area.MODEL, "library", "sentence-transformers is not installed", "pip install sentence-transformers"
         )
+    if config.embedding.tier == "static":
+        yield from _check_static(root, config)
     try:
         files = find_model(config.embedding.model, revision=config.embedding.model_kwargs.get("revision"))
     except ModelNotFoundError as error:
@@ -95,11 +100,32 @@ def check_model(root: Path, config: Config) -> Iterator[Finding]:
     yield from _against_store(root, config)
 
 
-def _against_store(root: Path, config: Config) -> Iterator[Finding]:
+def _check_static(root: Path, config: Config) -> Iterator[Finding]:
+    """Tell where the static model is, or what is missing to distil it."""
+    folder, identity = StoreFolder(root), _stored_model(root)
+    kept = model_of(folder, identity)
+    if kept is not None and not wrong_with_model(folder, identity):
+        yield ok(Area.MODEL, "static model", f"the store's own, in {kept}")
+        return
+    cache = cache_folder(config.embedding.cache_dir)
+    if importlib.util.find_spec("model2vec") is not None:
+        yield ok(Area.MODEL, "static model", f"distilled at its first need, by model2vec, and kept in {cache}")
+    else:
+        mend = "pip install 'mos-pipeline[static]', unless it is in the cache"
+        yield note(
+            Area.MODEL, "static model", f"model2vec is not installed, which makes it; looked for in {cache}", mend
+        )
+
+
+def _stored_model(root: Path) -> dict[str, Any] | None:
     try:
-        stored = Manifest.load(StoreFolder(root)).embedding
+        return Manifest.load(StoreFolder(root)).embedding
     except StoreError:
-        return  # there is none; or what is wrong with it is told with the store
+        return None  # there is none; or what is wrong with it is told with the store
+
+
+def _against_store(root: Path, config: Config) -> Iterator[Finding]:
+    stored = _stored_model(root)
     if stored is None:
         return
     if names_it(config.embedding, stored):
@@ -109,4 +135,6 @@ def _against_store(root: Path, config: Config) -> Iterator[Finding]:
             "set embedding.model, and the document's prompt, to the store's; or have its vectors made again by the "
             f"configured one: mos-pipeline reembed --store {root}"
         )
-        yield problem(Area.MODEL, "store's model", f"{stored['model']} ({stored['backend']})", mend)
+        yield problem(
+            Area.MODEL, "store's model", f"{stored['model']} ({stored.get('tier') or stored['backend']})", mend
+        )

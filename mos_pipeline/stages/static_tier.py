@@ -12,7 +12,6 @@ are only compared with those of the very same.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -35,13 +34,13 @@ from mos_pipeline.stages.model_cache import CachedModel, cache_folder, find_cach
 from mos_pipeline.stages.models import ModelFiles, find_model
 from mos_pipeline.store.folder import StoreFolder
 from mos_pipeline.store.manifest import Manifest
-from mos_pipeline.store.models import model_name, model_of
+from mos_pipeline.store.models import TABLE, digest_of, model_name, model_of
 
-__all__ = ["TABLE", "TOKENIZER", "StaticHome", "find_static"]
+__all__ = ["TOKENIZER", "StaticHome", "find_static", "static_name"]
 
 logger = logging.getLogger(__name__)
 
-TABLE, TOKENIZER = "model.safetensors", "tokenizer.json"
+TOKENIZER = "tokenizer.json"
 SAMPLE = "sample/conversation.jsonl"
 # Measured: docs/decisions/0026-static-tier.md.
 DIMENSION = 256  # at most
@@ -98,8 +97,13 @@ def _made(settings: Embedding) -> CachedModel:
     revision = settings.model_kwargs.get("revision")
     base = find_model(settings.model, download=settings.download, revision=revision)
     cache = cache_folder(settings.cache_dir)
-    name = f"static-{base.digest[:32]}-{RECIPE}"
+    name = static_name(base)
     return _sound(cache, name) or make_cached(cache, name, partial(_distil, base, settings))
+
+
+def static_name(base: ModelFiles) -> str:
+    """Return the name that the cache has for the static model distilled from ``base``."""
+    return f"static-{base.digest[:32]}-{RECIPE}"
 
 
 def _lost(own: Path, why: str) -> ModelNotFoundError:
@@ -110,7 +114,7 @@ def _sound(folder: Path, name: str, *, mend: bool = True) -> CachedModel | None:
     """Return the model of that name where its table is whole; a damaged one is deleted, to ``mend`` it."""
     try:
         found = find_cached(folder, name)
-        if found is None or found.about["digest"] == _digest(found.folder / TABLE):
+        if found is None or found.about["digest"] == digest_of(found.folder):
             return found
         reason = "its table is not what it was"
     except (ModelNotFoundError, OSError, KeyError, TypeError) as error:
@@ -131,11 +135,6 @@ def _keep(found: CachedModel, folder: Path) -> CachedModel:
     return make_cached(folder, model_name(found.about["digest"]), copy)
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _distil(base: ModelFiles, settings: Embedding, folder: Path) -> dict[str, Any]:
     """Distil a static model into ``folder``, saved as sentence-transformers' StaticEmbedding; return what tells of it.
 
@@ -144,10 +143,10 @@ def _distil(base: ModelFiles, settings: Embedding, folder: Path) -> dict[str, An
     """
     os.environ["TQDM_DISABLE"] = "1"
     try:
+        import model2vec.distill
         import torch
         import tqdm
         import transformers
-        from model2vec.distill import distill
         from sentence_transformers import SentenceTransformer
         from sentence_transformers.sentence_transformer.modules import Normalize, StaticEmbedding
     except ImportError as error:
@@ -162,7 +161,7 @@ def _distil(base: ModelFiles, settings: Embedding, folder: Path) -> dict[str, An
     logger.info("distilling a static model from %s, once: some seconds, minutes on a busy machine", base.folder)
     begun = time.monotonic()
     try:
-        made = distill(
+        made = model2vec.distill.distill(
             str(base.folder),
             device="cpu",
             pca_dims=DIMENSION,
@@ -182,7 +181,7 @@ def _distil(base: ModelFiles, settings: Embedding, folder: Path) -> dict[str, An
         ) from error
     logger.info("distilled in %.1f s", time.monotonic() - begun)
     told = {"model": base.name, "distilled_from": base.digest, "dimension": table.shape[1]}
-    return {**told, "digest": _digest(folder / TABLE), "model2vec": version("model2vec")}
+    return {**told, "digest": digest_of(folder), "model2vec": version("model2vec")}
 
 
 def _centred(table: npt.NDArray[np.float32], tokenizer: Any) -> npt.NDArray[np.float32]:

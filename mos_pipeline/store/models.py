@@ -6,6 +6,7 @@ store has a folder of its own for it, named by the digest that is in the vectors
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Mapping
@@ -14,9 +15,10 @@ from typing import Any
 
 from mos_pipeline.store.folder import StoreFolder, disk_errors, fsync_folder, open_private, write_all
 
-__all__ = ["copy_model", "forget_models", "model_name", "model_of"]
+__all__ = ["TABLE", "copy_model", "digest_of", "forget_models", "model_name", "model_of", "wrong_with_model"]
 
 NAME_DIGITS = 32
+TABLE = "model.safetensors"  # its weights
 
 
 def model_name(digest: str) -> str:
@@ -29,6 +31,29 @@ def model_of(folder: StoreFolder, identity: Mapping[str, Any] | None) -> Path | 
     if identity is None or identity.get("tier") != "static":
         return None
     return folder.models / model_name(identity["digest"])
+
+
+def digest_of(model: Path) -> str:
+    """Return the SHA-256 of a static model's weights, in hex.
+
+    Raises:
+        OSError: they are not there, or can't be read.
+    """
+    with (model / TABLE).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def wrong_with_model(folder: StoreFolder, identity: Mapping[str, Any] | None) -> str:
+    """Return what is wrong with the model that the store keeps of its vectors; empty where nothing is."""
+    model = model_of(folder, identity)
+    if model is None or identity is None:
+        return ""
+    try:
+        found = digest_of(model)
+    except OSError as error:
+        return f"the static model of the vectors can't be read ({error.strerror}); restore it from a backup, or reembed"
+    same = found == identity["digest"]
+    return "" if same else "the static model of the vectors is damaged; restore it from a backup, or reembed"
 
 
 def forget_models(folder: StoreFolder, identity: Mapping[str, Any] | None) -> None:
