@@ -99,6 +99,7 @@ def in_words_alone(memory: MemoryPipeline) -> None:
 # A store of the static tier
 
 
+@pytest.mark.usefixtures("kept_environment")
 def test_pages_are_found_by_a_static_models_vectors(place: Place) -> None:
     with nothing_left(), place.open() as memory:
         settled(memory)
@@ -115,8 +116,8 @@ def test_pages_are_found_by_a_static_models_vectors(place: Place) -> None:
         page = all_pages(memory)[5]
         question = page_text(11)[0]
         one, other = vectors(backend, [f"User: {page.user_input} Assistant: {page.agent_response}", question])
-        hits = {hit.page: hit for hit in memory.retrieve("ann", question, k=PAGES).pages}
-        assert hits[page].dense == pytest.approx(float(one @ other), abs=2e-3)
+        hits = {hit.page.page_id: hit.dense for hit in memory.retrieve("ann", question, k=PAGES).pages}
+        assert hits[page.page_id] == pytest.approx(float(one @ other), abs=2e-3)
         maps = Path(f"/proc/{memory.stats().workers['embedder'].pids[0]}/maps").read_text()
         assert "tokenizers" in maps
         assert "torch" not in maps, "nothing of the model's own libraries is loaded"
@@ -125,7 +126,7 @@ def test_pages_are_found_by_a_static_models_vectors(place: Place) -> None:
 def test_the_store_keeps_its_static_model_privately_and_opens_anywhere(place: Place, tmp_path: Path) -> None:
     with place.open() as memory:
         before = found(settled(memory))
-    lying = [path for path in StoreFolder(place.store).models.rglob("*")]
+    lying = list(StoreFolder(place.store).models.rglob("*"))
     assert {path.stat().st_mode & 0o777 for path in lying if path.is_dir()} == {0o700}
     assert {path.stat().st_mode & 0o777 for path in lying if path.is_file()} == {0o600}
     elsewhere = place.store.rename(tmp_path / "elsewhere")
@@ -177,17 +178,17 @@ def _damage(kept: Path, how: str) -> None:
 def test_a_static_model_that_is_lost_is_told_and_pages_are_found_by_their_words(place: Place, there: str) -> None:
     shutil.rmtree(StoreFolder(place.store).models)
     shutil.rmtree(place.cache)
+    model, why = str(place.base), "another one was distilled"
     if there == "nothing":
         shutil.rmtree(place.base)
-        why = "was not found"
+        model, why = "base", "was not found"
     else:
         make_distilled(place.cache, place.base, seed=1)
-        why = "another one was distilled"
-    with nothing_left(), place.open() as memory:
+    with nothing_left(), place.open(embedding__model=model) as memory:
+        memory.add("ann", "number900 is new", "")
         with pytest.raises(ModelNotFoundError, match=f"{place.kept}: the static model .*{why}.*reembed=True"):
             memory.wait_idle(IDLE_S)
         in_words_alone(memory)
-        memory.add("ann", "number900 is new", "")
         assert memory.retrieve("ann", "number900", k=1, timeout=0.5).pages[0].page.user_input == "number900 is new"
     assert not StoreFolder(place.store).models.exists(), "the wrong one was not put there"
 

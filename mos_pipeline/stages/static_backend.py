@@ -34,7 +34,7 @@ PROBES = (
 )
 TINY = 1e-12  # instead of the length of a row of zeros
 
-Pieces = Sequence[int]
+Pieces = list[int]
 
 
 class StaticBackend:
@@ -94,7 +94,8 @@ class StaticBackend:
         for row, item in zip(sums, items, strict=True):
             np.add.reduce(self._table.take(np.array(item.content, np.intp), axis=0), axis=0, out=row)
         lengths = np.sqrt(np.einsum("ij,ij->i", sums, sums))
-        return (sums / np.maximum(lengths, TINY)[:, None]).astype(np.float16)
+        sums /= np.maximum(lengths, TINY)[:, None]
+        return sums.astype(np.float16)
 
     def _split(self, texts: Sequence[str]) -> list[Pieces]:
         return [found.ids for found in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]

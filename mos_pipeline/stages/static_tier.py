@@ -34,7 +34,7 @@ from mos_pipeline.stages.model_cache import CachedModel, cache_folder, find_cach
 from mos_pipeline.stages.models import ModelFiles, find_model
 from mos_pipeline.store.folder import StoreFolder
 from mos_pipeline.store.manifest import Manifest
-from mos_pipeline.store.models import TABLE, digest_of, model_name, model_of
+from mos_pipeline.store.models import digest_of, model_name, model_of
 
 __all__ = ["TOKENIZER", "StaticHome", "find_static", "static_name"]
 
@@ -114,9 +114,11 @@ def _sound(folder: Path, name: str, *, mend: bool = True) -> CachedModel | None:
     """Return the model of that name where its table is whole; a damaged one is deleted, to ``mend`` it."""
     try:
         found = find_cached(folder, name)
-        if found is None or found.about["digest"] == digest_of(found.folder):
+        if found is None and not (folder / name).exists():
+            return None
+        if found is not None and found.about["digest"] == digest_of(found.folder):
             return found
-        reason = "its table is not what it was"
+        reason = "it is not what it was"
     except (ModelNotFoundError, OSError, KeyError, TypeError) as error:
         reason = str(error)
     logger.warning("%s: the static model can't be used (%s)", folder / name, reason)
