@@ -13,9 +13,9 @@ import pytest
 
 from tests.support import children, own_blocks
 
-__all__ = ["nothing_left"]
+__all__ = ["leftovers", "nothing_left", "nothing_left_by_module", "present"]
 
-GRACE_S = 10.0
+GRACE_S = 30.0  # the machine may be busy
 
 
 def open_files() -> dict[str, str]:
@@ -29,35 +29,45 @@ def open_files() -> dict[str, str]:
     return found
 
 
-def leftovers(before: dict[str, str]) -> list[str]:
-    """Return what is there now and was not before, and stays when garbage is collected."""
-    found = _found(before)
-    if found:  # only then: with a model's libraries loaded a collection takes a third of a second
-        gc.collect()
-        found = _found(before)
-    return found
-
-
-def _found(before: dict[str, str]) -> list[str]:
-    new = {name: target for name, target in open_files().items() if before.get(name) != target}
+def present() -> set[str]:
+    """Return what is there: open files, children, blocks of shared memory and threads."""
     # tqdm's monitor, begun where a test loads the real model in this process, stays as long as the process.
     allowed = {threading.main_thread().name, "tqdm_monitor"}
     threads = [thread for thread in threading.enumerate() if thread.name not in allowed]
-    return [
-        *(f"file {name} -> {target}" for name, target in new.items()),
+    return {
+        *(f"file {name} -> {target}" for name, target in open_files().items()),
         *(f"child {pid} {command}" for pid, command in children().items()),
         *(f"block {name}" for name in own_blocks()),
-        *(f"thread {thread.name}" for thread in threads),
-    ]
+        *(f"thread {thread.name} {thread.native_id}" for thread in threads),
+    }
+
+
+def leftovers(before: set[str]) -> set[str]:
+    """Return what is there now and was not before, and stays when garbage is collected."""
+    found = present() - before
+    if found:  # only then: with a model's libraries loaded a collection takes a third of a second
+        gc.collect()
+        found = present() - before
+    return found
+
+
+def _nothing_left() -> Iterator[None]:
+    resource_tracker.ensure_running()  # it lives as long as the test run, and holds one pipe
+    before = present()
+    yield
+    deadline = time.monotonic() + GRACE_S
+    while (left := leftovers(before)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not left, "left behind: " + "; ".join(sorted(left))
 
 
 @pytest.fixture(autouse=True)
 def nothing_left() -> Iterator[None]:
     """Fail a test that leaves a child, a block, an open file or a thread."""
-    resource_tracker.ensure_running()  # it lives as long as the test run, and holds one pipe
-    before = open_files()
-    yield
-    deadline = time.monotonic() + GRACE_S
-    while (left := leftovers(before)) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert not left, "left behind: " + "; ".join(left)
+    yield from _nothing_left()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def nothing_left_by_module() -> Iterator[None]:
+    """Fail the last test of a module whose own fixtures leave any of these."""
+    yield from _nothing_left()

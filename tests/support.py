@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import tarfile
@@ -13,7 +14,8 @@ from mos_pipeline import MemoryPipeline, Page
 
 __all__ = ["all_pages", "children", "open_fake", "own_blocks", "page_text", "unpack"]
 
-FAKE: dict[str, Any] = {"embedding__backend": "fake", "runtime__restart_backoff_s": 0.01}
+# One LLM worker: who is about what several do asks for them.
+FAKE: dict[str, Any] = {"embedding__backend": "fake", "llm__processes": 1, "runtime__restart_backoff_s": 0.01}
 WORD_LIST = """
 beagle harbour violin tomato ladder winter passport engine garden museum bicycle lantern recipe allergy mountain
 station pepper blanket teacher concert island window letter orchard puzzle salary tunnel uncle velvet whistle
@@ -51,15 +53,21 @@ def unpack(archive: Path, folder: Path) -> None:
 def children() -> dict[int, str]:
     """Return this process's children and their command lines; the resource tracker, which stays, left out."""
     found = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
+    for pid in {*_child_pids(), *_child_pids()}:  # twice: one that ends amid a listing may hide another
         try:
-            fields = stat.read_text().rpartition(")")[2].split()
-            command = (stat.parent / "cmdline").read_text().replace("\0", " ")
+            command = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
         except OSError:
             continue  # it ended meanwhile
-        if int(fields[1]) == os.getpid() and "resource_tracker" not in command:
-            found[int(stat.parent.name)] = command
+        if "resource_tracker" not in command:
+            found[pid] = command
     return found
+
+
+def _child_pids() -> Iterator[int]:
+    """Yield the process ids of the children of all threads, as the kernel lists them: no look at every process."""
+    for thread in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            yield from map(int, (thread / "children").read_text().split())
 
 
 def own_blocks() -> Iterator[str]:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from matplotlib.image import imread
 
 from perf import __main__ as harness
 from perf.drawing import THEMES, drawn
@@ -25,6 +24,13 @@ THEIRS = CLIFF.__class__(
     "the cliff", "theirs", "add, in order", "µs", [(float(x), 10.0 ** (x // 4)) for x in range(1, 21)]
 )
 GROWTH = Series("growth", "add", "pages", "µs", [(1000.0, 10.0), (10_000.0, 11.0), (100_000.0, 10.5)])
+
+
+def _read(source: io.BytesIO | Path) -> npt.NDArray[Any]:
+    from matplotlib.image import imread  # late: each process that runs tests collects this file
+
+    read: npt.NDArray[Any] = imread(source)
+    return read
 
 
 def report(*series: Series, **more: Any) -> dict[str, Any]:
@@ -80,7 +86,7 @@ def test_the_page_has_everything_and_asks_nobody() -> None:
 
 @pytest.mark.parametrize("theme", THEMES)
 def test_a_plot_has_its_theme_s_colours(theme: str) -> None:
-    picture = imread(io.BytesIO(drawn([CLIFF, THEIRS], theme, "png")))
+    picture = _read(io.BytesIO(drawn([CLIFF, THEIRS], theme, "png")))
     colours = THEMES[theme]
     for colour in (colours.background, *colours.curves[:2]):
         assert has(picture, colour), colour
@@ -104,7 +110,7 @@ def test_a_browser_shows_it_light_and_dark(tmp_path: Path, theme: str, scheme: s
     options += [f"--blink-settings=preferredColorScheme={scheme}", "--window-size=1000,1600", f"--screenshot={shot}"]
     command = [browser, *options, (tmp_path / "out" / "report.html").as_uri()]
     subprocess.run(command, check=True, timeout=120, capture_output=True)
-    picture = imread(shot)
+    picture = _read(shot)
     colours = THEMES[theme]
     for colour in (colours.background, *colours.curves[:2]):  # the page's, and the curves' in it
         assert has(picture, colour), colour

@@ -31,6 +31,7 @@ from mos_pipeline import (
 from mos_pipeline.engine.engine import Engine
 from mos_pipeline.memory.pages import PageTable
 from mos_pipeline.messages import SourceMark
+from tests.faults.common import until
 from tests.support import all_pages, open_fake, page_text
 
 IDLE_S = 60.0
@@ -214,7 +215,7 @@ def test_add_many_reads_lazily_and_names_the_item_that_is_wrong(tmp_path: Path) 
 
 
 def test_adds_from_many_threads_keep_each_threads_order(tmp_path: Path) -> None:
-    with open_fake(tmp_path) as memory:
+    with open_fake(tmp_path, llm__processes=2) as memory:
         threads = [threading.Thread(target=fill, args=(memory, f"user{n}", range(200))) for n in range(8)]
         for thread in threads:
             thread.start()
@@ -550,3 +551,13 @@ def test_a_second_close_returns_when_it_is_closed(tmp_path: Path) -> None:
         assert again.stats().pages == 1
     for thread in threads:
         thread.join()
+
+
+def test_a_process_loads_what_its_role_needs(tmp_path: Path) -> None:
+    """Every opening starts them all: what one imports needlessly is paid for by each."""
+    with open_fake(tmp_path) as memory:
+        until(lambda: all(role.state == "ready" for role in memory.stats().workers.values()), "all are ready")
+        pids = {role: worker.pids for role, worker in memory.stats().workers.items()}
+        mapped = {role: Path(f"/proc/{pid}/maps").read_text() for role, (pid,) in pids.items()}
+        assert {role for role, files in mapped.items() if "msgpack" in files} == {"writer", "embedder", "llm"}
+        assert {role for role, files in mapped.items() if "numpy" in files} == {"embedder"}

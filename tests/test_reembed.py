@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -361,11 +362,10 @@ def test_a_backup_in_the_midst_goes_on_by_itself(store: Path, told: dict[str, An
 # Killed
 
 PROGRAM = """
-import sys, time
+import json, sys, time
 from pathlib import Path
 from tests.support import open_fake
-from tests.test_reembed import SLOW
-with open_fake(Path(sys.argv[1]), reembed=True, **SLOW) as memory:
+with open_fake(Path(sys.argv[1]), reembed=True, **json.loads(sys.argv[2])) as memory:
     print("open", flush=True)
     time.sleep(3600)
 """
@@ -374,9 +374,8 @@ with open_fake(Path(sys.argv[1]), reembed=True, **SLOW) as memory:
 @contextmanager
 def lifting(store: Path) -> Iterator[subprocess.Popen[str]]:
     """Run a process that has the store's vectors made again."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(store)], stdout=subprocess.PIPE, text=True, start_new_session=True
-    )
+    command = [sys.executable, "-c", PROGRAM, str(store), json.dumps(SLOW)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     try:
         yield process
     finally:

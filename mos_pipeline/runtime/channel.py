@@ -18,7 +18,6 @@ from typing import Any
 
 import msgpack
 
-from mos_pipeline.runtime.shared_memory import semaphore_prefix
 from mos_pipeline.runtime.start import semaphores_named, spawn_context, unlink_semaphores
 
 __all__ = ["Channel", "WorkerEnd"]
@@ -45,6 +44,10 @@ class Channel:
     """The main process's end."""
 
     def __init__(self) -> None:
+        from mos_pipeline.runtime.shared_memory import (
+            semaphore_prefix,
+        )  # late: workers, which pass here, need none of it
+
         with semaphores_named(semaphore_prefix()):
             self._queue: Queue[bytes] = spawn_context.Queue()
         # Private: makes the feeder thread end quietly when the worker is gone.

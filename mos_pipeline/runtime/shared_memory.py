@@ -19,23 +19,24 @@ import errno
 import fcntl
 import mmap
 import os
-import secrets
 from collections.abc import Iterable
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING
 
 from mos_pipeline.errors import StoreFullError
+
+if TYPE_CHECKING:  # numpy is loaded by who maps a block: the writer's process, which passes here too, never does
+    import numpy as np
+    import numpy.typing as npt
+
+    Bytes = npt.NDArray[np.uint8]
 
 __all__ = ["SHM_FOLDER", "Slab", "attach", "attach_living", "semaphore_prefix", "sweep"]
 
 SHM_FOLDER = Path("/dev/shm")  # noqa: S108  (the kernel's folder, not a temporary file's)
 PREFIX = "mos-"
 SEMAPHORE = "sem."  # what the C library puts before a semaphore's name
-
-Bytes = npt.NDArray[np.uint8]
 
 
 class _Memory(SharedMemory):
@@ -56,9 +57,7 @@ class Slab:
     def __init__(self, name: str, mapping: SharedMemory | mmap.mmap) -> None:
         self.name = name
         self._mapping = mapping
-        self.data: Bytes = np.frombuffer(
-            memoryview(mapping.buf or b"") if isinstance(mapping, SharedMemory) else mapping, np.uint8
-        )
+        self.data = _bytes_of(memoryview(mapping.buf or b"") if isinstance(mapping, SharedMemory) else mapping)
 
     @classmethod
     def create(cls, size: int) -> Slab:
@@ -119,7 +118,7 @@ class Slab:
             mapping.unlink()
         elif name:
             Path(name).unlink(missing_ok=True)
-        self.data = np.empty(0, np.uint8)
+        self.data = _bytes_of(b"")
         mapping.close()
 
 
@@ -131,7 +130,7 @@ def attach(name: str) -> Bytes:
     """
     fd = _open(name, os.O_RDWR)
     try:
-        return np.frombuffer(mmap.mmap(fd, 0), np.uint8)
+        return _bytes_of(mmap.mmap(fd, 0))
     finally:
         os.close(fd)
 
@@ -146,9 +145,15 @@ def attach_living(name: str) -> Bytes | None:
     try:
         if _unlocked(fd):
             return None
-        return np.frombuffer(mmap.mmap(fd, 0, access=mmap.ACCESS_READ), np.uint8)
+        return _bytes_of(mmap.mmap(fd, 0, access=mmap.ACCESS_READ))
     finally:
         os.close(fd)
+
+
+def _bytes_of(memory: mmap.mmap | memoryview | bytes) -> Bytes:
+    import numpy as np
+
+    return np.frombuffer(memory, np.uint8)
 
 
 def _open(name: str, flags: int) -> int:
@@ -184,7 +189,7 @@ def semaphore_prefix() -> str:
 
 
 def _new_name() -> str:
-    return f"{_owner()}-{secrets.token_hex(4)}"
+    return f"{_owner()}-{os.urandom(4).hex()}"
 
 
 def _owner() -> str:

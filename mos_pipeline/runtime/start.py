@@ -8,7 +8,6 @@ can't start at all. Our workers need nothing from ``__main__``, so it is left ou
 from __future__ import annotations
 
 import os
-import secrets
 import threading
 import types
 from collections.abc import Iterator
@@ -34,7 +33,7 @@ def semaphores_named(prefix: str) -> Iterator[None]:
     with _naming:
         # Not the prefix that CPython's own would read: joblib, where the caller has it, puts another in its place.
         before = vars(kind)["_make_name"]
-        kind._make_name = staticmethod(lambda: f"/{prefix}-{secrets.token_hex(4)}")
+        kind._make_name = staticmethod(lambda: f"/{prefix}-{os.urandom(4).hex()}")
         try:
             yield
         finally:

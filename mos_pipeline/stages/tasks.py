@@ -44,13 +44,15 @@ import logging
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple, Protocol
-
-import numpy as np
-import numpy.typing as npt
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 from mos_pipeline import config
 from mos_pipeline.runtime.worker import Report
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 __all__ = [
     "CHAT",
@@ -75,7 +77,7 @@ log = logging.getLogger(__name__)
 
 CHAT = "chat"
 
-Vectors = npt.NDArray[np.float32]
+Vectors: TypeAlias = "npt.NDArray[np.float32]"
 
 
 class PageText(NamedTuple):
@@ -185,12 +187,16 @@ class TaskStage:
         self._settings = settings
         self._long_term = long_term or config.LongTerm()
         self._waiting: deque[tuple[int, str, Any]] = deque()
-        self._provider: Provider | None = None
+        self._prepared = False
 
     def prepare(self) -> dict[str, Any]:
-        """Make the provider; return its name."""
-        self._provider = _make_provider(self._settings, self._long_term)
+        """Return the provider's name; it is loaded with the first unit, which not every opening of a store leads to."""
+        self._prepared = True
         return {"provider": self._settings.provider}
+
+    @cached_property
+    def _provider(self) -> Provider:
+        return _make_provider(self._settings, self._long_term)
 
     def accept(self, unit_id: int, kind: str, payload: Any) -> None:
         """Queue a unit of kind ``batch`` or ``promotion``."""
@@ -220,9 +226,9 @@ class TaskStage:
         self._waiting.clear()
 
     def _answer(self, kind: str, payload: Any) -> dict[str, Any]:
-        provider = self._provider
-        if provider is None:
+        if not self._prepared:
             raise RuntimeError("a unit came before prepare(); call it first")
+        provider = self._provider
         if kind == "batch":
             asked = BatchAsked.read(payload)
             topics = provider.topics(asked.homeless) if asked.homeless.pages else []
@@ -294,4 +300,6 @@ def _previous(payload: dict[str, Any]) -> Previous | None:
 
 def _rows(data: bytes, count: int, dimension: int) -> Vectors:
     """Return float16 bytes as float32 rows; a length that doesn't fit raises ValueError."""
+    import numpy as np
+
     return np.frombuffer(data, dtype=np.float16).reshape(count, dimension).astype(np.float32)

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mos_pipeline.errors import InputError, StoreError, StoreFullError
+from mos_pipeline.runtime.start import InheritedFd
 from mos_pipeline.runtime.worker import Report
 from mos_pipeline.stages.compact import CompactionQueue
 from mos_pipeline.store.codec import FrameKind, pack_pages
@@ -35,7 +36,7 @@ from mos_pipeline.store.pins import without_unpinned
 from mos_pipeline.store.segment_writer import SegmentWriter
 from mos_pipeline.store.segments import FrameAddress
 
-__all__ = ["WriteStage"]
+__all__ = ["WriteStage", "build_writer"]
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,11 @@ FIRST_PAUSE_S = 0.1
 MAX_PAUSE_S = 5.0
 NAP_S = 0.05
 FRAME_BYTES = 1 << 20  # a frame of long pages ends here: whoever reads one page unpacks its whole frame
+
+
+def build_writer(folder: str, segment_bytes: int, level: int, _lock: InheritedFd) -> WriteStage:
+    """Make the writer's stage; the process keeps the store's lock for as long as it lives."""
+    return WriteStage(folder, segment_bytes, level)
 
 
 class _NewFrame(NamedTuple):

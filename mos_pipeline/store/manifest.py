@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import secrets
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -68,7 +67,7 @@ class Manifest:
     @classmethod
     def new(cls) -> Manifest:
         """Return the MANIFEST of an empty store."""
-        return cls(FORMAT, secrets.token_hex(8), datetime.now(UTC).isoformat(timespec="seconds"))
+        return cls(FORMAT, os.urandom(8).hex(), datetime.now(UTC).isoformat(timespec="seconds"))
 
     @classmethod
     def load(cls, folder: StoreFolder) -> Manifest:

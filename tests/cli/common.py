@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -61,10 +65,13 @@ def run(*arguments: object, settings: Mapping[str, str] | None = None) -> subpro
 
 
 def result_of(*arguments: object, settings: Mapping[str, str] | None = None) -> Any:
-    """Run a command with ``--json`` that must end well; return what it printed."""
-    done = run(*arguments, "--json", settings=settings)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    """Run a command with ``--json``, in this process, that must end well; return what it printed."""
+    out, err = io.StringIO(), io.StringIO()
+    told = mock.patch.dict(os.environ, environment(settings), clear=True)
+    with told, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main([*map(str, arguments), "--json"])
+    assert code == 0, err.getvalue()
+    return json.loads(out.getvalue())
 
 
 class Here:
@@ -134,10 +141,11 @@ def write(path: Path, lines: Iterable[Record | str]) -> Path:
 
 
 def exported(store: Path) -> list[Record]:
-    """Return every page of a store, in order."""
-    done = run("export", "-", "--store", store)
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    """Return every page of a store, in order, as the command line exports them."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "pages.jsonl"
+        result_of("export", file, "--store", store)
+        return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
 
 
 def without_ids(pages: Iterable[Record]) -> list[Record]:
@@ -145,9 +153,9 @@ def without_ids(pages: Iterable[Record]) -> list[Record]:
     return [{name: value for name, value in page.items() if name != "page_id"} for page in pages]
 
 
-def until(condition: Callable[[], object], what: str) -> None:
+def until(condition: Callable[[], object], what: str, *, pause_s: float = 0.05) -> None:
     """Wait until ``condition`` holds; fail with ``what`` where it does not come to that."""
     deadline = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline, f"not in {PATIENCE_S} s: {what}"
-        time.sleep(0.01)
+        time.sleep(pause_s)

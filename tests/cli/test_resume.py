@@ -21,9 +21,9 @@ from tests.cli.common import Here, exported, records, result_of, start, until, w
 from tests.support import open_fake, unpack
 from tests.test_upgrade import ARCHIVE
 
-COUNT = 3000
+COUNT = 1500
 # A low mark keeps the reading at the pace of a slow model, so that there is a middle to be ended in.
-SLOW = {"MOS_PIPELINE_EMBEDDING__FAKE_MS_PER_TEXT": "3", "MOS_PIPELINE_BACKLOG__MAX_BYTES": "60000"}
+SLOW = {"MOS_PIPELINE_EMBEDDING__FAKE_MS_PER_TEXT": "6", "MOS_PIPELINE_BACKLOG__MAX_BYTES": "60000"}
 LARGE_BACKLOG = {"MOS_PIPELINE_EMBEDDING__FAKE_MS_PER_TEXT": "20"}
 
 

@@ -19,7 +19,7 @@ from mos_pipeline.store.folder import StoreFolder
 from mos_pipeline.store.manifest import Manifest
 from mos_pipeline.store.scanning import Frame
 from mos_pipeline.store.segments import SegmentReader
-from tests.leftovers import leftovers, open_files
+from tests.leftovers import leftovers, present
 from tests.support import all_pages, open_fake, page_text
 
 __all__ = [
@@ -52,7 +52,7 @@ def until(condition: Callable[[], object], what: str, *, pause_s: float = 0.01) 
 def nothing_left() -> Iterator[None]:
     """Check that the block leaves no child, no block of shared memory, no open file and no thread."""
     resource_tracker.ensure_running()  # it lives as long as this process, and holds one pipe
-    before = open_files()
+    before = present()
     yield
     until(lambda: not leftovers(before), f"nothing is left that was not among {before}")
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from mos_pipeline.engine.engine import build_writer
 from mos_pipeline.runtime.worker import Report
 from mos_pipeline.stages.embed import EmbedStage
 from mos_pipeline.stages.tasks import TaskStage
-from mos_pipeline.stages.write import WriteStage
+from mos_pipeline.stages.write import WriteStage, build_writer
 
 __all__ = [
+    "HELD_UNTIL",
     "POISON",
+    "HeldEmbedStage",
     "LeavingEmbedStage",
     "LeavingTaskStage",
     "PoisonedEmbedStage",
@@ -23,6 +26,7 @@ __all__ = [
 ]
 
 POISON = "belladonna"
+HELD_UNTIL = "HELD_UNTIL"
 
 
 class _DeadlyReport:
@@ -68,6 +72,15 @@ class PoisonedEmbedStage(EmbedStage):
 
     def step(self, report: Report) -> None:
         super().step(_DeadlyReport(report, self._deadly.__contains__))
+
+
+class HeldEmbedStage(EmbedStage):
+    """An embedder that begins with its work once the file is there that the variable HELD_UNTIL names."""
+
+    def step(self, report: Report) -> None:
+        while not Path(os.environ[HELD_UNTIL]).exists():
+            time.sleep(0.01)
+        super().step(report)
 
 
 class PoisonedTaskStage(TaskStage):

@@ -36,10 +36,10 @@ def test_whoever_is_killed_whenever_nothing_is_lost(tmp_path: Path, *, everyone:
             os.killpg(process.pid, signal.SIGKILL) if everyone else process.kill()
             process.wait()
             if kill % 2:  # else the next owner comes while the children are still on their way out
-                until(lambda: not session(process.pid), "its children are gone by themselves")
+                until(lambda: not session(process.pid), "its children are gone by themselves", pause_s=0.05)
             if (store / "MANIFEST").exists():
                 accepted = take_over(store, noted(notes, accepted))
-            until(lambda: not session(process.pid), "its children are gone by themselves")
+            until(lambda: not session(process.pid), "its children are gone by themselves", pause_s=0.05)
             killed.append(process.pid)
     assert sum(map(len, accepted.values())) > 10 * KILLS
     check_reopened(store, accepted)

@@ -37,7 +37,7 @@ def kill_one(memory: MemoryPipeline, role: str, rng: random.Random) -> None:
     until(lambda: supervisor.state(role).pids, f"a {role} is there")
     if rng.random() < 0.8:
         until(lambda: supervisor.state(role).state == "ready", f"the {role} is ready")
-        until(lambda: supervisor.state(role).waiting, f"the {role} has work", pause_s=0.0)
+        until(lambda: supervisor.state(role).waiting, f"the {role} has work", pause_s=0.0002)
     time.sleep(rng.random() ** 3 * 0.1)
     state = supervisor.state(role)
     if state.pids:
@@ -56,7 +56,7 @@ def kill_all(memory: MemoryPipeline, rng: random.Random) -> None:
 @pytest.mark.parametrize("role", ["embedder", "llm", "writer"])
 def test_a_killed_worker_costs_nothing(tmp_path: Path, role: str) -> None:
     rng = random.Random(f"kill {role}")
-    with nothing_left(), open_fake(tmp_path / "store", **EAGER) as memory:
+    with nothing_left(), open_fake(tmp_path / "store", llm__processes=2, **EAGER) as memory:
         until(lambda: memory.stats().workers[role].state == "ready", f"the {role} is ready")
         with Load(memory, seed=rng.randrange(1000)) as load:
             for _ in range(KILLS):
@@ -72,7 +72,7 @@ def test_a_killed_worker_costs_nothing(tmp_path: Path, role: str) -> None:
 
 def test_workers_killed_all_at_once_cost_nothing(tmp_path: Path) -> None:
     rng = random.Random("kill all")
-    with nothing_left(), open_fake(tmp_path / "store", **EAGER) as memory:
+    with nothing_left(), open_fake(tmp_path / "store", llm__processes=2, **EAGER) as memory:
         with Load(memory, seed=1) as load:
             for _ in range(10):
                 kill_all(memory, rng)

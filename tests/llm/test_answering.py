@@ -229,7 +229,7 @@ def test_an_endpoint_that_is_away_is_told_and_an_answer_is_had_when_it_is_back(
 
 def test_many_ask_while_batches_are_worked_off_and_pages_added(tmp_path: Path, fake: FakeOpenAI) -> None:
     fake.script.latency_s = 0.05
-    with opened(tmp_path, fake, llm__max_in_flight=4, retrieval__timeout_s=PATIENCE_S) as memory:
+    with opened(tmp_path, fake, llm__max_in_flight=4, llm__processes=2, retrieval__timeout_s=PATIENCE_S) as memory:
         ids = [memory.add("bulk", *page_text(number)) for number in range(180)]
         with ThreadPoolExecutor(24) as pool:
             asked = [pool.submit(memory.respond, f"user{at}", f"question {at}?") for at in range(48)]
@@ -250,7 +250,8 @@ def test_many_ask_while_batches_are_worked_off_and_pages_added(tmp_path: Path, f
 
 def test_pages_are_accepted_and_found_while_nobody_answers(tmp_path: Path, fake: FakeOpenAI) -> None:
     fake.script.add(replies.hang(), times=None)
-    memory = opened(tmp_path, fake, llm__max_in_flight=2, short_term__capacity=3, retrieval__timeout_s=PATIENCE_S)
+    settings: dict[str, Any] = {"llm__max_in_flight": 2, "llm__processes": 2, "short_term__capacity": 3}
+    memory = opened(tmp_path, fake, retrieval__timeout_s=PATIENCE_S, **settings)
     with ThreadPoolExecutor(12) as pool:
         asked = [pool.submit(memory.respond, "tom", f"question {at}?") for at in range(12)]
         fake.wait_for_calls(4)

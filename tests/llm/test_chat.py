@@ -13,7 +13,7 @@ from mos_pipeline.runtime.worker import WITHDRAW
 from mos_pipeline.stages.endpoint import WAYS
 from mos_pipeline.stages.streamed import StreamedAnswer
 from mos_pipeline.testing import FakeOpenAI, Reply, replies
-from tests.llm.bench import KEY, Bench, batch, chat
+from tests.llm.bench import KEY, PATIENCE_S, Bench, batch, chat
 
 pytestmark = pytest.mark.usefixtures("impatient")
 
@@ -183,8 +183,8 @@ def test_a_stream_that_ends_without_saying_so_has_broken_off(fake: FakeOpenAI) -
 
 @BOTH
 def test_an_answer_without_end_is_cut_off(fake: FakeOpenAI, stream: bool) -> None:
-    fake.script.add(replies.huge(2 << 20))
-    with Bench(fake) as bench:
+    fake.script.add(replies.huge((1 << 20) + 100_000))
+    with Bench(fake, timeout_s=PATIENCE_S) as bench:  # a busy machine takes seconds to make it
         result = bench.ask(chat(stream=stream))
     assert "longer than 1048576 bytes" in result["error"]
 

@@ -7,7 +7,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,11 +40,13 @@ def opened(path: Path, fake: FakeOpenAI, **settings: Any) -> MemoryPipeline:
     return open_fake(path, **wanted)
 
 
-def added(memory: MemoryPipeline, count: int = PAGES, begin: int = 0) -> dict[str, list[str]]:
+def added(
+    memory: MemoryPipeline, count: int = PAGES, begin: int = 0, users: Sequence[str] = USERS
+) -> dict[str, list[str]]:
     """Add pages of all users, and return their ids."""
     ids = dict[str, list[str]]()
     for number in range(begin, begin + count):
-        for at, user in enumerate(USERS):
+        for at, user in enumerate(users):
             ids.setdefault(user, []).append(memory.add(user, *page_text(1000 * at + number)))
     return ids
 
@@ -168,11 +170,11 @@ def test_without_a_key_it_is_said_what_to_set_and_pages_are_kept(
 
 def test_a_worker_killed_in_mid_call_costs_nothing(tmp_path: Path, fake: FakeOpenAI) -> None:
     fake.script.latency_s = 0.3
-    with opened(tmp_path, fake) as memory:
+    with opened(tmp_path, fake, llm__processes=2) as memory:
         ids = added(memory)
         for calls in (2, 6):
             fake.wait_for_calls(calls)
-            until(lambda: fake.in_flight, "a call is in flight", pause_s=0.0)
+            until(lambda: fake.in_flight, "a call is in flight", pause_s=0.002)
             before = memory.stats().workers["llm"]
             os.kill(before.pids[-1], signal.SIGKILL)
             until(partial(restarted, memory, before.restarts), "its death was noticed")
@@ -185,7 +187,7 @@ def test_add_and_search_go_on_while_the_endpoint_hangs_and_close_does_not_wait(
     tmp_path: Path, fake: FakeOpenAI
 ) -> None:
     fake.script.add(replies.hang(), times=None)
-    with opened(tmp_path, fake, llm__max_in_flight=2) as memory:
+    with opened(tmp_path, fake, llm__max_in_flight=2, llm__processes=2) as memory:
         ids = added(memory, 40)
         fake.wait_for_calls(4)
         until(lambda: not memory.stats().backlog_pages or fake.in_flight == 4, "the calls hang")

@@ -23,7 +23,7 @@ SAID = (
 )
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     with real_server() as address:
         yield address
