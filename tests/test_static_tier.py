@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pytest
 
 from mos_pipeline import MemoryPipeline, ModelMismatchError, ModelNotFoundError, Retrieved, WorkerError
+from mos_pipeline.cli.exits import ExitCode
 from mos_pipeline.config import Embedding, load_config
 from mos_pipeline.errors import StoreDamagedError
 from mos_pipeline.stages import static_backend
@@ -26,6 +27,7 @@ from mos_pipeline.store.backup import backup_store, restore_store
 from mos_pipeline.store.folder import StoreFolder
 from mos_pipeline.store.models import TABLE
 from mos_pipeline.store.verify import verify_store
+from tests.cli.common import Here, records, write
 from tests.faults.common import check_consistent, nothing_left, until
 from tests.readers.common import IDLE_S, SETTINGS, fill, settled
 from tests.support import all_pages, page_text
@@ -287,11 +289,38 @@ def lifting(place: Place, changes: dict[str, Any]) -> Iterator[subprocess.Popen[
             process.stdout.close()
 
 
+def test_the_command_line_loads_and_lifts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, here = Place(tmp_path), Here(capsys)
+    lines = write(tmp_path / "pages.jsonl", records(12))
+    for name, value in {"MODEL": place.base, "CACHE_DIR": place.cache}.items():
+        monkeypatch.setenv(f"MOS_PIPELINE_EMBEDDING__{name}", str(value))
+    monkeypatch.setenv("MOS_PIPELINE_LLM__PROCESSES", "1")
+    assert here.json("ingest", lines, "--store", place.store, "--tier", "static")["accepted"] == 12
+    assert here("stats", "--store", place.store) == 0
+    assert f"base, {DIMENSION} dimensions, static tier" in here.out
+    asked = ("query", "--store", place.store, "--user", "user 0", "--assistant", "helper", "number3")
+    assert here(*asked) == ExitCode.STORE
+    assert "tier 'static' there, 'full' here" in here.err
+    here("doctor", "--store", place.store)
+    assert "base (static)" in here.out
+    monkeypatch.setenv("MOS_PIPELINE_EMBEDDING__TIER", "static")
+    assert not here.json(*asked)["degraded"]
+    here("doctor", "--store", place.store)
+    assert f"the store's own, in {place.kept}" in here.out
+    monkeypatch.setenv("MOS_PIPELINE_EMBEDDING__BACKEND", "fake")
+    told = here.json("reembed", "--store", place.store, "--tier", "full")
+    assert (told["left"], told["model"]["dimension"]) == (0, 384)
+    assert told["made_again"] >= 12
+
+
 # Distilled
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # the model's libraries warn of their own affairs
+@pytest.mark.usefixtures("kept_environment")
 def test_it_is_distilled_where_it_is_first_needed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     from sentence_transformers import SentenceTransformer
 
@@ -304,6 +333,8 @@ def test_it_is_distilled_where_it_is_first_needed(tmp_path: Path, caplog: pytest
         assert memory.stats().model["tier"] == "static"
         assert not ask(memory, 3).degraded
     assert "distilling a static model" in caplog.text
+    with pytest.raises(WorkerError, match="model2vec can't distil this model"):
+        StaticBackend(Embedding(tier="static", model=str(_unreadable(tmp_path)), cache_dir=str(tmp_path))).load()
     (cached,) = (tmp_path / "cache").iterdir()
     model = SentenceTransformer(str(cached), device="cpu")
     expected = np.asarray(model.encode(TEXTS, show_progress_bar=False), np.float32)
@@ -315,6 +346,12 @@ def test_it_is_distilled_where_it_is_first_needed(tmp_path: Path, caplog: pytest
         settled(memory)
         assert (memory.stats().model["dimension"], memory.stats().unlifted) == (32, 0)
         assert ask(memory, 3).pages[0].dense is not None
+
+
+def _unreadable(folder: Path) -> Path:
+    (folder / "unreadable").mkdir()
+    (folder / "unreadable" / TABLE).write_bytes(b"x")
+    return folder / "unreadable"
 
 
 @pytest.fixture
