@@ -84,8 +84,8 @@ def make_cached(cache: Path, name: str, make: Callable[[Path], dict[str, Any]]) 
 
 def _unkept(cache: Path, error: OSError) -> ModelNotFoundError:
     return ModelNotFoundError(
-        f"{cache}: no model can be kept there ({error.strerror or error}); free disk space, or set embedding.cache_dir to "
-        "a folder that can be written"
+        f"{cache}: no model can be kept there ({error.strerror or error}); free disk space, or set embedding.cache_dir "
+        "to a folder that can be written"
     )
 
 
