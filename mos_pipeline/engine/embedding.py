@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from mos_pipeline import config
 from mos_pipeline.engine.desk import Answer, Desk
@@ -15,7 +16,7 @@ from mos_pipeline.runtime.vector_pool import VectorPool
 from mos_pipeline.stages.embed import EmbedStage
 from mos_pipeline.stages.static_tier import StaticHome
 
-__all__ = ["EMBEDDER", "Embedding", "RowsAnswer", "embedder_role"]
+__all__ = ["EMBEDDER", "Embedding", "RowsAnswer", "embedder_role", "weights_of"]
 
 EMBEDDER = "embedder"
 CREDIT = 16 << 20
@@ -23,9 +24,20 @@ CREDIT = 16 << 20
 RowsAnswer = Callable[[list[int], Outcome], None]
 
 
-def embedder_role(settings: config.Config, home: StaticHome) -> Role:
-    """Return what the embedder's process is made of; ``home`` tells where the store keeps its static model."""
-    return Role(EMBEDDER, EmbedStage, (settings.embedding, time.monotonic, None, home), credit=CREDIT)
+def embedder_role(settings: config.Config, weights: str = "", home: StaticHome | None = None) -> Role:
+    """Return what the embedder's process is made of.
+
+    Args:
+        settings: all of them.
+        weights: the digest of the store's model, if it has one.
+        home: where the store keeps its static model.
+    """
+    return Role(EMBEDDER, EmbedStage, (settings.embedding, time.monotonic, None, weights, home), credit=CREDIT)
+
+
+def weights_of(identity: Mapping[str, Any] | None) -> str:
+    """Return the digest in the identity of a store's model; empty where it has none yet."""
+    return str(identity["digest"]) if identity is not None else ""
 
 
 class Embedding:

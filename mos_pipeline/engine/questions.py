@@ -23,9 +23,15 @@ class Questions:
         model: the identity of the embedder's model; empty until it has loaded.
     """
 
-    def __init__(self, config: Config, root: Path) -> None:
-        """Ask with the model of ``config``; a static one is the store's in the folder ``root``."""
-        self._pool = OwnPool(embedder_role(config, StaticHome(root, writes=False)), config.runtime)
+    def __init__(self, config: Config, root: Path, weights: str = "") -> None:
+        """Ask with the model of ``config``.
+
+        Args:
+            config: all settings.
+            root: the store's folder, where its static model is.
+            weights: the digest of the store's model, which tells which of several quantised forms is meant.
+        """
+        self._pool = OwnPool(embedder_role(config, weights, StaticHome(root, writes=False)), config.runtime)
         self.model: dict[str, Any] = {}
 
     def ask(self, query: str) -> QueryVector | None:

@@ -8,12 +8,12 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from mos_pipeline.config import Config
 from mos_pipeline.engine.chat import Chat
 from mos_pipeline.engine.desk import Desk
+from mos_pipeline.engine.embedding import weights_of
 from mos_pipeline.engine.llm_role import llm_role
 from mos_pipeline.engine.own_pool import OwnPool
 from mos_pipeline.engine.questions import Questions
@@ -53,7 +53,6 @@ class ReaderEngine:
             StoreError: there is none, or it can't be read; see its subclasses.
         """
         self.config = config
-        self.questions = Questions(config, Path(path).absolute()) if workers else None
         self.llm = OwnPool(llm_role(config, processes=1), config.runtime) if workers else None
         self.chat = Chat(config, self._answering)
         self._refreshing = threading.Lock()
@@ -65,6 +64,8 @@ class ReaderEngine:
         self._closing = False
         self._broken = False
         self.store = ReadOnlyStore.open(path)
+        root, weights = self.store.folder.root, weights_of(self.store.manifest.embedding)
+        self.questions = Questions(config, root, weights) if workers else None
         try:
             self._view = self._open()
         except BaseException:
