@@ -64,6 +64,9 @@ class TaskStats:
 class Stats:
     """A pipeline at one moment.
 
+    Users, sessions, facts and what is owed are counted one user after another while work goes on; while it rests, all
+    figures are those of the same moment.
+
     Attributes:
         pages: pages that were accepted and not forgotten.
         users: distinct users who have pages.

@@ -81,7 +81,7 @@ def _model(stats: Stats) -> str:
     if not model:
         return "none yet"
     computed = {**model, **stats.embedder}  # the store's model may have been computed by another backend before
-    kind = f"{computed.get('backend', '')} {computed.get('precision', '')}".strip()
+    kind = " ".join(str(computed[key]) for key in ("backend", "precision", "tier") if computed.get(key))
     told = [clean(str(model["model"])), f"{model['dimension']} dimensions", clean(kind)]
     if "threads" in stats.embedder:
         told.append(counted(stats.embedder["threads"], "thread"))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
 from mos_pipeline.engine.batches import LLM
 from mos_pipeline.engine.browsing import Browsing
+from mos_pipeline.engine.counting import Counts, counted
 from mos_pipeline.engine.embedding import EMBEDDER
 from mos_pipeline.engine.engine import Engine
 from mos_pipeline.engine.lifting import unlifted
@@ -18,7 +18,7 @@ from mos_pipeline.engine.persistence import WRITER
 from mos_pipeline.engine.reader import ReaderEngine
 from mos_pipeline.engine.view import View
 from mos_pipeline.memory.owed import OF_BATCH, OF_PROMOTION
-from mos_pipeline.memory.state import MemoryState, Scope
+from mos_pipeline.memory.state import MemoryState
 from mos_pipeline.metrics import UP, Stats, TaskStats, WorkerStats
 from mos_pipeline.runtime.memory_use import own_memory
 from mos_pipeline.runtime.meter import Tally
@@ -32,14 +32,17 @@ COMPUTING = ("backend", "precision", "threads", "batch_word_pieces", "ms_per_bat
 
 
 def snapshot(engine: Engine) -> Stats:
-    """Return the engine's figures at this moment."""
-    workers = _workers(engine)  # outside the lock: the kernel is asked for each process
+    """Return the engine's figures at this moment; nobody waits long for the lock meanwhile."""
+    workers = _workers(engine)
+    with engine.coordinator.lock:
+        engine.coordinator.absorb()
+    counts = counted(engine.state, engine.coordinator.lock)
     with engine.coordinator.lock:
         engine.coordinator.absorb()
         usage = engine.embedding.pool.usage if engine.embedding.has_pool else None
         return Stats(
             path=str(engine.store.folder.root),
-            **_told(engine.state, engine.browsing),
+            **_told(engine.state, engine.browsing, counts),
             forgotten=len(engine.forgetting.dead),
             backlog_bytes=engine.intake.backlog_bytes,
             in_flight_texts=engine.embedding.in_flight,
@@ -70,10 +73,11 @@ def reader_snapshot(reader: ReaderEngine, view: View) -> Stats:
 
     ``vector_bytes`` are its own memory; what it searches where the owner has it costs nothing there.
     """
+    counts = counted(view.state, view.lock)
     with view.lock:
         return Stats(
             path=str(reader.store.folder.root),
-            **_told(view.state, view.browsing),
+            **_told(view.state, view.browsing, counts),
             forgotten=0,
             backlog_bytes=0,
             in_flight_texts=0,
@@ -90,26 +94,23 @@ def reader_snapshot(reader: ReaderEngine, view: View) -> Stats:
         )
 
 
-def _told(state: MemoryState, browsing: Browsing) -> dict[str, Any]:
-    scopes = list(state.scopes)
-    aside = {seq: reason for scope in scopes for seq, reason in scope.aside.items()}
+def _told(state: MemoryState, browsing: Browsing, counts: Counts) -> dict[str, Any]:
+    # Counted before; what was forgotten or taken up again since then is set aside no more.
+    aside = {seq: reason for seq, reason in counts.aside.items() if _is_aside(state, seq)}
     pages = browsing.pages(list(aside))
     return {
         "pages": state.pages.kept,
-        "users": len({scope.user_id for scope in scopes if state.pages.count_of(scope.number)}),
-        "sessions": sum(len(scope.mid_term) for scope in scopes),
-        "facts": sum(len(scope.facts(of_user=of_user)) for scope in scopes for of_user in (True, False)),
+        "users": len(counts.users),
+        "sessions": counts.sessions,
+        "facts": counts.facts,
         "backlog_pages": state.pages.kept - state.pages.embedded - sum(state.pages.row(seq) < 0 for seq in aside),
-        "owed": _owed(scopes),
+        "owed": {task: counts.owed[task] for task in (*OF_BATCH, *OF_PROMOTION) if counts.owed[task]},
         "set_aside": {page.page_id: reason for page, reason in zip(pages, aside.values(), strict=True)},
     }
 
 
-def _owed(scopes: Iterable[Scope]) -> dict[str, int]:
-    counts = Counter[str]()
-    for scope in scopes:
-        counts.update(scope.owed.counts())
-    return {task: counts[task] for task in (*OF_BATCH, *OF_PROMOTION) if counts[task]}
+def _is_aside(state: MemoryState, seq: int) -> bool:
+    return state.pages.is_kept(seq) and seq in state.scopes[state.pages.scope(seq)].aside
 
 
 def _vectors(usage: PoolUsage | None) -> dict[str, Any]:
