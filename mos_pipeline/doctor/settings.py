@@ -144,7 +144,7 @@ def _check_variant(config: Config, files: ModelFiles) -> Iterator[Finding]:
         yield problem(Area.MODEL, "model's form", str(error), "make it as the message says")
         return
     if found is None:
-        mend = "it is made when the model is first loaded, which takes half a minute"
+        mend = "it is made when the model is first loaded, which takes a while"
         yield note(Area.MODEL, "model's form", f"none yet for {embedding.backend} in these versions", mend)
     else:
         yield ok(Area.MODEL, "model's form", f"{found.folder}, SHA-256 {found.about['digest']}")
