@@ -123,21 +123,10 @@ def test_each_way_of_embedding_has_its_own_aims() -> None:
     assert [variant.over_mem0 for variant in variants.VARIANTS] == [3.5, 7.0, 90.0]
 
 
-def test_a_way_that_does_not_start_is_told_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    works = replace(variants.FP32, settings={"embedding__backend": "fake"})
-    wrong = replace(works, name="odd", settings={"embedding__backend": "fake", "embedding__fake_dimension": 0})
-    monkeypatch.setattr(variants, "VARIANTS", (works, wrong))
-    there, missing = variants.wanted(Options(folder=tmp_path))
-    assert there == [works]
-    (why,) = missing
-    assert why.startswith("odd is left out: ")
-    assert "fake_dimension" in why
-    assert not any(tmp_path.iterdir())
-
-
-def test_the_command_line_s_choice_is_the_only_one() -> None:
-    (chosen,), missing = variants.wanted(Options(settings={"embedding__backend": "fake"}))
-    assert (chosen.name, chosen.settings, missing) == ("fp32", {}, [])
+def test_the_command_line_s_choice_is_the_only_way() -> None:
+    assert variants.wanted(Options(settings={"embedding__threads": 1})) == list(variants.VARIANTS)
+    (chosen,) = variants.wanted(Options(settings={"embedding__backend": "fake"}))
+    assert (chosen.name, chosen.settings) == ("fp32", {})
 
 
 @pytest.mark.slow
