@@ -41,7 +41,7 @@ BENCHES = (
     "cliff",
     "beside",
 )
-COMMANDS = ("compare", "document", "peers", "recall", "report", "soak", "torture", "tune")
+COMMANDS = ("backends", "compare", "document", "peers", "recall", "report", "soak", "torture", "tune")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

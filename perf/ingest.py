@@ -132,8 +132,8 @@ def _encoders(settings: config.Embedding) -> Iterator[tuple[Child, Child | None]
 
 @contextmanager
 def _encoder(settings: config.Embedding) -> Iterator[Child]:
-    with Child("encode", json.dumps(asdict(settings))) as encoder:
-        encoder.ask("threads")  # answers when its model is loaded
+    with Child("raw", json.dumps(asdict(settings)), "raw") as encoder:
+        encoder.ask("encode", texts=["hello"])  # answers when its model is loaded
         yield encoder
 
 
