@@ -132,6 +132,5 @@ def test_the_command_line_s_choice_is_the_only_way() -> None:
 @pytest.mark.slow
 @pytest.mark.model
 def test_a_process_encodes_plainly() -> None:
-    with Child("encode", json.dumps(asdict(config.Embedding(threads=1)))) as child:
-        assert child.ask("threads") == 1
+    with Child("raw", json.dumps(asdict(config.Embedding(threads=1))), "raw") as child:
         assert child.ask("encode", texts=["a cat", "a dog"]) > 0
