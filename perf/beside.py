@@ -27,7 +27,7 @@ from perf.processes import disk_bytes
 from perf.result import Aim, BenchResult, Figure, Series, at_least
 from perf.texts import Page, question, synthetic_pages
 from perf.timing import median, seconds
-from perf.variants import wanted
+from perf.variants import Variant, wanted
 
 __all__ = ["NOT_EQUAL", "run"]
 
@@ -171,7 +171,7 @@ def _mem0_beside(options: Options, mem0: Peer) -> Found:
     for variant in variants:
         own = pages[: variant.pages]
         try:
-            rate = _ingested(options, own, **variant.settings)
+            rate = _ingested(options, variant, own)
         except DOES_NOT_START as error:
             notes.append(f"{variant.name} is left out: {error}")
             continue
@@ -191,11 +191,20 @@ def _pages(options: Options, count: int) -> list[Page]:
     return [{**page, "user_id": "user"} for page in islice(options.page_stream(), count)]
 
 
-def _ingested(options: Options, pages: Sequence[Page], **settings: Any) -> float:
-    """Return how many pages a second are worked off in a pipeline of its own."""
-    with options.store() as store, options.open(store, **settings) as memory:
+def _ingested(options: Options, variant: Variant, pages: Sequence[Page]) -> float:
+    """Return how many pages a second are worked off in a pipeline of its own.
+
+    Raises:
+        NotReadyError: it has other vectors than it is asked for.
+    """
+    with options.store() as store, options.open(store, **variant.settings) as memory:
         wait_ready(memory)
-        return _rate(memory, pages)
+        rate, vectors = _rate(memory, pages), {"tier": "full", **memory.stats().model}
+    for key, wanted_value in variant.settings.items():
+        name = key.removeprefix("embedding__")
+        if vectors.get(name, wanted_value) != wanted_value:
+            raise NotReadyError(f"its vectors have {name} {vectors[name]}, not {wanted_value}")
+    return rate
 
 
 def _rate(memory: MemoryPipeline, pages: Sequence[Page]) -> float:

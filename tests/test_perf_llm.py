@@ -191,7 +191,8 @@ def test_ours_and_theirs_are_measured_in_one_run(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(beside, "peer", lambda name: peer(name, tmp_path / "peers"))
     fake = replace(variants.FP32, settings={"embedding__backend": "fake"})
     odd = replace(fake, name="odd", settings={"embedding__backend": "fake", "embedding__fake_dimension": 0})
-    monkeypatch.setattr(variants, "VARIANTS", (fake, odd))
+    other = replace(fake, name="other", settings={**fake.settings, "embedding__tier": "static"})
+    monkeypatch.setattr(variants, "VARIANTS", (fake, odd, other))
     monkeypatch.setattr(beside, "openai_settings", lambda url: adds.openai_settings(url, embedding__backend="fake"))
     stores = tmp_path / "stores"
     stores.mkdir()
@@ -206,7 +207,8 @@ def test_ours_and_theirs_are_measured_in_one_run(tmp_path: Path, monkeypatch: py
     }
     assert all(figure.median > 0 for figure in result.figures)
     assert len({series.plot for series in result.series}) == 5
-    assert result.notes[-1].startswith("odd is left out: ")
+    assert result.notes[-2].startswith("odd is left out: ")
+    assert result.notes[-1].startswith("other is left out: ")
     assert set(beside.NOT_EQUAL["memoryos-pro"] + beside.NOT_EQUAL["mem0ai"]) < set(result.notes)
     assert not any(stores.iterdir())
 
