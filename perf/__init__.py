@@ -14,8 +14,7 @@
     adds.py, cliff.py   each add in order             beside.py, peer*.py   the same work by other libraries
     memory.py     is it flat over a million pages?    growth.py, readers.py   curves by size, by readers
     document.py   the four scenarios                  llm.py, endpoint.py   calls, by an endpoint that counts
-    variants.py   ways of embedding, their aims       backends.py  each backend, its library's own and ours
-    compare.py    two results
+    variants.py   ways of embedding, their aims       compare.py   two results; backends.py   rates of backends
     telling.py    the table and the JSON of a run     report.py, page.py, drawing.py   a page of results, with plots
     watching.py, timeline.py     looking again and again while something goes on
     profile.py    where each microsecond of a page goes: sampling.py, kinds.py (by stacks), usage.py (by the kernel)
