@@ -170,6 +170,13 @@ class Embedding:
     in_flight_texts: int = setting(
         128, "texts handed to the embedder ahead of its work; more sorts better, fewer is fairer", unit="texts", low=1
     )
+    known_texts: int = setting(
+        20_000,
+        "texts known by a digest, so that an equal one gets a copy of their vector and is not embedded; some 260 bytes "
+        "of memory each; 0 embeds every text",
+        unit="texts",
+        low=0,
+    )
     slab_bytes: int = setting(4 * MIB, "size of one block of shared memory", unit="bytes", low=65536)
     fake_ms_per_text: float = setting(0.0, "time the fake backend takes for a text", unit="milliseconds", low=0.0)
     fake_dimension: int = setting(384, "length of the fake backend's vectors", unit="numbers", low=8, high=4096)

@@ -23,6 +23,8 @@ class WorkerStats:
         waiting: pieces of work given to the pool and not answered yet.
         restarts: workers started again after a death.
         error: why it stays down, where it does.
+        memory: bytes that each of ``pids`` has for itself, in their order: what is resident, without shared memory;
+            0 where that can't be told.
     """
 
     state: str
@@ -30,6 +32,7 @@ class WorkerStats:
     waiting: int
     restarts: int
     error: str | None
+    memory: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,7 @@ class Stats:
         forgotten: pages forgotten whose bytes are still on the disk, until the next compaction.
         backlog_pages: pages without a vector, those in rings that are not full included.
         backlog_bytes: their size.
-        in_flight_texts: texts at the embedder.
+        in_flight_texts: texts at the embedder, and those that wait there for an equal one.
         unwritten: pieces of work that the writer has not acknowledged.
         restored: whether everything that was stored is in memory.
         vectors: rows in the vector pool.
@@ -88,6 +91,17 @@ class Stats:
             bulk load (``llm.bulk_tokens``), or for their tasks.
         unlifted: vectors by another model that are still to be made again by the store's: of pages, which count as
             ``backlog_pages`` too, of summaries and of facts.
+        accepted_pages: pages accepted since the pipeline was opened; this and what follows only ever grows.
+        embedded_pages: pages that got their vector since then, those included that were there before.
+        placed_pages: likewise, pages that came into a session.
+        written_pages: likewise, pages that the writer has put into segments; tombstones count as pages.
+        embedded_texts: texts that the embedder has computed since then: of pages, summaries and facts.
+        reused_texts: texts that it had not to compute, since an equal one has a vector; see ``embedding.known_texts``.
+        known_texts: texts whose vectors are found again by an equal text at this moment.
+        memory: bytes that the process of the pipeline has for itself: what is resident, without shared memory; 0 where
+            that can't be told. For the others see ``workers``, for the vectors ``vector_bytes``.
+        embedder: what the embedder tells of itself, the model's identity left out: "threads", "ms_per_batch" (of a full
+            batch of pages). Empty until it is ready.
     """
 
     path: str
@@ -112,6 +126,15 @@ class Stats:
     owed: dict[str, int] = field(default_factory=dict)
     waiting_pages: int = 0
     unlifted: int = 0
+    accepted_pages: int = 0
+    embedded_pages: int = 0
+    placed_pages: int = 0
+    written_pages: int = 0
+    embedded_texts: int = 0
+    reused_texts: int = 0
+    known_texts: int = 0
+    memory: int = 0
+    embedder: dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain nested dicts and lists, for JSON."""
@@ -134,6 +157,13 @@ _FIGURES = (
     ("vectors", "gauge", "Rows in the vector pool.", "vectors"),
     ("unlifted_vectors", "gauge", "Vectors by another model that are still to be made again.", "unlifted"),
     ("vector_bytes", "gauge", "Bytes of shared memory given to the vector pool.", "vector_bytes"),
+    ("accepted_pages_total", "counter", "Pages accepted since the opening.", "accepted_pages"),
+    ("embedded_pages_total", "counter", "Pages that got their vector since the opening.", "embedded_pages"),
+    ("placed_pages_total", "counter", "Pages that came into a session since the opening.", "placed_pages"),
+    ("written_pages_total", "counter", "Pages put into segments since the opening.", "written_pages"),
+    ("embedded_texts_total", "counter", "Texts that the embedder has computed since the opening.", "embedded_texts"),
+    ("reused_texts_total", "counter", "Texts not computed, since an equal one has a vector.", "reused_texts"),
+    ("known_texts", "gauge", "Texts whose vectors an equal text finds again.", "known_texts"),
 )
 _WORKER_FIGURES = (
     ("worker_processes", "gauge", "Worker processes that live.", lambda worker: len(worker.pids)),
@@ -175,6 +205,9 @@ def _lines(stats: Stats) -> Iterator[str]:
         (labels | {"state": state}, state == worker.state) for labels, worker in workers for state in WORKER_STATES
     ]
     yield from _figure("worker_state", "gauge", "1 for the state that the workers are in.", states)
+    memory = [(store | {"role": "main"}, stats.memory)]
+    memory += [(labels, sum(worker.memory)) for labels, worker in workers]
+    yield from _figure("memory_bytes", "gauge", "Memory of the processes' own, without shared memory.", memory)
     tasks = [(store | {"task": name}, task) for name, task in stats.tasks.items()]
     for name, meaning, attribute in _TASK_FIGURES:
         yield from _figure(name, "counter", meaning, [(labels, getattr(task, attribute)) for labels, task in tasks])

@@ -27,6 +27,7 @@ BENCHES = (
     "retrieve",
     "recover",
     "embed",
+    "equal",
     "scale",
     "large",
     "busy",

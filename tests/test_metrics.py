@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,10 @@ LABEL = re.compile(r'([a-z_]+)="((?:[^"\\]|\\.)*)"')
 PREFIX = "mos_pipeline_"
 COUNTED = """
 pages users sessions facts forgotten backlog_pages backlog_bytes waiting_pages in_flight_texts unwritten vectors
-vector_bytes unlifted
+vector_bytes unlifted accepted_pages embedded_pages placed_pages written_pages embedded_texts reused_texts known_texts
+memory
 """
+EVER_GROWING = ["accepted_pages", "embedded_pages", "placed_pages", "written_pages", "embedded_texts", "reused_texts"]
 
 counts = st.integers(0, 1 << 62)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -33,6 +36,7 @@ workers = st.builds(
     counts,
     counts,
     st.none() | texts,
+    st.lists(counts, max_size=3).map(tuple),
 )
 snapshots = st.builds(
     Stats,
@@ -83,9 +87,10 @@ def check_agree(text: str, stats: Stats) -> None:
 
     told = stats.as_dict()
     renamed = {"forgotten": "forgotten_pages", "unwritten": "unwritten_pieces", "unlifted": "unlifted_vectors"}
+    assert take("memory_bytes", role="main") == told.pop("memory")
     for name, value in told.items():
         if isinstance(value, int):
-            assert take(renamed.get(name, name)) == value
+            assert take(renamed.get(name, f"{name}_total" if name in EVER_GROWING else name)) == value
     assert take("set_aside_pages") == len(stats.set_aside)
     assert take("damaged_places") == len(stats.damage)
     if stats.model:
@@ -94,6 +99,7 @@ def check_agree(text: str, stats: Stats) -> None:
         assert take("worker_processes", role=role) == len(worker.pids)
         assert take("worker_waiting_pieces", role=role) == worker.waiting
         assert take("worker_restarts_total", role=role) == worker.restarts
+        assert take("memory_bytes", role=role) == sum(worker.memory)
         for state in ("starting", "ready", "failed"):
             assert take("worker_state", role=role, state=state) == (worker.state == state)
     _check_model(stats, take)
@@ -124,4 +130,8 @@ def test_the_command_prints_what_stats_tells(tmp_path: Path, capsys: pytest.Capt
     with open_fake(tmp_path, workers=False) as memory:
         memory.add("tom", *page_text(1))
         assert main(["stats", "--store", str(tmp_path), "--prometheus"]) == 0  # asks the owner: this process
-        check_agree(capsys.readouterr().out, memory.stats())
+        text = capsys.readouterr().out
+        told = re.search(r'memory_bytes\{.*role="main"\} (\d+)$', text, re.MULTILINE)  # never the same twice
+        assert told
+        assert int(told[1]) > 1 << 20
+        check_agree(text, replace(memory.stats(), memory=int(told[1])))

@@ -28,6 +28,7 @@ from mos_pipeline.cli import (
     retry,
     sessions,
     stats,
+    top,
     verify,
 )
 from mos_pipeline.cli.exits import ExitCode, exit_code
@@ -39,12 +40,13 @@ from mos_pipeline.errors import MosError
 __all__ = ["main"]
 
 READING = (query, sessions, profile, knowledge)
-KEEPING = (stats, verify, doctor, compact, reembed, retry, repay, backup, restore, export)
+KEEPING = (stats, top, verify, doctor, compact, reembed, retry, repay, backup, restore, export)
 ANSWERING = (respond, chat)
 COMMANDS = (ingest, migrate, add, *READING, *ANSWERING, forget, *KEEPING)
 GONE = {errno.EPIPE, errno.EIO}  # of a pipe that nobody reads, as `head` leaves it, and of a terminal that was closed
 EXITS = """exit codes:
-  0 done   1 unexpected error   2 wrong usage   3 bad input or setting   4 no store, or it can't be used
+  0 done   1 unexpected error   2 wrong usage   3 bad input or setting
+  4 no store, or it can't be used; for top, its owner has ended
   5 a worker can't work (model missing)   6 not done in time   7 done, but records were left out
   129 SIGHUP   130 Ctrl-C   141 nobody takes the output   143 SIGTERM"""
 

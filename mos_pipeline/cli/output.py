@@ -21,6 +21,7 @@ __all__ = [
     "counted",
     "cut",
     "drop_stdout",
+    "fitted",
     "indented",
     "json_ready",
     "labelled",
@@ -88,7 +89,11 @@ def clean_lines(text: str) -> str:
 
 def cut(text: str, cells: int) -> str:
     """Return ``text`` as one clean line of at most ``cells`` terminal cells, with an ellipsis where it was cut."""
-    text = clean(text[: 16 * cells + 64])
+    return fitted(clean(text[: 16 * cells + 64]), cells)
+
+
+def fitted(text: str, cells: int) -> str:
+    """Return ``text``, which is one clean line, as it is, or cut to ``cells`` terminal cells with an ellipsis."""
     if sum(map(_cells, text)) <= cells:
         return text
     kept, used = [], 1

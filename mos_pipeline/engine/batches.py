@@ -33,7 +33,11 @@ MOST_PAGES = 128  # told of at once, however short they are: so many an answer c
 
 
 class Batches:
-    """The batches of all scopes that have begun and are not applied yet."""
+    """The batches of all scopes that have begun and are not applied yet.
+
+    Attributes:
+        placed: pages that came into a session since the opening.
+    """
 
     def __init__(
         self,
@@ -56,6 +60,7 @@ class Batches:
         self._bulk = bulk
         self._applied = applied
         self._flows: dict[int, ScopeFlow] = {}
+        self.placed = 0
 
     @property
     def idle(self) -> bool:
@@ -247,6 +252,7 @@ class Batches:
         pool = self._embedding.pool
         outcome = decide(scope, batch, time.time(), pool)
         self._state.apply(scope, outcome)
+        self.placed += sum(len(placed.seqs) for placed in outcome.placed)
         last = (batch.live or batch.seqs)[-1]
         chain = self._state.chains.chain_of(last)
         evicted, rows = self._state.evict(scope)

@@ -57,7 +57,11 @@ class _Waiter:
 
 
 class Coordinator:
-    """Owner of the state; everything below it is called by its thread, or by others while they hold ``lock``."""
+    """Owner of the state; everything below it is called by its thread, or by others while they hold ``lock``.
+
+    Attributes:
+        absorbed: pages that were accepted since the opening, and have entered the columns.
+    """
 
     def __init__(
         self,
@@ -95,6 +99,7 @@ class Coordinator:
         self._breathed = 0.0
         self._no_spare_before = 0.0
         self._ended = False
+        self.absorbed = 0
         self.error: MosError | None = None
         self.writing_error: MosError | None = None
         self._thread = threading.Thread(
@@ -177,6 +182,7 @@ class Coordinator:
             if item.scope is None:
                 self._forgetting.forget(item.forgotten)
                 continue
+            self.absorbed += 1
             self._indexing.page_came(item.scope)
             self._processing.page_came(item.scope, seq)
 

@@ -17,7 +17,7 @@ from mos_pipeline.engine.events import Event, encode_events
 from mos_pipeline.engine.frames import encode_words
 from mos_pipeline.engine.persistence import Persistence
 from mos_pipeline.store.codec import NO_PAGE, FrameKind
-from mos_pipeline.store.derived import WordFrame, encode_aside, encode_vectors
+from mos_pipeline.store.derived import VectorFrame, WordFrame, encode_aside, encode_vectors
 
 __all__ = ["Derived"]
 
@@ -36,9 +36,8 @@ class Derived:
         self._frame_pages = config.frame_pages
         self._interval = config.flush_interval_s
         self._since: float | None = None
-        self._vector_seqs = list[npt.NDArray[np.int64]]()
-        self._vectors = list[npt.NDArray[np.float16]]()
-        self._held = list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float16]]]()
+        self._vectors = list[VectorFrame]()
+        self._held = list[VectorFrame]()
         self._events = list[Event]()
         self._event_pages = 0
         self._words: tuple[array[Any], ...] = (array("q"), array("I"), array("I"), array("B"), array("I"))
@@ -53,20 +52,19 @@ class Derived:
         """Return when (monotonic seconds) what waits must be given to the writer; None where nothing waits."""
         return None if self._since is None else self._since + self._interval
 
-    def vectors(self, seqs: npt.NDArray[np.int64], vectors: npt.NDArray[np.float16]) -> None:
-        """Take the vectors, float16 (n, d), of pages ``seqs``, int64 (n,)."""
-        self._vector_seqs.append(seqs)
+    def vectors(self, vectors: VectorFrame) -> None:
+        """Take vectors of pages."""
         self._vectors.append(vectors)
         self._came()
-        if sum(map(len, self._vector_seqs)) >= self._frame_pages:
+        if sum(len(part.seqs) for part in self._vectors) >= self._frame_pages:
             self._flush_vectors()
 
-    def event_before_vectors(self, event: Event, seqs: npt.NDArray[np.int64], vectors: npt.NDArray[np.float16]) -> None:
-        """Take an event, and vectors as in ``vectors``, which are written after it: a page with one has had its event.
+    def event_before_vectors(self, event: Event, vectors: VectorFrame) -> None:
+        """Take an event, and vectors of pages, which are written after it: a page with one has had its event.
 
         What is lost with a killed process is then embedded once more, and the event comes again.
         """
-        self._held.append((seqs, vectors))
+        self._held.append(vectors)
         self.event(event)
 
     def event(self, event: Event) -> None:
@@ -106,11 +104,10 @@ class Derived:
 
     def _flush_vectors(self) -> None:
         if self._vectors:
-            seqs, vectors = np.concatenate(self._vector_seqs), np.concatenate(self._vectors)
-            self._vector_seqs.clear()
+            frame = VectorFrame(*map(np.concatenate, zip(*self._vectors, strict=True)))
             self._vectors.clear()
-            last_page = int(seqs.max(initial=NO_PAGE))
-            self._persistence.frame(FrameKind.VECTORS, encode_vectors(seqs, vectors), last_page)
+            last_page = int(frame.seqs.max(initial=NO_PAGE))
+            self._persistence.frame(FrameKind.VECTORS, encode_vectors(frame), last_page)
 
     def _flush_events(self) -> None:
         self._flush_vectors()  # first: a batch is of use only with its pages' vectors
@@ -119,8 +116,8 @@ class Derived:
             last_page = max(event.last_page for event in events)
             self._persistence.frame(FrameKind.EVENTS, encode_events(events, self.dimension), last_page)
         held, self._held = self._held, []
-        for seqs, vectors in held:
-            self.vectors(seqs, vectors)
+        for vectors in held:
+            self.vectors(vectors)
 
     def _flush_words(self) -> None:
         if self._words[0]:

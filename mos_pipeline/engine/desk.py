@@ -21,7 +21,7 @@ from mos_pipeline.errors import InputError, WorkerError
 from mos_pipeline.runtime.ledger import Unit
 from mos_pipeline.runtime.supervisor import Outcome, Supervisor
 
-__all__ = ["CLOSED", "Desk"]
+__all__ = ["CLOSED", "Answer", "Desk"]
 
 Answer = Callable[[Outcome], None]
 Piece = Callable[[Any], None]
@@ -87,6 +87,10 @@ class Desk:
             if not self._gathering:
                 self.send()
         return unit.unit_id
+
+    def soon(self, call: Callable[[], None]) -> None:
+        """Have the coordinator make a call of its own, as if an answer had come."""
+        self._post(call)
 
     def send(self) -> None:
         """Send what was gathered."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
-from mos_pipeline.config import Config
-from mos_pipeline.engine.desk import Desk
+from mos_pipeline import config
+from mos_pipeline.engine.desk import Answer, Desk
+from mos_pipeline.engine.equal_texts import EqualTexts, Sending
+from mos_pipeline.memory.known_texts import NO_DIGEST, KnownTexts, digest_of
 from mos_pipeline.runtime.supervisor import Outcome, Role
 from mos_pipeline.runtime.vector_pool import VectorPool
 from mos_pipeline.stages.embed import EmbedStage
@@ -19,23 +21,26 @@ CREDIT = 16 << 20
 RowsAnswer = Callable[[list[int], Outcome], None]
 
 
-def embedder_role(config: Config) -> Role:
+def embedder_role(settings: config.Config) -> Role:
     """Return what the embedder's process is made of."""
-    return Role(EMBEDDER, EmbedStage, (config.embedding,), credit=CREDIT)
+    return Role(EMBEDDER, EmbedStage, (settings.embedding,), credit=CREDIT)
 
 
 class Embedding:
     """The coordinator's side of the embedder.
 
     Attributes:
-        in_flight: texts that the embedder has and has not answered.
+        in_flight: texts that the embedder has not answered yet, and those that wait for an equal one of them.
         ready: whether it may be given texts: it runs, with the store's model.
     """
 
-    def __init__(self, desk: Desk, limit: int) -> None:
-        """Give texts out by ``desk``, up to ``limit`` ahead of the embedder's work."""
+    def __init__(self, desk: Desk, settings: config.Embedding) -> None:
+        """Give texts out by ``desk``."""
         self._desk = desk
-        self._limit = limit
+        self._settings = settings
+        self._limit = settings.in_flight_texts
+        self._known = KnownTexts(settings.known_texts)
+        self._equal = EqualTexts(self._known, self._submit, self._copy, desk.soon)
         self._pool: VectorPool | None = None
         self.in_flight = 0
         self.ready = False
@@ -59,6 +64,28 @@ class Embedding:
     def provide(self, pool: VectorPool) -> None:
         """Take the pool, once it is known how long vectors are."""
         self._pool = pool
+        pool.watch(self._known.gone)
+
+    @property
+    def computed(self) -> int:
+        """How many texts the embedder has computed."""
+        return self._equal.computed
+
+    @property
+    def reused(self) -> int:
+        """How many texts it had not to compute, since an equal one has a vector."""
+        return self._equal.reused
+
+    @property
+    def known(self) -> int:
+        """How many texts are known, so that an equal one need not be computed."""
+        return len(self._known)
+
+    def recall(self, digests: Iterable[int], rows: Iterable[int]) -> None:
+        """Know texts that were embedded before the store was opened, the newest first, as far as there is room."""
+        for digest, row in zip(digests, rows, strict=True):
+            if digest != NO_DIGEST:
+                self._known.recall(digest, row)
 
     @property
     def saturated(self) -> bool:
@@ -73,17 +100,32 @@ class Embedding:
     def send(self, owner: int, texts: Sequence[str], answer: RowsAnswer, *, ahead: bool = False) -> None:
         """Have ``texts`` embedded into new rows of ``owner``; ``ahead`` of others', for most of the embedder's time.
 
-        ``answer(rows, outcome)`` is called by the coordinator. Whoever answers commits the rows or releases them.
+        ``answer(rows, outcome)`` is called by the coordinator. Whoever answers commits the rows or releases them. The
+        outcome's result are the digests of the texts, as ``known_texts.digest_of`` or NO_DIGEST, in their order.
         """
         rows = list(map(int, self.pool.allocate(owner, len(texts))))
-        addresses = [list(self.pool.address(row)) for row in rows]
         self.in_flight += len(texts)
-        back = partial(self._back, rows, answer)
-        self._desk.submit(EMBEDDER, "ahead" if ahead else "embed", [list(texts), addresses], back, urgent=ahead)
+        digests = self._digests(texts)
+        back = partial(self._back, rows, digests, answer)
+        self._equal.send(Sending(texts, digests, rows, ahead, back, left=len(texts)))
 
-    def _back(self, rows: list[int], answer: RowsAnswer, outcome: Outcome) -> None:
+    def _digests(self, texts: Sequence[str]) -> list[int]:
+        if not self._settings.known_texts:
+            return [NO_DIGEST] * len(texts)
+        return [digest_of(text, self._settings.max_chars) for text in texts]
+
+    def _submit(self, sending: Sending, places: list[int], answer: Answer) -> None:
+        texts = [sending.texts[place] for place in places]
+        addresses = [list(self.pool.address(sending.rows[place])) for place in places]
+        kind = "ahead" if sending.ahead else "embed"
+        self._desk.submit(EMBEDDER, kind, [texts, addresses], answer, urgent=sending.ahead)
+
+    def _copy(self, rows: Sequence[int], others: Sequence[int]) -> None:
+        self.pool.write(others, self.pool.read(rows))
+
+    def _back(self, rows: list[int], digests: list[int], answer: RowsAnswer, outcome: Outcome) -> None:
         self.in_flight -= len(rows)
-        answer(rows, outcome)
+        answer(rows, outcome._replace(result=digests))
 
     def close(self) -> None:
         """Remove the pool."""

@@ -12,6 +12,8 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+import numpy as np
+
 from mos_pipeline.config import Config
 from mos_pipeline.engine.aside import Aside
 from mos_pipeline.engine.asking import ask
@@ -150,7 +152,7 @@ class Engine:
     def _assemble_work(self) -> None:
         """Make what gives out work and takes in what came of it, and the thread that owns all of it."""
         config = self.config
-        self.embedding = Embedding(self.desk, config.embedding.in_flight_texts)
+        self.embedding = Embedding(self.desk, config.embedding)
         aside = Aside(self.state, self.reader, self.derived)
         bulk = Bulk(config.llm)
         self.promotion = Promotion(
@@ -312,11 +314,13 @@ class Engine:
         pool = None if identity is None else self._new_pool(identity["dimension"])
         sizes = restore.entry.sizes
         generation = self.store.manifest.vector_generation
-        replay = Replay(self.state, self.indexing, self.store.segments, len(sizes), pool, generation)
+        known = self.config.embedding.known_texts
+        replay = Replay(self.state, self.indexing, self.store.segments, len(sizes), pool, generation, known)
         if replay.run(restore.derived, sizes, self.coordinator.breathe):
             self.intake.add_backlog(replay.backlog)
             for event in replay.untold:
                 self.derived.event(event)
+            self._recall(replay)
             self.processing.restore(replay.stale)
             for scope in self.state.scopes:
                 self.indexing.page_came(scope)
@@ -325,6 +329,14 @@ class Engine:
                     self.promotion.take_up(scope)
                 self.coordinator.breathe()
             self.compaction.may_begin = self.repaying.may_begin = True
+
+    def _recall(self, replay: Replay) -> None:
+        """Know the newest texts that have a vector again, so that equal ones are not embedded."""
+        for seqs, digests in reversed(replay.digests):
+            rows = self.state.pages.rows_of(seqs)
+            there = np.flatnonzero(rows >= 0)[::-1]
+            self.embedding.recall(digests[there].tolist(), rows[there].tolist())
+            self.coordinator.breathe()
 
     def _new_pool(self, dimension: int) -> VectorPool:
         folder = self.store.folder

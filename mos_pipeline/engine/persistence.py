@@ -44,7 +44,11 @@ class _Range:
 
 
 class Persistence:
-    """The coordinator's side of the writer."""
+    """The coordinator's side of the writer.
+
+    Attributes:
+        written_pages: pages, tombstones among them, that were put into segments since the opening.
+    """
 
     def __init__(self, config: Store, reader: PageReader, desk: Desk, retire: Callable[[Journal], None]) -> None:
         """Hand work over by ``desk``; remove a finished journal by ``retire``."""
@@ -59,6 +63,7 @@ class Persistence:
         self._current: Journal | None = None
         self.outstanding_bytes = 0
         self.outstanding = 0
+        self.written_pages = 0
         self.error: StoreError | None = None  # why pages stay in their journal until the next opening
 
     @property
@@ -172,6 +177,7 @@ class Persistence:
             )
             return
         self.outstanding -= 1
+        self.written_pages += part.pages
         self._writing.remove(part)
         self._reader.persisted(
             [PageFrame(first, count, FrameAddress(segment, at)) for segment, at, first, count in outcome.result]

@@ -21,6 +21,7 @@ from mos_pipeline.memory.scheduling import FairQueue
 from mos_pipeline.memory.state import MemoryState, Scope
 from mos_pipeline.messages import decode_record, embedded_text, own_words, stated_fact
 from mos_pipeline.runtime.supervisor import Outcome
+from mos_pipeline.store.derived import VectorFrame
 from mos_pipeline.store.reading import PageReader
 
 __all__ = ["Processing"]
@@ -31,7 +32,11 @@ FRESH_TURNS = 8  # batches of new pages, after which some work of the background
 
 
 class Processing:
-    """The pages of all scopes that are not embedded yet."""
+    """The pages of all scopes that are not embedded yet.
+
+    Attributes:
+        embedded: pages that got their vector since the opening.
+    """
 
     def __init__(
         self,
@@ -66,6 +71,7 @@ class Processing:
         self._holes = Holes(state.pages, capacity)
         self._lifting = Lifting(state, derived, embedding, aside, self._embed_missing, self._lifted)
         self._turns = 0
+        self.embedded = 0
         self.draining = False
 
     @property
@@ -288,7 +294,7 @@ class Processing:
         outcome: Outcome,
     ) -> None:
         if outcome.fate == "done":
-            self._enter(scope, seqs, rows, facts)
+            self._enter(scope, seqs, rows, outcome.result, facts)
         else:
             self._embedding.pool.release(rows)
             if outcome.fate == "down":
@@ -305,7 +311,9 @@ class Processing:
         self._lifting.look(scope)
         self._advance(scope)
 
-    def _enter(self, scope: Scope, seqs: list[int], rows: list[int], facts: dict[int, Stated]) -> None:
+    def _enter(
+        self, scope: Scope, seqs: list[int], rows: list[int], digests: list[int], facts: dict[int, Stated]
+    ) -> None:
         """Make vectors searchable, but for those of pages that were forgotten while they were computed."""
         pool, kept = self._embedding.pool, list(map(self._state.pages.is_kept, seqs))
         pool.release([row for row, wanted in zip(rows, kept, strict=True) if not wanted])
@@ -314,13 +322,14 @@ class Processing:
         pool.commit(rows, numbers, shown=True)
         for seq, row in zip(numbers.tolist(), rows, strict=True):
             self._state.pages.set_row(seq, row)
-        vectors = pool.read(rows)
+        self.embedded += len(rows)
+        made = VectorFrame(numbers, pool.read(rows), np.array(digests, np.uint64)[kept])
         stated = np.isin(numbers, list(facts)) if facts else np.zeros(len(numbers), np.bool_)
-        self._derived.vectors(numbers[~stated], vectors[~stated])
+        self._derived.vectors(made.where(~stated))
         if stated.any():
-            mine = numbers[stated].tolist()
-            event = self._promotion.enter(scope, {seq: facts[seq] for seq in mine}, vectors[stated])
-            self._derived.event_before_vectors(event, numbers[stated], vectors[stated])
+            mine = made.where(stated)
+            event = self._promotion.enter(scope, {seq: facts[seq] for seq in mine.seqs.tolist()}, mine.vectors)
+            self._derived.event_before_vectors(event, mine)
 
     def _embed_halves(self, scope: Scope, seqs: list[int], sizes: list[int]) -> None:
         """Try both halves: one of the pages can't be worked on. Those forgotten meanwhile are left out."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +42,8 @@ class Replay:
         stale: for each page, bool (n,), whether frames have a vector of it by another model than the store's.
         untold: what was forgotten and is not told by any frame.
         backlog: bytes of pages that have no vector, and should.
+        digests: of the newest pages with a vector, oldest first: their numbers, int64 (n,), and the digests of the
+            texts that were embedded, uint64 (n,).
     """
 
     def __init__(
@@ -50,11 +54,13 @@ class Replay:
         pages: int,
         pool: VectorPool | None,
         generation: int,
+        known_texts: int = 0,
     ) -> None:
         """Enter what belongs to the first ``pages`` pages; without a ``pool``, no vectors and no events.
 
-        Vectors are of use in frames of this ``generation``.
+        Vectors are of use in frames of this ``generation``; digests are kept of some ``known_texts`` pages.
         """
+        self._known_texts = known_texts
         self._state = state
         self._indexing = indexing
         self._segments = segments
@@ -68,6 +74,7 @@ class Replay:
         self.without_vector: dict[int, list[int]] = {}
         self.backlog = 0
         self.untold = list[Event]()
+        self.digests: deque[tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64]]] = deque()
 
     def run(self, frames: Sequence[StoredFrame], sizes: Sequence[int], pause: Callable[[], bool]) -> bool:
         """Enter all ``frames`` of a store, and find out where its work goes on; ``sizes`` are its pages' bytes.
@@ -158,6 +165,7 @@ class Replay:
         wanted = np.array([self._kept(seq) and self._state.pages.row(seq) < 0 for seq in seqs.tolist()], bool)
         vectors = np.concatenate([frame.vectors for frame in frames])[first[wanted]]
         seqs = seqs[wanted]
+        self._keep(seqs, np.concatenate([frame.digests for frame in frames])[first[wanted]])
         numbers = np.array([self._state.pages.scope(seq) for seq in seqs.tolist()], np.int64)
         for number in np.unique(numbers).tolist():
             mine = np.flatnonzero(numbers == number)
@@ -166,6 +174,12 @@ class Replay:
             self._pool.commit(rows, seqs[mine], shown=True)
             for seq, row in zip(seqs[mine].tolist(), rows.tolist(), strict=True):
                 self._state.pages.set_row(seq, row)
+
+    def _keep(self, seqs: npt.NDArray[np.int64], digests: npt.NDArray[np.uint64]) -> None:
+        """Keep digests, of the newest pages so many as are wanted."""
+        self.digests.append((seqs, digests))
+        while self.digests and sum(len(part) for part, _ in islice(self.digests, 1, None)) >= self._known_texts:
+            self.digests.popleft()
 
     def _set_cursors(self, scope: Scope, sizes: npt.NDArray[np.int64]) -> None:
         """Set where the scope's batches go on, and note what lies before that and lost its batch or its vector."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime
@@ -19,9 +20,11 @@ from mos_pipeline.engine.view import View
 from mos_pipeline.memory.owed import OF_BATCH, OF_PROMOTION
 from mos_pipeline.memory.state import MemoryState, Scope
 from mos_pipeline.metrics import UP, Stats, TaskStats, WorkerStats
+from mos_pipeline.runtime.memory_use import own_memory
 from mos_pipeline.runtime.meter import Tally
 from mos_pipeline.runtime.supervisor import PoolState
 from mos_pipeline.runtime.vector_pool import PoolUsage
+from mos_pipeline.stages.identity import identity_of
 from mos_pipeline.store.folder import Damage
 
 __all__ = ["reader_snapshot", "snapshot"]
@@ -29,6 +32,7 @@ __all__ = ["reader_snapshot", "snapshot"]
 
 def snapshot(engine: Engine) -> Stats:
     """Return the engine's figures at this moment."""
+    workers = _workers(engine)  # outside the lock: the kernel is asked for each process
     with engine.coordinator.lock:
         engine.coordinator.absorb()
         usage = engine.embedding.pool.usage if engine.embedding.has_pool else None
@@ -44,10 +48,19 @@ def snapshot(engine: Engine) -> Stats:
             model=engine.model,
             unlifted=engine.processing.unlifted,
             damage=_damage(engine.store.damage),
-            workers=_workers(engine),
+            workers=workers,
             tasks=_tasks(engine.supervisor.state(LLM) if engine.supervisor is not None else None),
             endpoint=_endpoint(engine),
             waiting_pages=engine.batches.pages,
+            accepted_pages=engine.coordinator.absorbed,
+            embedded_pages=engine.processing.embedded,
+            placed_pages=engine.batches.placed,
+            written_pages=engine.persistence.written_pages,
+            embedded_texts=engine.embedding.computed,
+            reused_texts=engine.embedding.reused,
+            known_texts=engine.embedding.known,
+            memory=own_memory(os.getpid()),
+            embedder=_embedder(engine),
         )
 
 
@@ -71,6 +84,7 @@ def reader_snapshot(reader: ReaderEngine, view: View) -> Stats:
             damage=_damage(reader.store.damage),
             workers=_own(reader),
             tasks=_tasks(reader.llm.state() if reader.llm is not None else None),
+            memory=own_memory(os.getpid()),
         )
 
 
@@ -117,6 +131,12 @@ def _workers(engine: Engine) -> dict[str, WorkerStats]:
     return {role: _worker(engine.supervisor.state(role)) for role in (WRITER, EMBEDDER, LLM)}
 
 
+def _embedder(engine: Engine) -> dict[str, Any]:
+    info = engine.supervisor.state(EMBEDDER).info if engine.supervisor is not None else {}
+    identity = identity_of(info)
+    return {key: value for key, value in info.items() if key not in identity}
+
+
 def _endpoint(engine: Engine) -> str:
     if engine.supervisor is None or engine.config.llm.provider == "extractive":
         return ""
@@ -150,4 +170,5 @@ def _own(reader: ReaderEngine) -> dict[str, WorkerStats]:
 
 
 def _worker(state: PoolState) -> WorkerStats:
-    return WorkerStats(state.state, state.pids, state.waiting, state.restarts, state.error)
+    memory = tuple(map(own_memory, state.pids))
+    return WorkerStats(state.state, state.pids, state.waiting, state.restarts, state.error, memory)

@@ -18,6 +18,7 @@ from mos_pipeline.engine.embedding import Embedding
 from mos_pipeline.memory.session import Session
 from mos_pipeline.memory.state import MemoryState, Scope
 from mos_pipeline.memory.takeover import TakenFact, TakenPage, TakenSession, Takeover, Vector
+from mos_pipeline.store.derived import VectorFrame
 from mos_pipeline.store.reading import PageReader
 
 __all__ = ["TakenItem", "TakeoverEntry", "TakingOverDone", "VectorOf"]
@@ -184,7 +185,8 @@ class TakeoverEntry:
         pool.commit(rows, np.array(seqs, np.int64), shown=True)
         for seq, row in zip(seqs, rows.tolist(), strict=True):
             pages.set_row(seq, row)
-        self._derived.vectors(np.array(seqs, np.int64), stacked)
+        # No digests: these vectors are like this model's, and need not be exactly what it makes of the texts.
+        self._derived.vectors(VectorFrame(np.array(seqs, np.int64), stacked, np.zeros(len(seqs), np.uint64)))
         self._worked_off(sum(map(len, self._reader.read_many(seqs))))
 
 

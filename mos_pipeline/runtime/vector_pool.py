@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -91,8 +92,16 @@ class VectorPool:
         self._ticket = 0  # the latest search's
         self._running: set[int] = set()
         self._retired: deque[tuple[int, Rows]] = deque()
+        self._watcher: Callable[[Iterable[int]], None] | None = None
         if shown is not None:
             hide_slabs(shown)  # a dead owner's
+
+    def watch(self, gone: Callable[[Iterable[int]], None]) -> None:
+        """Have ``gone(rows)`` called for rows that are given back, before they can be given out again.
+
+        It must be quick, and not use the pool.
+        """
+        self._watcher = gone
 
     def allocate(self, owner: int, count: int) -> Rows:
         """Return ``count`` row numbers, int64 (count,), for the owner with this key.
@@ -241,6 +250,8 @@ class VectorPool:
         if not rows.size:  # most batches replace nothing
             return
         self._map.retire(rows)
+        if self._watcher is not None:
+            self._watcher(rows.tolist())
         self._show_tags(rows, np.full(len(rows), HIDDEN))
         self._retired.append((self._ticket, rows))
         self._reclaim()

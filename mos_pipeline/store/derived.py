@@ -34,10 +34,22 @@ PAGEWISE = frozenset((FrameKind.VECTORS, FrameKind.WORDS, FrameKind.ASIDE))
 
 
 class VectorFrame(NamedTuple):
-    """Vectors of pages of any scopes: seqs int64 (n,), vectors float16 (n, dimension), L2-normalised."""
+    """Vectors of pages of any scopes.
+
+    Attributes:
+        seqs: int64 (n,).
+        vectors: float16 (n, dimension), L2-normalised.
+        digests: of the texts that were embedded, see ``memory.known_texts``, uint64 (n,); 0 where that is not known, as
+            in the first form of the frame, which has none.
+    """
 
     seqs: npt.NDArray[np.int64]
     vectors: npt.NDArray[np.float16]
+    digests: npt.NDArray[np.uint64]
+
+    def where(self, which: npt.NDArray[np.bool_]) -> VectorFrame:
+        """Return the pages that ``which``, bool (n,), marks."""
+        return VectorFrame(self.seqs[which], self.vectors[which], self.digests[which])
 
 
 class WordFrame(NamedTuple):
@@ -86,15 +98,21 @@ class PageSet:
         return found
 
 
-def encode_vectors(seqs: npt.NDArray[np.int64], vectors: npt.NDArray[np.float16]) -> bytes:
-    """Return the frame body for pages ``seqs`` (n,) with their vectors (n, d)."""
-    return encode([seqs.astype("<i8").tobytes(), vectors.shape[1], pack_vectors(vectors)])
+def encode_vectors(frame: VectorFrame) -> bytes:
+    """Return the frame body for vectors of pages."""
+    seqs, vectors, digests = frame
+    columns = seqs.astype("<i8").tobytes(), vectors.shape[1], pack_vectors(vectors), digests.astype("<u8").tobytes()
+    return encode(columns)
 
 
 def decode_vectors(body: bytes) -> VectorFrame:
     """Return what ``encode_vectors`` was given."""
-    seqs, dimension, vectors = decode(body)
-    return VectorFrame(np.frombuffer(seqs, "<i8"), unpack_vectors(vectors, dimension))
+    packed, dimension, vectors, *more = decode(body)
+    seqs = np.frombuffer(packed, "<i8")
+    digests = np.frombuffer(more[0], "<u8") if more else np.zeros(len(seqs), np.uint64)
+    if len(more) > 1 or len(digests) != len(seqs):
+        raise ValueError(f"{len(more)} columns more, {len(digests)} digests of {len(seqs)} pages")
+    return VectorFrame(seqs, unpack_vectors(vectors, dimension), digests)
 
 
 def encode_words(analyser: int, frame: WordFrame) -> bytes:
@@ -143,12 +161,14 @@ def without_pages(kind: FrameKind, body: bytes, gone: PageSet) -> bytes | None:
 
 
 def _left_vectors(body: bytes, gone: PageSet) -> bytes | None:
-    seqs, dimension, vectors = decode(body)
+    """Whatever follows the vectors are columns, with a row for each page."""
+    seqs, dimension, vectors, *more = decode(body)
     kept = _kept(seqs, gone)
     if kept.all():
         return body
-    planes = np.frombuffer(vectors, np.uint8).reshape(2, len(kept), dimension)
-    return encode([_rows(seqs, kept), dimension, planes[:, kept].tobytes()]) if kept.any() else None
+    left = np.frombuffer(vectors, np.uint8).reshape(2, len(kept), dimension)[:, kept].tobytes()
+    columns = (_rows(column, kept) for column in more)
+    return encode([_rows(seqs, kept), dimension, left, *columns]) if kept.any() else None
 
 
 def _left_words(body: bytes, gone: PageSet) -> bytes | None:

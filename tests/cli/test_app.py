@@ -26,6 +26,7 @@ COMMANDS = (
     "knowledge",
     "forget",
     "stats",
+    "top",
     "verify",
     "export",
 )

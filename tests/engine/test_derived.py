@@ -16,7 +16,7 @@ from mos_pipeline.engine.frames import decode_words
 from mos_pipeline.engine.persistence import Persistence
 from mos_pipeline.memory.outcomes import BatchOutcome, PromotionOutcome, Told
 from mos_pipeline.store.codec import FrameKind
-from mos_pipeline.store.derived import decode_vectors
+from mos_pipeline.store.derived import VectorFrame, decode_vectors
 from mos_pipeline.store.segments import FrameAddress
 
 INTERVAL_S = 7.0
@@ -42,7 +42,12 @@ def gather() -> tuple[Frames, Derived]:
 
 
 def vectors(derived: Derived, *seqs: int) -> None:
-    derived.vectors(np.array(seqs, np.int64), np.array([[seq, 1] for seq in seqs], np.float16))
+    derived.vectors(vector_frame(*seqs))
+
+
+def vector_frame(*seqs: int) -> VectorFrame:
+    rows = np.array([[seq, 1] for seq in seqs], np.float16)
+    return VectorFrame(np.array(seqs, np.int64), rows, np.array([3 * seq for seq in seqs], np.uint64))
 
 
 def batch(derived: Derived, *seqs: int) -> None:
@@ -79,6 +84,7 @@ def test_everything_is_given_at_a_flush_and_a_batch_after_its_pages_vectors() ->
     assert list(bodies) == [FrameKind.VECTORS, FrameKind.EVENTS, FrameKind.WORDS]
     found = decode_vectors(bodies[FrameKind.VECTORS])
     assert (found.seqs.tolist(), found.vectors[:, 0].tolist()) == ([5, 8, 7], [5, 8, 7])
+    assert found.digests.tolist() == [15, 24, 21]
     batches = [event.what for event in decode_events(bodies[FrameKind.EVENTS])]
     assert [list(each.seqs) for each in batches if isinstance(each, BatchDone)] == [[2, 4], [6, 1], [0]]
     told = decode_words(bodies[FrameKind.WORDS])
@@ -128,7 +134,7 @@ def test_a_page_that_is_a_fact_has_its_vector_written_after_that() -> None:
     frames, derived = gather()
     told = [Told(True, "a fact", "2026", [seq], "", True, -1) for seq in (3, 4)]
     promoted = Promoted(PromotionOutcome([], "", "2026", told, 0.0), np.ones((2, 2), np.float16))
-    derived.event_before_vectors(Event("user", "assistant", promoted), np.array([3, 4]), np.ones((2, 2), np.float16))
+    derived.event_before_vectors(Event("user", "assistant", promoted), vector_frame(3, 4))
     vectors(derived, 5, 6, 7, 8)  # enough for a frame of their own
     assert [kind for kind, _, _ in frames.given] == [FrameKind.VECTORS]
     derived.flush()

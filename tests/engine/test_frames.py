@@ -12,7 +12,14 @@ from hypothesis.extra import numpy as npst
 from mos_pipeline.engine import frames
 from mos_pipeline.engine.frames import decode_words, encode_words
 from mos_pipeline.messages import decode, encode
-from mos_pipeline.store.derived import WordFrame, decode_aside, decode_vectors, encode_aside, encode_vectors
+from mos_pipeline.store.derived import (
+    VectorFrame,
+    WordFrame,
+    decode_aside,
+    decode_vectors,
+    encode_aside,
+    encode_vectors,
+)
 
 seqs = st.integers(0, (1 << 62) - 1)
 texts = st.text(st.characters(codec=None, exclude_categories=[]), max_size=12)  # lone surrogates too
@@ -26,12 +33,15 @@ def vectors(rows: int, dimension: int = 3) -> st.SearchStrategy[Any]:
 @given(st.data(), st.lists(seqs, max_size=6), st.integers(1, 5))
 def test_vectors_come_back_as_they_were(data: st.DataObject, numbers: list[int], dimension: int) -> None:
     rows = data.draw(vectors(len(numbers), dimension))
-    found = decode_vectors(encode_vectors(np.array(numbers, np.int64), rows))
+    digests = data.draw(npst.arrays(np.uint64, len(numbers)))
+    found = decode_vectors(encode_vectors(VectorFrame(np.array(numbers, np.int64), rows, digests)))
     assert found.seqs.tolist() == numbers
     assert found.seqs.dtype == np.int64
     assert found.vectors.shape == (len(numbers), dimension)
     assert found.vectors.dtype == np.float16
     assert found.vectors.tobytes() == rows.tobytes()
+    assert found.digests.dtype == np.uint64
+    assert found.digests.tolist() == digests.tolist()
 
 
 @given(st.lists(st.tuples(seqs, st.lists(st.tuples(st.integers(0, (1 << 32) - 1), st.integers(1, 255))))))
@@ -59,7 +69,10 @@ def test_a_page_set_aside_comes_back_with_its_reason(seq: int, reason: str) -> N
 
 
 BODIES: dict[str, tuple[Callable[[bytes], object], bytes]] = {
-    "vectors": (decode_vectors, encode_vectors(np.arange(2), np.ones((2, 3), np.float16))),
+    "vectors": (
+        decode_vectors,
+        encode_vectors(VectorFrame(np.arange(2), np.ones((2, 3), np.float16), np.ones(2, np.uint64))),
+    ),
     "words": (
         decode_words,
         encode_words(WordFrame(*(np.ones(1, kind) for kind in (np.int64, "<u4", "<u4", "u1", "<u4")))),
@@ -89,6 +102,19 @@ def test_words_without_sittings_are_found_again() -> None:
     """The frame's first form ended with the counts."""
     decode_body, body = BODIES["words"]
     assert decode_body(encode(decode(body)[:-1])) is None
+
+
+def test_vectors_without_digests_are_found_again() -> None:
+    """The frame's first form ended with the vectors."""
+    decode_body, body = BODIES["vectors"]
+    found = decode_body(encode(decode(body)[:-1]))
+    assert isinstance(found, VectorFrame)
+    assert (found.seqs.tolist(), found.vectors.shape, found.digests.tolist()) == ([0, 1], (2, 3), [0, 0])
+
+
+def test_digests_of_other_pages_are_refused() -> None:
+    with pytest.raises(ValueError, match="1 digests of 2 pages"):
+        decode_vectors(encode([*decode(BODIES["vectors"][1])[:-1], b"\1" * 8]))
 
 
 def test_vectors_that_are_no_whole_rows_are_refused() -> None:

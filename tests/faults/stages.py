@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from mos_pipeline.runtime.worker import Report
@@ -13,7 +15,9 @@ from mos_pipeline.stages.tasks import TaskStage
 from mos_pipeline.stages.write import WriteStage, build_writer
 
 __all__ = [
+    "HELD_UNTIL",
     "POISON",
+    "HeldEmbedStage",
     "LeavingEmbedStage",
     "LeavingTaskStage",
     "PoisonedEmbedStage",
@@ -22,6 +26,7 @@ __all__ = [
 ]
 
 POISON = "belladonna"
+HELD_UNTIL = "HELD_UNTIL"
 
 
 class _DeadlyReport:
@@ -67,6 +72,15 @@ class PoisonedEmbedStage(EmbedStage):
 
     def step(self, report: Report) -> None:
         super().step(_DeadlyReport(report, self._deadly.__contains__))
+
+
+class HeldEmbedStage(EmbedStage):
+    """An embedder that begins with its work once the file is there that the variable HELD_UNTIL names."""
+
+    def step(self, report: Report) -> None:
+        while not Path(os.environ[HELD_UNTIL]).exists():
+            time.sleep(0.01)
+        super().step(report)
 
 
 class PoisonedTaskStage(TaskStage):

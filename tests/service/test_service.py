@@ -9,6 +9,7 @@ import stat
 import struct
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from mos_pipeline import (
     errors,
 )
 from mos_pipeline.messages import SourceMark, encode
+from mos_pipeline.metrics import Stats
 from mos_pipeline.service import protocol, server
 from mos_pipeline.service.client import RemoteMemory
 from mos_pipeline.service.protocol import error_from, pack_error
@@ -48,8 +50,16 @@ def told(memory: Any) -> dict[str, Any]:
         "knowledge": memory.knowledge("tom", about="user"),
         "users": memory.users(),
         "sources": memory.sources(),
-        "stats": memory.stats(),
+        "stats": steady(memory.stats()),
     }
+
+
+def steady(stats: Stats) -> Stats:
+    """Return figures without those that are never the same twice: how much memory processes have."""
+    assert stats.memory
+    assert all(map(all, (worker.memory for worker in stats.workers.values())))
+    workers = {role: replace(worker, memory=()) for role, worker in stats.workers.items()}
+    return replace(stats, memory=0, workers=workers)
 
 
 def fill(memory: Any, numbers: range) -> list[str]:

@@ -11,7 +11,7 @@ import numpy as np
 from mos_pipeline.messages import decode_record, decode_tombstone, encode, encode_tombstone, pack_seqs
 from mos_pipeline.store.codec import FrameKind, decode_body, parse_header, unpack_pages
 from mos_pipeline.store.compaction import Compaction, CompactionRequest
-from mos_pipeline.store.derived import WordFrame, encode_aside, encode_vectors, encode_words
+from mos_pipeline.store.derived import VectorFrame, WordFrame, encode_aside, encode_vectors, encode_words
 from mos_pipeline.store.folder import StoreFolder
 from mos_pipeline.store.pins import without_unpinned
 from mos_pipeline.store.recovery import open_store
@@ -50,7 +50,8 @@ class Compactable:
         self.next_seq += count
         self.put(FrameKind.PAGES, packed(seqs[0], [page(seq) for seq in seqs]), seqs[-1])
         columns = np.array(seqs, np.int64)
-        self.put(FrameKind.VECTORS, encode_vectors(columns, np.array([vector(seq) for seq in seqs])), seqs[-1])
+        vectors = VectorFrame(columns, np.array([vector(seq) for seq in seqs]), columns.astype(np.uint64))
+        self.put(FrameKind.VECTORS, encode_vectors(vectors), seqs[-1])
         hashes = np.repeat(columns, 2).astype(np.uint32)
         words = WordFrame(columns, np.full(count, 2, np.uint32), hashes, _ones(count), columns.astype(np.uint32))
         self.put(FrameKind.WORDS, encode_words(ANALYSER, words), seqs[-1])

@@ -10,6 +10,7 @@ from mos_pipeline.messages import decode, encode
 from mos_pipeline.store.codec import FrameKind
 from mos_pipeline.store.derived import (
     PageSet,
+    VectorFrame,
     WordFrame,
     decode_vectors,
     decode_words,
@@ -29,7 +30,7 @@ def column(seqs: list[int]) -> npt.NDArray[np.int64]:
 
 def vectors_of(seqs: list[int], dimension: int) -> bytes:
     rows = np.array([np.arange(dimension) + 100 * seq for seq in seqs], np.float16).reshape(-1, dimension)
-    return encode_vectors(column(seqs), rows)
+    return encode_vectors(VectorFrame(column(seqs), rows, column(seqs).astype(np.uint64) + 7))
 
 
 def words_of(seqs: list[int]) -> bytes:
@@ -49,6 +50,7 @@ def test_vectors_without_pages(seqs: list[int], gone: set[int], dimension: int) 
     assert (found is body) == (left == seqs)
     if found is not None:
         assert decode_vectors(found).seqs.tolist() == left
+        assert decode_vectors(found).digests.tolist() == [seq + 7 for seq in left]
 
 
 @given(pages, sets)
