@@ -290,7 +290,8 @@ def test_every_page_is_found_at_every_moment(store: Path, told: dict[str, Any]) 
 
 
 def test_new_pages_go_before_old_ones(store: Path, told: dict[str, Any]) -> None:
-    with open_fake(store, reembed=True, **{**SLOW, "embedding__in_flight_texts": 8}) as memory:
+    slower = {**SLOW, "embedding__in_flight_texts": 8, "embedding__fake_ms_per_text": 60.0}  # than a busy machine
+    with open_fake(store, reembed=True, **slower) as memory:
         until(lambda: memory.stats().workers["embedder"].state == "ready", "the model is loaded")
         fresh = fill(memory, "ann", range(LATER, LATER + 5))  # with the one before them, whole batches
         fresh += fill(memory, "new", range(LATER + 5, LATER + 11))
@@ -484,10 +485,11 @@ def test_a_reader_with_the_new_model_follows(store: Path, told: dict[str, Any], 
             reader = opened.enter_context(open_fake(store, read_only=True, **settings))
             assert reader.stats().vectors > 0, "it has attached the old owner's vectors"
             assert ask(reader, told["pages"][0]).degraded, "the store's model is the old one still"
-        with open_fake(store, reembed=True, **{**settings, "embedding__fake_ms_per_text": 20.0}) as memory:
+        with open_fake(store, reembed=True, **{**settings, "embedding__fake_ms_per_text": 40.0}) as memory:
             until(lambda: memory.stats().restored, "it is read")
             seen = set[bool]()
             while memory.stats().unlifted:
+                time.sleep(0.05)
                 reader.refresh()
                 for page in told["pages"][::7]:
                     found = ask(reader, page)
