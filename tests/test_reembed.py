@@ -40,7 +40,7 @@ from mos_pipeline.store.folder import StoreFolder
 from mos_pipeline.store.manifest import Manifest
 from mos_pipeline.store.verify import verify_store
 from tests.faults.common import check_consistent, frames_of, nothing_left, until
-from tests.faults.stages import POISON, PoisonedEmbedStage
+from tests.faults.stages import BROKEN, POISON, BrokenEmbedStage, PoisonedEmbedStage
 from tests.readers.common import IDLE_S, SETTINGS, fill, settled
 from tests.support import all_pages, open_fake, page_text
 from tests.tiny_models import make_bert
@@ -163,13 +163,11 @@ def test_a_model_that_cant_be_used_costs_nothing(store: Path, told: dict[str, An
         assert derived(settled(memory)) == told
 
 
-@pytest.mark.slow
-def test_a_model_that_cant_be_loaded_costs_nothing(store: Path, tmp_path: Path) -> None:
+def test_a_model_that_cant_be_loaded_costs_nothing(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = StoreFolder(store).manifest.read_bytes()
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "model.safetensors").write_bytes(b"x")
-    with nothing_left(), pytest.raises(WorkerError, match=r"broken: the model can't be loaded"):
-        MemoryPipeline.open(store, embedding__model=str(tmp_path / "broken"), reembed=True)
+    monkeypatch.setattr(embedding, "EmbedStage", BrokenEmbedStage)
+    with nothing_left(), pytest.raises(WorkerError, match=BROKEN):
+        open_fake(store, reembed=True, **CHANGED)
     assert StoreFolder(store).manifest.read_bytes() == before
 
 

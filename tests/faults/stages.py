@@ -9,14 +9,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mos_pipeline.errors import WorkerError
 from mos_pipeline.runtime.worker import Report
 from mos_pipeline.stages.embed import EmbedStage
 from mos_pipeline.stages.tasks import TaskStage
 from mos_pipeline.stages.write import WriteStage, build_writer
 
 __all__ = [
+    "BROKEN",
     "HELD_UNTIL",
     "POISON",
+    "BrokenEmbedStage",
     "HeldEmbedStage",
     "LeavingEmbedStage",
     "LeavingTaskStage",
@@ -25,6 +28,7 @@ __all__ = [
     "build_leaving_writer",
 ]
 
+BROKEN = "the model is broken"
 POISON = "belladonna"
 HELD_UNTIL = "HELD_UNTIL"
 
@@ -55,6 +59,13 @@ class _DeadlyReport:
 
     def endpoint(self, down_since: float | None) -> None:
         self._report.endpoint(down_since)
+
+
+class BrokenEmbedStage(EmbedStage):
+    """An embedder whose model can't be loaded."""
+
+    def prepare(self) -> dict[str, Any]:
+        raise WorkerError(BROKEN)
 
 
 class PoisonedEmbedStage(EmbedStage):
