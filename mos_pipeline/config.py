@@ -162,8 +162,20 @@ class Embedding:
         "where optimised and static models are kept; empty is mos_pipeline in XDG_CACHE_HOME, or in ~/.cache",
     )
     download: bool = setting(False, "may the model be fetched from the hub where it is not installed")
-    threads: int = setting(0, "threads of the model; 0 is one for each core", unit="threads", low=0)
-    batch_word_pieces: int = setting(1024, "word pieces, padding included, in one batch", unit="word pieces", low=64)
+    threads: int = setting(
+        0,
+        "threads of the model; 0 is one for each core, or half as many where a measurement at the start finds that as "
+        "quick",
+        unit="threads",
+        low=0,
+    )
+    batch_word_pieces: int = setting(
+        0,
+        "word pieces, padding included, in one batch; 0 is as many as a measurement at the start finds quickest, of "
+        "those that take at most a quarter of a second, 1024 at least",
+        unit="word pieces",
+        low=0,
+    )
     query_window_s: float = setting(1.0, "for so long after a query batches stay short", unit="seconds", low=0.0)
     query_batch_ms: float = setting(35.0, "how long a batch may take within that window", unit="milliseconds", low=1.0)
     max_chars: int = setting(8192, "a text is cut to so many characters before it is split", unit="characters", low=64)

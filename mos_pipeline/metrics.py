@@ -64,6 +64,9 @@ class TaskStats:
 class Stats:
     """A pipeline at one moment.
 
+    Users, sessions, facts and what is owed are counted one user after another while work goes on; while it rests, all
+    figures are those of the same moment.
+
     Attributes:
         pages: pages that were accepted and not forgotten.
         users: distinct users who have pages.
@@ -100,8 +103,8 @@ class Stats:
         known_texts: texts whose vectors are found again by an equal text at this moment.
         memory: bytes that the process of the pipeline has for itself: what is resident, without shared memory; 0 where
             that can't be told. For the others see ``workers``, for the vectors ``vector_bytes``.
-        embedder: what the embedder tells of itself, the model's identity left out: "threads", "ms_per_batch" (of a full
-            batch of pages). Empty until it is ready.
+        embedder: how the embedder computes: "backend", "precision", "threads", "batch_word_pieces" of a full batch of
+            pages, and the "ms_per_batch" that one took when the model warmed up. Empty until it is ready.
     """
 
     path: str
@@ -198,6 +201,10 @@ def _lines(stats: Stats) -> Iterator[str]:
     yield from _figure("damaged_places", "gauge", "Places that could not be read.", [(store, len(stats.damage))])
     model = {name: str(value) for name, value in sorted(stats.model.items()) if isinstance(value, str | int)}
     yield from _figure("model_info", "gauge", "The embedding model.", [(store | model, 1)] if model else [])
+    computing = {name: str(value) for name, value in stats.embedder.items()}
+    yield from _figure(
+        "embedder_info", "gauge", "How vectors are computed.", [(store | computing, 1)] * bool(computing)
+    )
     workers = [(store | {"role": role}, worker) for role, worker in stats.workers.items()]
     for name, kind, meaning, value_of in _WORKER_FIGURES:
         yield from _figure(name, kind, meaning, [(labels, value_of(worker)) for labels, worker in workers])

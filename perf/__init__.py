@@ -1,4 +1,4 @@
-"""The performance harness, ``python -m perf``: ``append``, ``ingest``, ``retrieve``, ``recover``, ``recall`` …
+"""The performance harness, ``python -m perf``; ``docs/performance.md`` tells each scenario, and its aims.
 
     __main__.py   the command line          append.py     add: bursts, pauses, fresh users
     options.py    what a run is asked for   ingest.py     texts a second, by plain encoding; texts, tasks, disk a page
@@ -10,8 +10,13 @@
                   question to the embedder and back   large.py     100,000 pages of one user; recall of the search
     recall.py     the evidence found                  busy.py      what others feel beside a bulk load
     tune.py       choosing the ranking's weights      questions.py LoCoMo's and BEAM's conversations and questions
-    torture.py    kills at random moments, load.py        soak.py       is it flat? memory, descriptors, blocks, bytes
-    report.py     the table and the JSON of a run
+    torture.py    kills at random moments, load.py    soak.py      is it flat? memory, descriptors, blocks, bytes
+    adds.py, cliff.py   each add in order             beside.py, peer*.py   the same work by other libraries
+    memory.py     is it flat over a million pages?    growth.py, readers.py   curves by size, by readers
+    document.py   the four scenarios                  llm.py, endpoint.py   calls, by an endpoint that counts
+    variants.py   ways of embedding, their aims       compare.py   two results
+    telling.py    the table and the JSON of a run     report.py, page.py, drawing.py   a page of results, with plots
+    watching.py, timeline.py     looking again and again while something goes on
     pipelines.py, processes.py   looking into a pipeline, and at processes from outside
 
 Every figure has a median and a 99th percentile; what is compared is compared within one run, turn by turn. The table

@@ -13,7 +13,8 @@ from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
-from perf.options import Options
+from perf.drawing import picture, save
+from perf.options import LATENCY_MS, Options, backends, settings_of
 from perf.processes import CpuShare
 from perf.result import BenchResult
 from perf.telling import begun, tell
@@ -36,10 +37,11 @@ BENCHES = (
     "llm",
     "growth",
     "readers",
+    "memory",
+    "cliff",
     "beside",
 )
-COMMANDS = ("compare", "document", "peers", "recall", "report", "soak", "torture", "tune")
-BACKENDS = ("torch", "fake")
+COMMANDS = ("backends", "compare", "document", "peers", "recall", "report", "soak", "torture", "tune")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,15 +50,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments and arguments[0] in COMMANDS:
         command: Callable[[Sequence[str]], int] = import_module(f"perf.{arguments[0]}").main
         return command(arguments[1:])
-    given = _parser().parse_args(arguments)
-    options = Options(given.quick, given.pages, given.backend, given.dataset, given.dir)
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    names = BENCHES if "all" in given.bench else tuple(dict.fromkeys(given.bench))
+    if given.plot is not None and "cliff" not in names:
+        parser.error("--plot draws what the bench cliff measures: name it, too")
+    options = Options(
+        given.quick, given.pages, given.backend, given.dataset, given.dir, given.latency_ms, settings_of(given.set)
+    )
     report = begun(given)
     results = []
-    for name in BENCHES if "all" in given.bench else dict.fromkeys(given.bench):
+    for name in names:
         print(f"{name} …", file=sys.stderr, flush=True)
         share = CpuShare()
         results.append(replace(_bench(name)(options), others=share.others()))
+        print(f"{name}: {share}", file=sys.stderr, flush=True)
     missed = tell(report, results, given.json)
+    if given.plot is not None:
+        save([curve for result in results if result.bench == "cliff" for curve in result.series], given.plot)
     return int(given.check and missed)
 
 
@@ -73,10 +84,21 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dataset", type=Path, metavar="FILE", help="a LoCoMo file, in place of synthetic pages")
     parser.add_argument(
         "--backend",
-        choices=BACKENDS,
-        default=BACKENDS[0],
-        help="for append and busy; others have their own",
+        choices=backends(),
+        default=Options().backend,
+        help="for append, busy and readers; others have their own",
     )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a setting of the pipelines measured, over a bench's own: embedding.precision=int8; can be repeated",
+    )
+    parser.add_argument(
+        "--latency-ms", type=float, default=LATENCY_MS, metavar="MS", help="of the fake endpoint (default: 350)"
+    )
+    parser.add_argument("--plot", type=picture, metavar="FILE.svg", help="draw the cliff there, light and dark")
     parser.add_argument("--dir", type=Path, metavar="DIR", help="where stores are made, and removed")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, too")
     parser.add_argument("--check", action="store_true", help="return 1 where an aim is missed")

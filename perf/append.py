@@ -78,7 +78,7 @@ def run(options: Options) -> BenchResult:
     pages = options.page_stream()
     with (
         options.store() as folder,
-        MemoryPipeline.open(folder, embedding__backend=options.backend, embedding__fake_ms_per_text=FAKE_MS) as pipe,
+        options.open(folder, embedding__backend=options.backend, embedding__fake_ms_per_text=FAKE_MS) as pipe,
     ):
         wait_ready(pipe)
         for number, page in zip(range(max(PREFILL, adds // 10)), pages, strict=False):

@@ -36,7 +36,7 @@ def run(options: Options) -> BenchResult:
     """Measure ``add`` beside backups."""
     count = options.size(FULL, QUICK)
     pages = crowd_pages(max(1, count // MEAN_PAGES))
-    with options.store() as folder, MemoryPipeline.open(folder, embedding__backend="fake") as pipeline:
+    with options.store() as folder, options.open(folder, embedding__backend="fake") as pipeline:
         wait_ready(pipeline)
         pipeline.add_many(islice(pages, count))
         pipeline.wait_idle(IDLE_TIMEOUT_S)

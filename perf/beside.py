@@ -1,78 +1,130 @@
 """The same work beside other libraries, in one run: ``memoryos-pro``, and ``mem0ai`` with a local Qdrant.
 
 All get the same texts, the same embedding model's files and the same fake endpoint; ``python -m perf peers install``
-installs them. What can't be made equal: they add a page when they are asked to, in the caller's thread, so their pages
-a second are those of adds one after the other, ours those from the first ``add`` until everything is worked off.
-``mem0ai`` keeps each of a page's two messages as a memory, embeds them one by one and, without its extras, searches by
-vectors alone; with an endpoint it keeps what that tells it to, which is always the same here, so its searches are
-measured without. The original's files are those of pages with an endpoint that answers at once.
+installs them. What is not installed is left out, and the notes say so. They say, too, what could not be made equal.
+Without an endpoint our pages a second are told for each way of embedding that starts here (``perf/variants.py``).
 """
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from mos_pipeline import MemoryPipeline
 from mos_pipeline.stages.models import MINILM, find_model
-from perf.cliff import CAPACITY, openai_settings, our_adds, their_adds
+from perf.adds import CAPACITY, Row, in_order, openai_settings, our_adds, their_rows
 from perf.endpoint import endpoint
 from perf.options import Options
-from perf.peers import Peer, peer
+from perf.peers import INSTALL, MEM0, MEMORYOS, Peer, peer
 from perf.pipelines import wait_ready
 from perf.processes import disk_bytes
-from perf.result import BenchResult, Figure, at_least
-from perf.texts import Page, question
+from perf.result import Aim, BenchResult, Figure, Series, at_least
+from perf.texts import Page, question, synthetic_pages
+from perf.timing import median, seconds
+from perf.variants import wanted
 
-__all__ = ["run"]
+__all__ = ["NOT_EQUAL", "run"]
 
-MEMORYOS, MEM0 = "memoryos-pro", "mem0ai"
-LATENCY_S = 0.35
 DIMENSION = 384
 LATE = slice(CAPACITY, None)
 USERS, THEIR_USERS = 20, 2
+ROW, QUICK_ROW = 20, 12  # adds in a row
 PAGES, SLOW_PAGES = 400, 40  # of one user; where each takes a second or more
 INGESTED = 2000  # ours: enough to fill the pipeline
 QUESTIONS = 50
 IDLE_S = 3600.0
 MS, US = 1e3, 1e6
 REMEMBER = '{"memory": [{"id": "0", "text": "They spoke of this and that.", "attributed_to": "user"}]}'
+OURS = "mos_pipeline"
+
+NOT_EQUAL = {
+    MEMORYOS: (
+        "memoryos-pro works within add, in the caller's thread: its pages a second are those of adds in a row",
+        "ours are those from the first add until everything is worked off",
+        "memoryos-pro is given the first few of our pages, since a late add takes it a second and more",
+        "its files and searches are those of pages with an endpoint that answers at once",
+    ),
+    MEM0: (
+        "mem0ai works within add, in the caller's thread: its pages a second are those of adds in a row",
+        "it keeps and embeds each of a page's two messages by itself; without its extras it searches by vectors alone",
+        "mem0ai is given the first few of our pages; its adds take the longer, the more there are",
+        "what an endpoint has it keep is always the same here, so its searches are measured without one",
+    ),
+}
 
 
 def run(options: Options) -> BenchResult:
-    """Measure everything that the peers which are installed allow.
-
-    Raises:
-        RuntimeError: none of them is.
-    """
-    memoryos, mem0 = peer(MEMORYOS), peer(MEM0)
-    if memoryos is None and mem0 is None:
-        raise RuntimeError("neither memoryos-pro nor mem0ai is installed: python -m perf peers install")
-    figures = list[Figure]()
-    if memoryos is not None:
-        figures += [*_late_adds(options, memoryos), *_with_endpoint(options, memoryos), *_stored(options, memoryos)]
-    if mem0 is not None:
-        figures += [*_plain(options, mem0), *_remembering(options, mem0)]
-    return BenchResult("beside", openai_settings("http://127.0.0.1"), figures)
-
-
-def _pages(options: Options, count: int) -> list[Page]:
-    return [{**page, "user_id": "user"} for page in islice(options.page_stream(), count)]
+    """Measure everything that the peers which are installed allow."""
+    figures, series, notes = list[Figure](), list[Series](), list[str]()
+    for name, measure in ((MEMORYOS, _memoryos_beside), (MEM0, _mem0_beside)):
+        other = peer(name)
+        if other is None:
+            notes.append(f"{name} is left out, since it is not installed: {INSTALL}")
+            continue
+        found = measure(options, other)
+        figures += found[0]
+        series += found[1]
+        notes += [*NOT_EQUAL[name], *found[2]]
+    configuration = options.checked(openai_settings("http://127.0.0.1"))
+    return BenchResult("beside", configuration, figures, series=series, notes=notes)
 
 
-def _texts(pages: Sequence[Page]) -> list[list[str]]:
-    return [[page["user_input"], page["agent_response"]] for page in pages]
+T = TypeVar("T")
+Found = tuple[list[Figure], list[Series], list[str]]
 
 
-def _late_adds(options: Options, memoryos: Peer) -> list[Figure]:
-    """Measure adds in a row, without pauses, once short-term memory is full."""
-    with endpoint(LATENCY_S) as asked:
-        ours = our_adds(options, openai_settings(asked.base_url), options.times(USERS, 3), pause_s=0.0)
-        theirs = their_adds(options, memoryos, asked.base_url, options.times(THEIR_USERS, 1), pause_s=0.0)
+# ---- with an endpoint
+
+
+def _memoryos_beside(options: Options, memoryos: Peer) -> Found:
+    """Measure adds in a row, without pauses; pages a second once short-term memory is full; what many pages cost."""
+    length = options.times(ROW, QUICK_ROW)
+    rows = [list(islice(synthetic_pages("user", number), length)) for number in range(options.times(THEIR_USERS, 1))]
+    many, stored = _pages(options, options.times(INGESTED, 100)), _pages(options, options.times(PAGES, 24))
+    few = many[: options.times(SLOW_PAGES, QUICK_ROW)]
+    asked_of = [stored[number * 79 % len(stored)] for number in range(options.times(QUESTIONS, 20))]
+    questions = [question(page, number) for number, page in enumerate(asked_of)]
+    with endpoint(options.latency_s) as slow, endpoint(0.0) as quick, options.store() as store, options.store() as far:
+        settings = openai_settings(slow.base_url)
+        adds = our_adds(options, settings, options.times(USERS, 3), pause_s=0.0, adds=length)
+        rate = _ingested(options, many, **settings)
+        ours = _asked(options, store, stored, questions, openai_settings(quick.base_url))
+        slow_rows = [Row(pages, slow.base_url, far / "slow") for pages in (*rows, few)]
+        told = their_rows(memoryos, [*slow_rows, Row(stored, quick.base_url, far / "quick")], questions, pause_s=0.0)
+        sizes = max(disk_bytes(store)) / len(stored), max(disk_bytes(far / "quick")) / len(stored)
+    *their_adds, row, _ = told["seconds"]
+    their_rate = len(row[LATE]) / sum(row[LATE])  # its first pages cost it nothing
+    theirs = [MS * spent for spent in told["asked"]]
+    note = f"{len(many)} pages of ours, {len(row[LATE])} late ones of {MEMORYOS}; {options.latency_ms:g} ms an answer"
+    rates = "ingest with the endpoint", "pages/s", (rate, their_rate), (len(many), len(row[LATE]))
+    where = f"at {len(stored)} pages"
+    disk = f"disk for a page {where}", "bytes", sizes, (len(stored), len(stored))
+    figures = [
+        *_late(adds, their_adds),
+        *_pair(*rates, at_least(100), MEMORYOS, note),
+        Figure.of(f"retrieve {where}", "ms", ours),
+        Figure.of(f"retrieve {where}, {MEMORYOS}", "ms", theirs),
+        Figure.ratio(f"retrieve {where}, {MEMORYOS} over ours", theirs, ours, at_least(14)),
+        *_pair(*disk, at_least(16), MEMORYOS, ours_over=False),
+    ]
+    series = [
+        *(replace(in_order(name, each), plot="adds without pauses") for name, each in _both(adds, their_adds)),
+        *(Series.bar("ingest with the endpoint", name, "pages/s", each) for name, each in _both(rate, their_rate)),
+        *(Series.bar(f"retrieve {where}, median", name, "ms", median(each)) for name, each in _both(ours, theirs)),
+        *(Series.bar(f"disk for a page {where}", name, "bytes", each) for name, each in _both(*sizes)),
+    ]
+    return figures, series, []
+
+
+def _both(ours: T, theirs: T) -> list[tuple[str, T]]:
+    return [(OURS, ours), (MEMORYOS, theirs)]
+
+
+def _late(ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]]) -> list[Figure]:
     late = [[US * spent for user in seconds for spent in user[LATE]] for seconds in (ours, theirs)]
     return [
         Figure.of("late add", "µs", late[0]),
@@ -81,75 +133,59 @@ def _late_adds(options: Options, memoryos: Peer) -> list[Figure]:
     ]
 
 
-def _with_endpoint(options: Options, memoryos: Peer) -> list[Figure]:
-    pages = _pages(options, options.times(INGESTED, 200))
-    few = pages[: options.times(SLOW_PAGES, 12)]
-    with endpoint(LATENCY_S) as asked:
-        ours = _ingested(options, pages, **openai_settings(asked.base_url))
-        seconds = _memoryos(options, memoryos, few, asked.base_url)["seconds"][0]
-    theirs = len(few[CAPACITY:]) / sum(seconds[CAPACITY:])  # its first pages cost it nothing
-    note = f"{len(pages)} pages of ours, {len(few) - CAPACITY} late ones of {MEMORYOS}"
-    return [
-        Figure("ingest with the endpoint", "pages/s", len(pages), ours),
-        Figure(f"ingest with the endpoint, {MEMORYOS}", "pages/s", len(few) - CAPACITY, theirs),
-        _ratio(f"ingest with the endpoint, ours over {MEMORYOS}", ours, theirs, len(few), 100, note),
-    ]
+def _asked(
+    options: Options, store: Path, pages: Sequence[Page], questions: Sequence[str], settings: dict[str, Any]
+) -> list[float]:
+    """Fill ``store`` with pages of one user; return what each question takes then, in milliseconds."""
+    with options.open(store, **settings) as memory:
+        wait_ready(memory)
+        memory.add_many(pages)
+        memory.wait_idle(IDLE_S)
+        return [MS * seconds(partial(memory.retrieve, "user", text)) for text in questions]
 
 
-def _stored(options: Options, memoryos: Peer) -> list[Figure]:
-    """Measure retrieving and bytes at ``PAGES`` pages."""
-    pages = _pages(options, options.times(PAGES, 40))
-    asked_of = [pages[number * 79 % len(pages)] for number in range(QUESTIONS)]
-    questions = [question(page, number) for number, page in enumerate(asked_of)]
-    with endpoint(0.0) as asked, options.store() as store, tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        with MemoryPipeline.open(store, **openai_settings(asked.base_url)) as memory:
-            wait_ready(memory)
-            memory.add_many(pages)
-            memory.wait_idle(IDLE_S)
-            ours = [MS * _seconds(memory, text) for text in questions]
-        found = _memoryos(options, memoryos, pages, asked.base_url, questions, folder)
-        theirs = [MS * spent for spent in found["asked"]]
-        sizes = max(disk_bytes(store)) / len(pages), max(disk_bytes(Path(folder))) / len(pages)
-    where = f"at {len(pages)} pages"
-    return [
-        Figure.of(f"retrieve {where}", "ms", ours),
-        Figure.of(f"retrieve {where}, {MEMORYOS}", "ms", theirs),
-        Figure.ratio(f"retrieve {where}, {MEMORYOS} over ours", theirs, ours, at_least(14)),
-        Figure(f"disk for a page {where}", "bytes", len(pages), sizes[0]),
-        Figure(f"disk for a page {where}, {MEMORYOS}", "bytes", len(pages), sizes[1]),
-        _ratio(f"disk for a page {where}, {MEMORYOS} over ours", sizes[1], sizes[0], len(pages), 16),
-    ]
+# ---- without
 
 
-def _plain(options: Options, mem0: Peer) -> list[Figure]:
-    """Measure ingesting without a language model."""
-    pages = _pages(options, options.times(INGESTED, 200))
-    few = pages[: options.times(PAGES, 20)]
-    questions = [question(page) for page in few[:QUESTIONS]]
-    ours = _ingested(options, pages)
-    found = _mem0(options, mem0, few, "http://127.0.0.1:9/v1", questions, infer=False)
-    theirs = len(few) / sum(found["seconds"])
-    return [
-        Figure("ingest without an endpoint", "pages/s", len(pages), ours),
-        Figure(f"ingest without an endpoint, {MEM0}", "pages/s", len(few), theirs),
-        _ratio(f"ingest without an endpoint, ours over {MEM0}", ours, theirs, len(few), 3.5),
-        Figure.of(f"search, {MEM0}", "ms", [MS * spent for spent in found["asked"]], note=f"at {len(few)} pages"),
-    ]
-
-
-def _remembering(options: Options, mem0: Peer) -> list[Figure]:
-    few = _pages(options, options.times(SLOW_PAGES, 6))
-    with endpoint(LATENCY_S, REMEMBER) as asked:
-        found = _mem0(options, mem0, few, asked.base_url, [], infer=True)
+def _mem0_beside(options: Options, mem0: Peer) -> Found:
+    variants, missing = wanted(options)
+    pages = _pages(options, options.times(max(variant.pages for variant in variants), 100))
+    few, told = pages[: options.times(PAGES, 12)], _pages(options, options.times(SLOW_PAGES, 3))
+    with endpoint(options.latency_s, REMEMBER) as asked:
+        found = _mem0(options, mem0, asked.base_url, few, [question(page) for page in few[:QUESTIONS]], told)
         calls = asked.told().calls
-    note = f"{calls / len(few):.3g} calls a page; {found['kept']} memories of {len(few)} pages"
-    seconds = [US * spent for spent in found["seconds"]]
-    return [Figure.of(f"add with the endpoint, {MEM0}", "µs", seconds, note=note)]
+    theirs = len(few) / sum(found["seconds"])
+    searches = [MS * spent for spent in found["asked"]]
+    adds = [US * spent for spent in found["told"]]
+    note = f"{calls / len(told):.3g} calls a page; {found['remembered']} memories of {len(told)} pages"
+    figures = [
+        Figure(f"ingest without an endpoint, {MEM0}", "pages/s", len(few), theirs),
+        Figure.of(f"search, {MEM0}", "ms", searches, note=f"at {len(few)} pages"),
+        Figure.of(f"add with the endpoint, {MEM0}", "µs", adds, note=note),
+    ]
+    series = [Series.bar("ingest without an endpoint", MEM0, "pages/s", theirs)]
+    for variant in variants:
+        own = pages[: variant.pages]
+        rate = _ingested(options, own, **variant.settings)
+        name, aim = f"ingest without an endpoint, {variant.name}", at_least(variant.over_mem0)
+        figures += [
+            Figure(name, "pages/s", len(own), rate),
+            Figure(f"{name}, ours over {MEM0}", "", len(own), rate / theirs, aims=(aim,)),
+        ]
+        series.append(Series.bar("ingest without an endpoint", f"{OURS}, {variant.name}", "pages/s", rate))
+    return figures, series, missing
+
+
+# ---- both
+
+
+def _pages(options: Options, count: int) -> list[Page]:
+    return [{**page, "user_id": "user"} for page in islice(options.page_stream(), count)]
 
 
 def _ingested(options: Options, pages: Sequence[Page], **settings: Any) -> float:
     """Return how many pages a second are worked off."""
-    with options.store() as store, MemoryPipeline.open(store, **settings) as memory:
+    with options.store() as store, options.open(store, **settings) as memory:
         wait_ready(memory)
         begun = time.perf_counter()
         memory.add_many(pages)
@@ -157,38 +193,39 @@ def _ingested(options: Options, pages: Sequence[Page], **settings: Any) -> float
         return len(pages) / (time.perf_counter() - begun)
 
 
-def _seconds(memory: MemoryPipeline, text: str) -> float:
-    begun = time.perf_counter()
-    memory.retrieve("user", text)
-    return time.perf_counter() - begun
-
-
-def _memoryos(
-    options: Options,
-    memoryos: Peer,
-    pages: Sequence[Page],
-    base_url: str,
-    questions: Sequence[str] = (),
-    folder: str | None = None,
-) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory(prefix="mos-perf-", dir=options.folder) as scratch:
-        task = {"users": [_texts(pages)], "questions": list(questions), "pause_s": 0.0, "capacity": CAPACITY}
-        found: dict[str, Any] = memoryos.run({**task, **_common(folder or scratch, base_url)})
-    return found
-
-
 def _mem0(
-    options: Options, mem0: Peer, pages: Sequence[Page], base_url: str, questions: Sequence[str], *, infer: bool
+    options: Options,
+    mem0: Peer,
+    base_url: str,
+    pages: Sequence[Page],
+    questions: Sequence[str],
+    told: Sequence[Page],
 ) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory(prefix="mos-perf-", dir=options.folder) as folder:
-        task = {"pages": _texts(pages), "questions": list(questions), "infer": infer, "dimension": DIMENSION}
-        found: dict[str, Any] = mem0.run({**task, **_common(folder, base_url)})
+    texts = ([[page["user_input"], page["agent_response"]] for page in some] for some in (pages, told))
+    with options.store() as folder:
+        folder.mkdir()
+        task = {"questions": list(questions), "folder": str(folder), "base_url": base_url, "dimension": DIMENSION}
+        task |= dict(zip(("pages", "told"), texts, strict=True)) | {"model": str(find_model(MINILM).folder)}
+        found: dict[str, Any] = mem0.run(task)
     return found
 
 
-def _common(folder: str, base_url: str) -> dict[str, str]:
-    return {"folder": folder, "model": str(find_model(MINILM).folder), "base_url": base_url}
-
-
-def _ratio(name: str, above: float, below: float, samples: int, aim: float, note: str = "") -> Figure:
-    return Figure(name, "", samples, above / below, aims=(at_least(aim),), note=note)
+def _pair(
+    name: str,
+    unit: str,
+    values: tuple[float, float],
+    samples: tuple[int, int],
+    aim: Aim,
+    other: str,
+    note: str = "",
+    *,
+    ours_over: bool = True,
+) -> list[Figure]:
+    """Return ours, theirs, and the ratio of the two, ours over theirs or the other way round."""
+    ours, theirs = values
+    ratio, told = (ours / theirs, f"ours over {other}") if ours_over else (theirs / ours, f"{other} over ours")
+    return [
+        Figure(name, unit, samples[0], ours),
+        Figure(f"{name}, {other}", unit, samples[1], theirs),
+        Figure(f"{name}, {told}", "", min(samples), ratio, aims=(aim,), note=note),
+    ]

@@ -28,7 +28,7 @@ from perf.timing import percentile
 __all__ = ["run"]
 
 USER, BULK = "user", "bulk loader"
-OWN_PAGES = 200
+OWN_PAGES, QUICK_OWN_PAGES = 200, 60
 PAUSE_S = 0.1
 FAKE_MS = 10.0
 P95 = 0.95
@@ -38,19 +38,22 @@ MANY = 1 << 40  # bytes of backlog: nothing is held back
 
 def run(options: Options) -> BenchResult:
     """Measure searches and the way to mid-term memory beside a bulk load."""
-    embedding = {"backend": options.backend, "fake_ms_per_text": FAKE_MS}
-    settings = {"embedding": embedding, "backlog": {"max_bytes": MANY}}
+    settings = {
+        "embedding__backend": options.backend,
+        "embedding__fake_ms_per_text": FAKE_MS,
+        "backlog__max_bytes": MANY,
+    }
     own = synthetic_pages(USER, seed=2)
-    with options.store() as folder, MemoryPipeline.open(folder, config=settings) as pipeline:
+    with options.store() as folder, options.open(folder, **settings) as pipeline:
         wait_ready(pipeline)
-        pages = list(islice(own, OWN_PAGES))
+        pages = list(islice(own, options.times(OWN_PAGES, QUICK_OWN_PAGES)))
         pipeline.add_many(pages)
         pipeline.wait_idle(IDLE_TIMEOUT_S)
-        count = options.times(200, 30)
+        count = options.times(200, 20)
         idle = _searches(pipeline, pages, count)
         pipeline.add_many(islice(synthetic_pages(BULK), options.size(100_000, 3000)))
         busy = _searches(pipeline, pages, count)
-        ways = _ways(pipeline, own, options.times(60, 5))
+        ways = _ways(pipeline, own, len(pages), options.times(60, 3))
         note = f"at the end {pipeline.stats().backlog_pages} pages of the bulk load wait"
         return BenchResult("busy", pipeline._engine.config.as_dict(), _figures(idle, busy, ways, note))
 
@@ -83,11 +86,14 @@ def _searches(pipeline: MemoryPipeline, pages: list[Page], count: int) -> list[f
     return samples
 
 
-def _ways(pipeline: MemoryPipeline, pages: Iterator[Page], count: int) -> list[float]:
-    """Return the seconds from adding the page that completes a batch until the batch is in mid-term memory."""
+def _ways(pipeline: MemoryPipeline, pages: Iterator[Page], there: int, count: int) -> list[float]:
+    """Return the seconds from adding the page that completes a batch until the batch is in mid-term memory.
+
+    The user has ``there`` pages.
+    """
     capacity = pipeline._engine.config.short_term.capacity
     watch = _Applied(pipeline)
-    pipeline.add_many(islice(pages, -OWN_PAGES % capacity))  # from here on a batch begins with the first page
+    pipeline.add_many(islice(pages, -there % capacity))  # from here on a batch begins with the first page
     samples = []
     for _ in range(count):
         batch = list(islice(pages, capacity))

@@ -23,9 +23,9 @@ from typing import Any
 from mos_pipeline import MemoryPipeline
 from mos_pipeline.config import load_config
 from mos_pipeline.exporting import export_memoryos
-from perf.cliff import CAPACITY, cliff, come_to_rest, in_order, openai_settings, our_adds
+from perf.adds import CAPACITY, cliff, come_to_rest, in_order, openai_settings, our_adds
 from perf.endpoint import endpoint
-from perf.options import Options
+from perf.options import LATENCY_MS, Options
 from perf.pipelines import wait_ready
 from perf.processes import CpuShare, disk_bytes
 from perf.result import BenchResult, Figure, at_least, at_most
@@ -34,7 +34,6 @@ from perf.texts import Page, question, synthetic_pages
 
 __all__ = ["main", "run"]
 
-LATENCY_MS = 350.0
 CLIFF_USERS = 20
 EARLY, LATE = slice(0, 5), slice(10, 15)
 BEFORE, AFTER = CAPACITY - 1, 20  # pages: all in short-term memory, and most of them out of it
@@ -49,25 +48,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the scenarios, print the table; return 1 where one fails, else 0."""
     given = _parser().parse_args(arguments)
     report, share = begun(given), CpuShare()
-    result = run(Options(quick=given.quick, folder=given.dir), given.latency_ms / MS)
+    result = run(Options(quick=given.quick, folder=given.dir, latency_ms=given.latency_ms))
     missed = tell(report, [replace(result, others=share.others())], given.json)
     for name, passed in verdicts(result).items():
         print(f"{'passed' if passed else 'FAILED'}: {name}")
     return int(missed)
 
 
-def run(options: Options, latency_s: float = LATENCY_MS / MS) -> BenchResult:
+def run(options: Options) -> BenchResult:
     """Measure all four scenarios."""
-    with endpoint(latency_s) as asked:
-        settings = openai_settings(asked.base_url)
+    with endpoint(options.latency_s) as asked:
+        settings = options.with_own(openai_settings(asked.base_url))
         adds = our_adds(options, settings, options.times(CLIFF_USERS, 4))
         figures = [*cliff("cliff, add", adds, EARLY, LATE, at_most(1.1))]
         with options.store() as store, MemoryPipeline.open(store, **settings) as memory:
             wait_ready(memory)
             figures += _retrieval(memory, options.times(ASKED_USERS, 4))
-            figures += _background(memory, options.times(BUSY_USERS, 4), latency_s)
+            figures += _background(memory, options.times(BUSY_USERS, 4), options.latency_ms)
         figures += _compression(options, settings)
-    return BenchResult("document", settings, figures, series=[in_order("mos_pipeline", adds)])
+    return BenchResult("document", options.checked(settings), figures, series=[in_order("mos_pipeline", adds)])
 
 
 def verdicts(result: BenchResult) -> dict[str, bool]:
@@ -121,7 +120,7 @@ def _ask(memory: MemoryPipeline, page: Page) -> tuple[float, bool]:
     return MS * (time.perf_counter() - begun), any(hit.page.user_input == page["user_input"] for hit in hits)
 
 
-def _background(memory: MemoryPipeline, users: int, latency_s: float) -> list[Figure]:
+def _background(memory: MemoryPipeline, users: int, call_ms: float) -> list[Figure]:
     """Measure while the endpoint has calls of full batches in work: one batch of each user."""
     adds, questions = list[float](), list[float]()
     old = next(synthetic_pages("asked0", 0))
@@ -137,13 +136,16 @@ def _background(memory: MemoryPipeline, users: int, latency_s: float) -> list[Fi
             adds.append(MS * (time.perf_counter() - begun))
             questions.append(_ask(memory, old)[0])
     come_to_rest(memory)
-    call = MS * latency_s
     return [
         Figure.of("background, add while calls are in flight", "ms", adds),
         Figure.of("background, retrieve while calls are in flight", "ms", questions),
-        Figure("background, longest add over a call", "", len(adds), max(adds) / call, aims=(at_most(0.1),)),
-        Figure("background, longest retrieve over a call", "", len(adds), max(questions) / call, aims=(at_most(0.5),)),
+        _longest("background, longest add over a call", adds, call_ms, 0.1),
+        _longest("background, longest retrieve over a call", questions, call_ms, 0.5),
     ]
+
+
+def _longest(name: str, samples: Sequence[float], call_ms: float, most: float) -> Figure:
+    return Figure(name, "", len(samples), max(samples) / call_ms, aims=(at_most(most),))
 
 
 def _compression(options: Options, settings: dict[str, Any]) -> list[Figure]:

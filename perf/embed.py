@@ -43,9 +43,9 @@ def run(options: Options) -> BenchResult:
         }
         for child in children.values():
             child.ask("encode", texts=1, words=1)  # answers when its model is loaded
-        figures = _figures(children, "", options.times(30, 3))
+        figures = _figures(children, "", options.times(30, 1))
         with _busy():
-            figures += _figures(children, " beside busy processes", options.times(30, 3))
+            figures += _figures(children, " beside busy processes", options.times(30, 1))
     return BenchResult("embed", {"embedding": config.Config().as_dict()["embedding"]}, figures)
 
 

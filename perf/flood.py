@@ -11,11 +11,13 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from mos_pipeline import MemoryPipeline
-from perf.options import Options
+from perf.options import Options, nested
 from perf.processes import pss_bytes
 from perf.result import BenchResult, Figure, at_most
 from perf.texts import synthetic_pages
@@ -36,8 +38,9 @@ def run(options: Options) -> BenchResult:
     with options.store() as folder:
         file = folder.parent / "pages.jsonl"
         count = _write(file, size)
-        samples = _watched(file, folder)
-        with MemoryPipeline.open(folder, workers=False, embedding__backend="fake") as pipeline:
+        settings = options.with_own({"embedding__backend": "fake"})
+        samples = _watched(file, folder, settings)
+        with MemoryPipeline.open(folder, workers=False, **settings) as pipeline:
             found, configuration = pipeline.stats().pages, pipeline._engine.config.as_dict()
         if found != count:
             raise RuntimeError(f"of {count} pages {found} are there")
@@ -57,10 +60,10 @@ def _write(path: Path, size: int) -> int:
     return count
 
 
-def _watched(file: Path, store: Path) -> list[tuple[float, int]]:
+def _watched(file: Path, store: Path, given: Mapping[str, Any]) -> list[tuple[float, int]]:
     """Ingest ``file``; return samples of the seconds since the start and the bytes of all processes."""
-    settings = file.with_name("fake.yaml")
-    settings.write_text("embedding: {backend: fake}\n", encoding="utf-8")
+    settings = file.with_name("settings.json")
+    settings.write_text(json.dumps(nested(given)), encoding="utf-8")  # YAML, too
     command = [sys.executable, "-m", "mos_pipeline", "ingest", str(file), "--store", str(store)]
     command += ["--config", str(settings)]
     samples, begun = list[tuple[float, int]](), time.monotonic()

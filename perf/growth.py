@@ -7,6 +7,7 @@ grows by new users, of 100 pages each on the average, so no search has a reason 
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -67,12 +68,12 @@ def run(options: Options) -> BenchResult:
     added = 0
     with options.store() as folder:
         for size in sizes:
-            with MemoryPipeline.open(folder, embedding__backend="fake", backlog__max_bytes=1 << 40) as pipeline:
+            with options.open(folder, embedding__backend="fake", backlog__max_bytes=1 << 40) as pipeline:
                 wait_ready(pipeline)
                 added += _measure(pipeline, size, added, options.times(500, 50))
                 configuration = pipeline._engine.config.as_dict()
             size.disk = max(disk_bytes(folder)) / added
-            _open(folder, size)
+            _open(options, folder, size)
             added += 1  # the page that the fresh process adds
     return BenchResult("growth", configuration, _figures(sizes), series=_series(sizes))
 
@@ -110,8 +111,8 @@ def _timed(pipeline: MemoryPipeline, page: Page) -> float:
     return US * (time.perf_counter() - begun)
 
 
-def _open(folder: Path, size: _Size) -> None:
-    with Child("owner", str(folder)) as owner:
+def _open(options: Options, folder: Path, size: _Size) -> None:
+    with Child("owner", str(folder), json.dumps(options.settings)) as owner:
         first = owner.ask("first")
         size.first_add, size.first_answer = first["add"] - owner.started, first["retrieve"] - owner.started
 

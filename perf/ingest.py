@@ -1,101 +1,106 @@
 """Texts a second from ``add`` to idle, beside plain encoding of the same texts; and what a page takes of all else.
 
 The pages come in parts. A part is ingested with the model ready: from its first ``add`` until everything is embedded,
-applied and written. Then another process, idle until now, encodes just the texts that the embedder was given for that
-part, pages, summaries and facts, in one call of ``SentenceTransformer.encode``, while the pipeline is idle. Every other
-part is ingested while a query comes every half second.
+applied and written. Then other processes, idle until now, encode just the texts that the embedder was given for that
+part, pages, summaries and facts, in one call of ``SentenceTransformer.encode``, while the pipeline is idle: one by
+torch in fp32, which is plain encoding, and, where the pipeline has another backend, precision or tier, one by that: the
+backend's own raw rate. Of more texts than ``ENCODED`` evenly drawn ones are encoded. Every other part is ingested while
+a query comes every half second.
 
 A page takes more than its own text's embedding: texts made of it are embedded too. And it takes tasks: continuity,
-topics, profile and knowledge. Those that were given out are done once more, one after the other, in this process; what
-the LLM pool's processes took for them, beside a model that streams its weights through the caches, and with the way
-there and back, is told as well.
+topics, profile and knowledge (``perf/tasks.py``).
 """
 
 from __future__ import annotations
 
 import itertools
+import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
 from threading import Event, Thread
-from typing import Any
 
 from mos_pipeline import MemoryPipeline, config
-from mos_pipeline.messages import decode, encode
-from mos_pipeline.stages.tasks import TaskStage
-from perf import startup
+from perf import startup, tasks
 from perf.children import Child
 from perf.options import Options
 from perf.pipelines import pids_of, wait_ready, watch_tasks, watch_texts
 from perf.processes import cpu_seconds, disk_bytes
-from perf.result import BenchResult, Figure, at_least, at_most
+from perf.result import Aim, BenchResult, Figure, at_least, at_most
 from perf.texts import Page, question
+from perf.timeline import Timeline
+from perf.variants import Variant, is_plain, plain, variant_of
 
-__all__ = ["run", "task_seconds"]
+__all__ = ["run"]
 
 USERS = 5
+ENCODED = 1000  # texts of a part
 QUERY_EVERY_S = 0.5
 IDLE_TIMEOUT_S = 3600.0
 MS = 1000.0
-REAL = "torch"
-LOADED = "with what its processes load for their first tasks"
 
 
 @dataclass(slots=True)
 class Rates:
-    """Texts a second of parts, of one kind, and of plain encoding of the same texts."""
+    """Texts a second of parts, of one kind, of plain encoding of the same texts, and of the backend's own."""
 
     pipeline: list[float] = field(default_factory=list)
     plain: list[float] = field(default_factory=list)
+    raw: list[float] = field(default_factory=list)
     texts: int = 0
 
-    def figures(self, name: str, aim: float) -> list[Figure]:
-        """Return both rates, and their ratio part by part."""
-        ratios = [mine / plain for mine, plain in zip(self.pipeline, self.plain, strict=True)]
+    def figures(self, name: str, plain: Aim, raw: Aim | None) -> list[Figure]:
+        """Return all rates, and their ratios part by part."""
+        own = () if raw is None else (raw,)
         return [
             Figure.of(f"ingest{name}", "texts/s", self.pipeline, note=f"{self.texts} texts"),
-            Figure.of(f"plain encode of what was ingested{name}", "texts/s", self.plain),
-            Figure.of(f"ingest{name} / plain encode", "", ratios, at_least(aim)),
+            Figure.of(f"plain fp32 encode of what was ingested{name}", "texts/s", self.plain),
+            Figure.of(f"the backend's own raw rate{name}", "texts/s", self.raw),
+            Figure.of(f"ingest{name} / plain fp32 encode", "", _over(self.pipeline, self.plain), plain),
+            Figure.of(f"ingest{name} / the backend's own raw rate", "", _over(self.pipeline, self.raw), *own),
         ]
+
+
+def _over(above: Sequence[float], below: Sequence[float]) -> list[float]:
+    return [mine / theirs for mine, theirs in zip(above, below, strict=True)]
 
 
 def run(options: Options) -> BenchResult:
     """Measure ingestion with the real model, starting, and the store's size."""
     source = options.source()
-    pages = source[: options.pages] if source else _synthetic(options)
-    quiet, asked, answers = Rates(), Rates(), list[float]()
-    with options.store() as folder:
-        pipeline = MemoryPipeline.open(folder, embedding__backend=REAL)
-        with pipeline, _encoder(pipeline) as encoder:
+    with options.store() as folder, options.open(folder) as pipeline:
+        settings = pipeline._engine.config.embedding
+        variant = variant_of(settings)
+        pages = source[: options.pages] if source else _synthetic(options, variant)
+        quiet, asked, answers = Rates(), Rates(), list[float]()
+        with _encoders(settings) as encoders:
             texts = watch_texts(pipeline)
             wait_ready(pipeline)
-            tasks, workers = watch_tasks(pipeline), pids_of(pipeline, "llm")
-            cpu_before = cpu_seconds(workers)
+            given, workers = watch_tasks(pipeline), pids_of(pipeline, "llm")
+            cpu_before, timeline = cpu_seconds(workers), Timeline(pipeline)
             for number, part in enumerate(_parts(pages, options.times(6, 2))):
-                with _queries(pipeline, part, answers) if number % 2 else _no_queries():
-                    spent = _ingest(pipeline, part)
                 rates = asked if number % 2 else quiet
-                rates.texts += len(texts)
-                rates.pipeline.append(len(texts) / spent)
-                rates.plain.append(len(texts) / encoder.ask("encode", texts=texts))
-                texts.clear()
+                with _queries(pipeline, part, answers) if number % 2 else _no_queries(), timeline.watched():
+                    spent = _ingest(pipeline, part)
+                _note(rates, texts, spent, encoders)
             cpu = cpu_seconds(workers) - cpu_before
             configuration = pipeline._engine.config.as_dict()
+        pipeline.close()
         figures = [
-            *quiet.figures("", 0.95),
-            *asked.figures(" with queries", 0.75),
+            *quiet.figures("", at_least(variant.over_plain), variant.raw_aim),
+            *asked.figures(" with queries", at_least(0.75), None),
             Figure.of("retrieve while ingesting", "ms", answers),
             _texts(quiet.texts + asked.texts, len(pages)),
-            *_tasks(tasks, cpu, len(pages)),
+            *tasks.figures(given, cpu, len(pages)),
             _disk(disk_bytes(folder), len(pages), real=source is not None),
         ]
-    return BenchResult("ingest", configuration, [*figures, *startup.figures(options)])
+    return BenchResult("ingest", configuration, [*figures, *startup.figures(options)], series=timeline.series())
 
 
-def _synthetic(options: Options) -> list[Page]:
+def _synthetic(options: Options, variant: Variant) -> list[Page]:
     stream = options.page_stream()
-    count = options.size(1800, 200)
+    count = options.size(variant.pages, 120)
     return [{**page, "user_id": f"user {number * USERS // count}"} for number, page in zip(range(count), stream)]  # noqa: B905
 
 
@@ -105,11 +110,31 @@ def _parts(pages: Sequence[Page], count: int) -> Iterator[Sequence[Page]]:
 
 
 @contextmanager
-def _encoder(pipeline: MemoryPipeline) -> Iterator[Child]:
-    settings = pipeline._engine.config.embedding
-    with Child("encode", settings.model, str(settings.threads)) as encoder:
-        encoder.ask("threads")  # answers when its model is loaded
+def _encoders(settings: config.Embedding) -> Iterator[tuple[Child, Child]]:
+    """Provide processes that encode plainly, and by the pipeline's own backend; one where these are the same."""
+    with ExitStack() as stack:
+        encoders = [stack.enter_context(_encoder(plain(settings)))]
+        if not is_plain(settings):
+            encoders.append(stack.enter_context(_encoder(settings)))
+        yield encoders[0], encoders[-1]
+
+
+@contextmanager
+def _encoder(settings: config.Embedding) -> Iterator[Child]:
+    with Child("raw", json.dumps(asdict(settings)), "raw") as encoder:
+        encoder.ask("encode", texts=["hello"])  # answers when its model is loaded
         yield encoder
+
+
+def _note(rates: Rates, texts: list[str], spent: float, encoders: tuple[Child, Child]) -> None:
+    """Note what a part's ``texts`` have taken, and have them encoded; then forget them."""
+    few = texts[:: -(-len(texts) // ENCODED)]
+    plainly, raw = encoders
+    rates.texts += len(texts)
+    rates.pipeline.append(len(texts) / spent)
+    rates.plain.append(len(few) / plainly.ask("encode", texts=few))
+    rates.raw.append(rates.plain[-1] if raw is plainly else len(few) / raw.ask("encode", texts=few))
+    texts.clear()
 
 
 def _ingest(pipeline: MemoryPipeline, pages: Sequence[Page]) -> float:
@@ -150,60 +175,6 @@ def _queries(pipeline: MemoryPipeline, pages: Sequence[Page], answers: list[floa
 def _texts(texts: int, pages: int) -> Figure:
     note = f"{texts} texts of {pages} pages: pages, summaries and facts"
     return Figure("embedded texts for a page", "", pages, texts / pages, aims=(at_most(1.3),), note=note)
-
-
-def _tasks(tasks: Sequence[tuple[str, Any]], cpu: float, pages: int) -> list[Figure]:
-    """Return the processor time of ``tasks``: done again here, and ``cpu``, what the pool took for them."""
-    first, again = (MS * task_seconds(tasks) / pages for _ in range(2))
-    note = f"{len(tasks)} units of tasks, every word met for the first time; {again:.3g} where all words are known"
-    return [
-        Figure("extractive tasks, processor time for a page", "ms", pages, first, aims=(at_most(0.2),), note=note),
-        Figure("the LLM pool's processor time for a page", "ms", pages, MS * cpu / pages, note=LOADED),
-    ]
-
-
-def task_seconds(tasks: Sequence[tuple[str, Any]]) -> float:
-    """Return the processor time that the default provider takes for tasks, their way through msgpack included."""
-    import mos_pipeline.stages.extractive  # noqa: F401  (the stage loads it with the first task, which is timed)
-
-    stage, report = TaskStage(config.Llm(), config.LongTerm()), _Heard()
-    stage.prepare()
-    sent = [encode(task) for task in tasks]
-    begun = time.process_time()
-    for number, task in enumerate(sent):
-        stage.accept(number, *decode(task))
-        stage.step(report)
-    spent = time.process_time() - begun
-    if report.answers < len(tasks):
-        raise RuntimeError(f"of {len(tasks)} units {len(tasks) - report.answers} could not be done")
-    return spent
-
-
-class _Heard:
-    """Takes a stage's reports."""
-
-    def __init__(self) -> None:
-        self.answers = 0
-
-    def started(self, unit_ids: Sequence[int]) -> None:
-        """Nobody needs to know."""
-
-    def piece(self, unit_id: int, piece: Any) -> None:
-        """There are none."""
-
-    def done(self, unit_id: int, result: Any) -> None:  # noqa: ARG002 (a stage's report)
-        """Pack the result, as a worker does."""
-        encode(result)
-        self.answers += 1
-
-    def failed(self, unit_id: int, message: str) -> None:
-        """Leave it out; it is missed at the end."""
-
-    def metered(self, told: Mapping[str, Mapping[str, Any]]) -> None:
-        raise AssertionError(f"the extractive tasks call no model: {told}")
-
-    def endpoint(self, down_since: float | None) -> None:
-        raise AssertionError(f"the extractive tasks ask no endpoint: {down_since}")
 
 
 def _disk(size: tuple[int, int], pages: int, *, real: bool) -> Figure:

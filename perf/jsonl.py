@@ -40,7 +40,7 @@ def run(options: Options) -> BenchResult:
     with options.store() as folder:
         folder.parent.mkdir(parents=True, exist_ok=True)
         file = _written(folder.parent / "pages.jsonl", count)
-        with MemoryPipeline.open(folder, embedding__backend="fake", backlog__max_bytes=1 << 30) as pipeline:
+        with options.open(folder, embedding__backend="fake", backlog__max_bytes=1 << 30) as pipeline:
             wait_ready(pipeline)
             taken = _taken(file)
             bursts = [_burst(pipeline, islice(taken, BURST)) for _ in range(options.times(10, 1))]

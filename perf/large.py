@@ -36,7 +36,7 @@ def run(options: Options) -> BenchResult:
     """Measure searches of one large user."""
     count = options.size(100_000, 2000)
     pages = list(islice(synthetic_pages(USER), count))
-    with options.store() as folder, MemoryPipeline.open(folder, embedding__backend="fake") as pipeline:
+    with options.store() as folder, options.open(folder, embedding__backend="fake") as pipeline:
         wait_ready(pipeline)
         pipeline.add_many(pages)
         pipeline.wait_idle(IDLE_TIMEOUT_S)

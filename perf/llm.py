@@ -1,4 +1,4 @@
-"""Calls to a language model: how many, how long, how many at once, and what an add costs beside them.
+"""Calls to a language model: how many, how long, and how many at once.
 
 The endpoint is a fake one in a process of its own, which counts. Calls and tokens are counted with the fake embedder:
 
@@ -10,10 +10,6 @@ A turn is one message, so a page has up to two of them, or more where a speaker 
 characters, of prompts, answers and texts alike.
 
 The endpoint's calls a second, over the ideal: 64 users, whose pages come all at once.
-
-Late over early adds: fresh users add pages with pauses, the next user when everything of the one before is done; the
-adds after the first full batch over those before. The same texts, pauses, model and endpoint for ``memoryos-pro`` (see
-``perf/peers.py``), whose short-term memory is as long.
 """
 
 from __future__ import annotations
@@ -25,42 +21,32 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
-from mos_pipeline import MemoryPipeline
-from perf.cliff import CAPACITY, cliff, come_to_rest, in_order, openai_settings, our_adds, their_adds
+from perf.adds import CAPACITY, come_to_rest, openai_settings
 from perf.endpoint import Endpoint, Told, endpoint, share_of_ideal
-from perf.options import Options
-from perf.peers import peer
+from perf.options import Options, nested
 from perf.pipelines import wait_ready
-from perf.result import BenchResult, Figure, Series, at_least, at_most
+from perf.result import BenchResult, Figure, at_least, at_most
 from perf.scale import crowd_pages
 from perf.texts import Page, synthetic_pages
 
 __all__ = ["run"]
 
-PEER = "memoryos-pro"
-LATENCY_S = 0.35
 CHARS_OF_TOKEN = 4
 
 TALKS, TALK_PAGES = 5, 300  # where there is no data set
-QUICK_PAGES = 120
+QUICK_PAGES = 60
 IDLE_S = 1800.0
 
 USERS, IN_FLIGHT = 64, 32
 BATCHES_OF_USER = 12
-
-FRESH, PEER_FRESH = 20, 2
-EARLY, LATE = slice(0, CAPACITY - 1), slice(CAPACITY, None)
 
 
 def run(options: Options) -> BenchResult:
     """Measure all of it."""
     talks = _talks(options)
     counts, share = _counts(options, talks), _share(options)
-    adds, series = _adds(options)
-    configuration = openai_settings("http://127.0.0.1", llm__processes=2)
-    return BenchResult("llm", configuration, [*counts, share, *adds], series=series)
+    return BenchResult("llm", options.checked(openai_settings("http://127.0.0.1")), [*counts, share])
 
 
 def _talks(options: Options) -> list[list[Page]]:
@@ -120,7 +106,7 @@ def _tokens(way: str, told: Told, words: float, turns: int) -> list[Figure]:
 def _online(options: Options, talks: Sequence[list[Page]], asked: Endpoint) -> Told:
     with (
         options.store() as store,
-        MemoryPipeline.open(store, embedding__backend="fake", **openai_settings(asked.base_url)) as memory,
+        options.open(store, embedding__backend="fake", **openai_settings(asked.base_url)) as memory,
     ):
         wait_ready(memory)
         for start in range(0, max(map(len, talks)), CAPACITY):
@@ -136,22 +122,14 @@ def _bulk(options: Options, talks: Iterable[list[Page]], asked: Endpoint, plan: 
         file, settings = Path(folder) / "pages.jsonl", Path(folder) / "settings.json"
         with file.open("w", encoding="utf-8") as lines:
             lines.writelines(json.dumps(page) + "\n" for talk in talks for page in talk)
-        wanted = openai_settings(asked.base_url, llm__plan=plan, embedding__backend="fake")
-        settings.write_text(json.dumps(_nested(wanted)), "utf-8")  # YAML, too
+        wanted = options.with_own(openai_settings(asked.base_url, llm__plan=plan, embedding__backend="fake"))
+        settings.write_text(json.dumps(nested(wanted)), "utf-8")  # YAML, too
         command = [sys.executable, "-m", "mos_pipeline", "ingest", str(file), "--config", str(settings)]
         command += ["--store", str(Path(folder) / "store")]
         done = subprocess.run(command, capture_output=True, text=True, timeout=IDLE_S, check=False)  # noqa: S603 (our own)
         if done.returncode:
             raise RuntimeError(f"ingest ended with {done.returncode}: {done.stderr.strip()[-2000:]}")
     return asked.told()
-
-
-def _nested(settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    nested: dict[str, dict[str, Any]] = {}
-    for name, value in settings.items():
-        section, _, key = name.partition("__")
-        nested.setdefault(section, {})[key] = value
-    return nested
 
 
 # ---- many calls at once
@@ -161,30 +139,16 @@ def _share(options: Options) -> Figure:
     batches = options.times(BATCHES_OF_USER, 3)
     pages = islice(crowd_pages(USERS), USERS * batches * CAPACITY)
     settings = {"llm__max_in_flight": IN_FLIGHT // 2, "embedding__backend": "fake"}
-    with endpoint(LATENCY_S) as asked, options.store() as store:
-        with MemoryPipeline.open(store, **openai_settings(asked.base_url, **settings)) as memory:
+    with endpoint(options.latency_s) as asked, options.store() as store:
+        with options.open(store, **openai_settings(asked.base_url, **settings)) as memory:
             wait_ready(memory)
             for number, page in enumerate(pages):
                 memory.add(**{**page, "user_id": f"user{number % USERS}"})
             memory.wait_idle(IDLE_S)
         told = asked.told()
-    share = share_of_ideal(told.arrivals, IN_FLIGHT, LATENCY_S)
-    note = f"{told.calls} calls of {1000 * LATENCY_S:g} ms, {told.most_in_flight} in flight at the most, two processes"
+    share = share_of_ideal(told.arrivals, IN_FLIGHT, options.latency_s)
+    note = (
+        f"{told.calls} calls of {options.latency_ms:g} ms, {told.most_in_flight} in flight at the most, two processes"
+    )
     name = f"calls/s with {USERS} users, {IN_FLIGHT} in flight, over the ideal"
     return Figure(name, "", told.calls, share, aims=(at_least(0.9),), note=note)
-
-
-# ---- the cliff
-
-
-def _adds(options: Options) -> tuple[list[Figure], list[Series]]:
-    other = peer(PEER)
-    with endpoint(LATENCY_S) as asked:
-        note = "" if other else f"{PEER} is not installed beside: python -m perf peers install"
-        ours = our_adds(options, openai_settings(asked.base_url), options.times(FRESH, 3))
-        figures, series = cliff("add", ours, EARLY, LATE, at_most(1.1), note=note), [in_order("mos_pipeline", ours)]
-        if other is not None:
-            theirs = their_adds(options, other, asked.base_url, options.times(PEER_FRESH, 1))
-            figures += cliff(f"{PEER}, add", theirs, EARLY, LATE)
-            series.append(in_order(PEER, theirs))
-    return figures, series

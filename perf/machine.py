@@ -12,7 +12,17 @@ from typing import Any
 __all__ = ["ROOT", "commit", "machine"]
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("numpy", "torch", "sentence-transformers", "msgpack", "zstandard", "numkong")
+PACKAGES = (
+    "numpy",
+    "torch",
+    "sentence-transformers",
+    "openvino",
+    "onnxruntime",
+    "model2vec",
+    "msgpack",
+    "zstandard",
+    "numkong",
+)
 
 
 def machine() -> dict[str, Any]:

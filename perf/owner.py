@@ -1,10 +1,15 @@
-"""A process that owns a store with the fake backend, and does with it what the parent asks; made to be killed."""
+"""A process that owns a store, and does with it what the parent asks: ``python -m perf.owner STORE SETTINGS``.
+
+The settings are JSON, by their keywords; the backend is the fake one unless they name another. Made to be killed.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,8 +31,8 @@ TIMEOUT_S = 3600.0
 class Owner:
     """An open store that grows."""
 
-    def __init__(self, folder: Path) -> None:
-        self._pipeline = MemoryPipeline.open(folder, embedding__backend="fake")
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        self._pipeline = MemoryPipeline.open(folder, **{"embedding__backend": "fake", **settings})
         self._pages = synthetic_pages(BIG_USER)
         self._added = 0
 
@@ -65,9 +70,9 @@ class Owner:
         self._pipeline.close()
 
 
-def main(folder: Path) -> None:
-    """Own the store in ``folder`` until the parent closes its end."""
-    owner = Owner(folder)
+def main(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Own the store in ``folder``, opened with ``settings``, until the parent closes its end."""
+    owner = Owner(folder, settings)
     try:
         serve({name: getattr(owner, name) for name in ("grow", "idle", "first", "configuration")})
     finally:
@@ -75,4 +80,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), json.loads(sys.argv[2]))

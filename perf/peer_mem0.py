@@ -2,16 +2,16 @@
 
 It reads one JSON object from standard input::
 
-    pages       [[user_input, agent_response], …], added as two messages each
-    questions   searched for at the end
-    infer       whether a language model is asked what to remember
+    pages       [[user_input, agent_response], …], added as two messages each, as they are
+    questions   searched for after that
+    told        pages added then, of which a language model is asked what to remember
     folder      where its files go
     model       the embedding model's folder
     dimension   of its vectors
     base_url    the endpoint
 
-and prints ``{"seconds": [what each add took, …], "asked": [what each search took, …], "kept": memories}`` as the last
-line.
+and prints ``{"seconds": [what each add of pages took, …], "asked": [what each search took, …], "told": [what each add
+took after that, …], "kept": memories of pages, "remembered": memories of what was told}`` as the last line.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from typing import Any
 
-USER = "user"
+USER, TOLD = "user", "told"
 
 
 def main() -> None:
@@ -35,10 +35,14 @@ def main() -> None:
         from mem0 import Memory  # type: ignore[import-not-found]
 
         memory = Memory.from_config(_settings(task))
-        seconds = [_timed(memory.add, _messages(*page), user_id=USER, infer=task["infer"]) for page in task["pages"]]
+        seconds = [_timed(memory.add, _messages(*page), user_id=USER, infer=False) for page in task["pages"]]
         asked = [_timed(memory.search, question, filters={"user_id": USER}) for question in task["questions"]]
-        kept = len(memory.get_all(filters={"user_id": USER}, top_k=2 * len(seconds) + 1)["results"])
-    print(json.dumps({"seconds": seconds, "asked": asked, "kept": kept}))
+        told = [_timed(memory.add, _messages(*page), user_id=TOLD, infer=True) for page in task["told"]]
+        kept, remembered = (
+            len(memory.get_all(filters={"user_id": user}, top_k=2 * (len(seconds) + len(told)) + 1)["results"])
+            for user in (USER, TOLD)
+        )
+    print(json.dumps({"seconds": seconds, "asked": asked, "told": told, "kept": kept, "remembered": remembered}))
 
 
 def _settings(task: dict[str, Any]) -> dict[str, Any]:

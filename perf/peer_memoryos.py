@@ -2,12 +2,13 @@
 
 It reads one JSON object from standard input::
 
-    users       [[[user_input, agent_response], …], …], each user's pages, which are added to a new object
+    users       of each, whose pages are added to a new object:
+        pages       [[user_input, agent_response], …]
+        folder      where its files go
+        base_url    the endpoint
     questions   asked of the last user at the end
     pause_s     seconds before each add
-    folder      where its files go
     model       the embedding model's folder
-    base_url    the endpoint
     capacity    of short-term memory, pages
 
 and prints ``{"seconds": [[what each add took, …], …], "asked": [what each question took, …]}`` as the last line.
@@ -34,15 +35,17 @@ def main() -> None:
         from sentence_transformers import SentenceTransformer
 
         utils._model_cache[MODEL] = SentenceTransformer(task["model"])  # so that no add has to load it
-        for number, pages in enumerate(task["users"]):
+        for number, user in enumerate(task["users"]):
             memory = Memoryos(
                 user_id=f"user{number}",
                 openai_api_key="none",
-                data_storage_path=task["folder"],
-                openai_base_url=task["base_url"],
+                data_storage_path=user["folder"],
+                openai_base_url=user["base_url"],
                 short_term_capacity=task["capacity"],
             )
-            told["seconds"].append([_timed(memory.add_memory, *page, pause_s=task["pause_s"]) for page in pages])
+            told["seconds"].append(
+                [_timed(memory.add_memory, *page, pause_s=task["pause_s"]) for page in user["pages"]]
+            )
         for question in task.get("questions", ()):
             told["asked"].append(_timed(memory.retriever.retrieve_context, question, memory.user_id))
     print(json.dumps(told))

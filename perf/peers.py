@@ -18,14 +18,16 @@ from typing import Any
 
 from perf.machine import ROOT
 
-__all__ = ["FOLDER", "Peer", "main", "peer"]
+__all__ = ["FOLDER", "INSTALL", "MEM0", "MEMORYOS", "Peer", "main", "peer"]
 
 FOLDER = ROOT / ".peers"
+INSTALL = "python -m perf peers install"
+MEMORYOS, MEM0 = "memoryos-pro", "mem0ai"
 WHEELS = {
-    "memoryos-pro": ("--no-deps", "memoryos-pro==0.1.0", "faiss-cpu"),
-    "mem0ai": ("mem0ai>=2,<3", "qdrant-client"),
+    MEMORYOS: ("--no-deps", "memoryos-pro==0.1.0", "faiss-cpu"),
+    MEM0: ("mem0ai>=2,<3", "qdrant-client"),
 }
-PROGRAMS = {"memoryos-pro": "peer_memoryos.py", "mem0ai": "peer_mem0.py"}
+PROGRAMS = {MEMORYOS: "peer_memoryos.py", MEM0: "peer_mem0.py"}
 RUN_S = 1800.0
 
 

@@ -13,7 +13,15 @@ import numpy.typing as npt
 from mos_pipeline import MemoryPipeline
 from mos_pipeline.runtime.supervisor import Outcome
 
-__all__ = ["embed_query", "is_working", "pids_of", "wait_ready", "watch_tasks", "watch_texts"]
+__all__ = [
+    "at_rest",
+    "embed_query",
+    "is_working",
+    "pids_of",
+    "wait_ready",
+    "watch_tasks",
+    "watch_texts",
+]
 
 START_TIMEOUT_S = 180.0
 ANSWER_TIMEOUT_S = 60.0
@@ -42,6 +50,14 @@ def is_working(pipeline: MemoryPipeline) -> bool:
     """Return whether the embedder has texts, and more wait behind them."""
     stats = pipeline.stats()
     return stats.in_flight_texts > 0 and stats.backlog_pages > stats.in_flight_texts
+
+
+def at_rest(pipeline: MemoryPipeline) -> bool:
+    """Return whether nothing is to be done: pages of rings that are not full stay there."""
+    stats, coordinator = pipeline.stats(), pipeline._engine.coordinator  # the first has accepted pages entered
+    with coordinator.lock:
+        calm = coordinator._idle
+    return calm and not any(worker.waiting for worker in stats.workers.values())
 
 
 def pids_of(pipeline: MemoryPipeline, role: str) -> tuple[int, ...]:

@@ -51,6 +51,10 @@ class CpuShare:
     def __init__(self) -> None:
         self._begun, self._all, self._ours = time.monotonic(), _busy_seconds(), _own_seconds()
 
+    def __str__(self) -> str:
+        """Tell the time since then, and the processor time of it that was ours."""
+        return f"{time.monotonic() - self._begun:.1f} s, {_own_seconds() - self._ours:.1f} s of processor time"
+
     def others(self) -> float:
         """Return the cores that others have used on the average."""
         everyone, ours = _busy_seconds() - self._all, _own_seconds() - self._ours

@@ -15,15 +15,19 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from mos_pipeline import MemoryPipeline, Page
-from perf.machine import commit, machine
+from mos_pipeline.config import load_config
+from perf.options import Options, backends, settings_of
 from perf.pipelines import wait_ready
+from perf.processes import CpuShare
 from perf.questions import Conversation, Question, read_conversations
+from perf.result import BenchResult, Figure, Series
+from perf.telling import begun
 from perf.timing import median, percentile, seconds
 
 __all__ = ["Answer", "Report", "main", "over_plain", "summary"]
@@ -76,6 +80,7 @@ class Report:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, and write JSON where asked to."""
     given = _parser().parse_args(arguments)
+    report, share = begun(given), CpuShare()
     conversations = read_conversations(given.dataset, given.level)
     adversarial, unresolved = (sum(getattr(c, name) for c in conversations) for name in ("adversarial", "unresolved"))
     print(
@@ -83,17 +88,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{len(conversations)} conversations, {sum(len(c.questions) for c in conversations)} questions; left out: "
         f"{adversarial} adversarial, {unresolved} without evidence that there is"
     )
+    settings = {"embedding__backend": given.backend, **settings_of(given.set)}
+    configuration = load_config(overrides=settings).as_dict()
     with tempfile.TemporaryDirectory(prefix="mos-perf-", dir=given.dir) as folder:
         reports = [
-            summary(
-                method, _answers(Path(folder) / "store", conversations, method, max(given.k), given.backend), given.k
-            )
+            summary(method, _answers(Path(folder) / "store", conversations, method, max(given.k), settings), given.k)
             for method in ("joined", *given.baseline)
         ]
     ratios = over_plain(reports)
     print(_table(reports, ratios))
     if given.json is not None:
-        told = {"commit": commit(), "machine": machine(), "dataset": str(given.dataset), "level": given.level}
+        result = BenchResult("recall", configuration, figures(reports, ratios), share.others(), series(reports))
+        told = {**report, "benches": {result.bench: result.as_dict()}}
+        told |= {"dataset": str(given.dataset), "level": given.level}
         told |= {"adversarial": adversarial, "unresolved": unresolved, "methods": [asdict(each) for each in reports]}
         told |= {"over_plain": ratios}
         given.json.write_text(json.dumps(told, indent=2) + "\n", "utf-8")
@@ -130,6 +137,28 @@ def over_plain(reports: Sequence[Report]) -> dict[int, float]:
     return {k: recall / best[k] for k, recall in ours.recall.items() if best[k]}
 
 
+def figures(reports: Sequence[Report], ratios: Mapping[int, float]) -> list[Figure]:
+    """Return each method's figures, and the first one's recall over that of the plain searches."""
+    found = list[Figure]()
+    for each in reports:
+        found += [Figure(f"recall@{k}, {each.method}", "", each.questions, each.recall[k]) for k in each.recall]
+        found.append(Figure(f"MRR, {each.method}", "", each.questions, each.mrr))
+        latency = each.latency_median_ms, each.latency_p99_ms
+        found.append(Figure(f"retrieve, {each.method}", "ms", each.questions, *latency))
+    over = f"over the better of {' and '.join(PLAIN)}"
+    return found + [Figure(f"recall@{k}, {over}", "", reports[0].questions, ratio) for k, ratio in ratios.items()]
+
+
+def series(reports: Sequence[Report]) -> list[Series]:
+    """Return each method's recall by k, and its tokens."""
+    return [
+        Series(plot, each.method, "k, pages", unit, [(float(k), of[k]) for k in sorted(of)])
+        for plot, unit, name in (("recall", "recall@k", "recall"), ("tokens of what is found", "tokens", "tokens"))
+        for each in reports
+        for of in (getattr(each, name),)
+    ]
+
+
 def _recall(answer: Answer, k: int) -> float:
     evidence = answer.question.evidence
     return len(evidence.intersection(answer.found[:k])) / len(evidence)
@@ -139,11 +168,13 @@ def _rank(answer: Answer) -> int | None:
     return next((rank for rank, place in enumerate(answer.found, 1) if place in answer.question.evidence), None)
 
 
-def _answers(store: Path, conversations: Iterable[Conversation], method: str, k: int, backend: str) -> list[Answer]:
+def _answers(
+    store: Path, conversations: Iterable[Conversation], method: str, k: int, given: Mapping[str, Any]
+) -> list[Answer]:
     """Ask everything in the order of the conversations; the first method fills the store."""
-    settings = {f"retrieval__{name}": value for name, value in METHODS[method].items()}
+    settings = {**given, **{f"retrieval__{name}": value for name, value in METHODS[method].items()}}
     filled = store.exists()
-    with MemoryPipeline.open(store, embedding__backend=backend, **settings) as pipeline:
+    with MemoryPipeline.open(store, **settings) as pipeline:
         wait_ready(pipeline)
         if not filled:
             for conversation in conversations:
@@ -204,7 +235,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--baseline", type=_list_of(_baseline), default=[], metavar="NAME,NAME", help=", ".join(BASELINES)
     )
-    parser.add_argument("--backend", choices=("torch", "fake"), default="torch")
+    parser.add_argument("--backend", choices=backends(), default=Options().backend)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting; can be repeated")
     parser.add_argument("--dir", type=Path, metavar="DIR", help="where the store is made, and removed")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, too")
     return parser

@@ -8,6 +8,7 @@ time runs from before the fresh process starts. That no page is missing is check
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,12 @@ def run(options: Options) -> BenchResult:
     """Measure memory and recovery."""
     pages = options.size(100_000, 5000)
     with options.store() as folder:
-        with Child("owner", str(folder)) as owner:
+        with _owner(options, folder) as owner:
             configuration = owner.ask("configuration")
             memory = _memory(owner, pages)
             kept = owner.ask("grow", pages=pages + UNFINISHED)
             owner.kill()
-        figures = _recovery(folder, kept, options.times(5, 2))
+        figures = _recovery(options, folder, kept)
     return BenchResult("recover", configuration, [*figures, memory])
 
 
@@ -48,10 +49,15 @@ def _memory(owner: Child, pages: int) -> Figure:
     )
 
 
-def _recovery(folder: Path, kept: int, rounds: int) -> list[Figure]:
+def _owner(options: Options, folder: Path) -> Child:
+    return Child("owner", str(folder), json.dumps(options.settings))
+
+
+def _recovery(options: Options, folder: Path, kept: int) -> list[Figure]:
+    rounds = options.times(5, 2)
     adds, searches, degraded = list[float](), list[float](), 0
     for number in range(1, rounds + 1):
-        with Child("owner", str(folder)) as owner:
+        with _owner(options, folder) as owner:
             first = owner.ask("first")
             _check(first, kept + number)
             adds.append(first["add"] - owner.started)

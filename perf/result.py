@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from perf.timing import median, percentile
 
-__all__ = ["Aim", "BenchResult", "Figure", "Series", "at_least", "at_most", "table"]
+__all__ = ["Aim", "BenchResult", "Figure", "Series", "at_least", "at_most", "plots", "table"]
 
 P99 = 0.99
 QUIET_CORES = 0.2
@@ -94,13 +94,13 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Points of a curve, to be drawn.
+    """Points of a curve, or a bar, to be drawn.
 
     Attributes:
         plot: what it is drawn in, together with the other series of that name.
         name: what it is called there.
-        x, y: what the axes tell, units included.
-        points: (x, y), ascending.
+        x, y: what the axes tell, units included; of bars there is no ``x``.
+        points: (x, y), ascending; of a bar one, whose x says nothing.
     """
 
     plot: str
@@ -108,6 +108,16 @@ class Series:
     x: str
     y: str
     points: list[tuple[float, float]]
+
+    @classmethod
+    def bar(cls, plot: str, name: str, y: str, value: float) -> Series:
+        """Return a bar of this height."""
+        return cls(plot, name, "", y, [(0.0, value)])
+
+    @property
+    def is_bar(self) -> bool:
+        """Whether this is drawn as a bar."""
+        return not self.x
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +128,7 @@ class BenchResult:
         configuration: that of the pipeline measured.
         others: cores that other processes used meanwhile; above ``QUIET_CORES`` the figures are not to be trusted, and
             ratios least of all: OpenMP threads that wait for one another suffer out of all proportion.
+        notes: what a reader has to know of all of it: what was left out, and why; what could not be made equal.
     """
 
     bench: str
@@ -125,6 +136,7 @@ class BenchResult:
     figures: list[Figure] = field(default_factory=list)
     others: float = 0.0
     series: list[Series] = field(default_factory=list)
+    notes: Sequence[str] = ()
 
     @property
     def quiet(self) -> bool:
@@ -139,7 +151,18 @@ class BenchResult:
             "quiet": self.quiet,
             "figures": [figure.as_dict() for figure in self.figures],
             "series": [asdict(series) for series in self.series],
+            "notes": list(self.notes),
         }
+
+
+def plots(result: dict[str, Any]) -> Iterator[tuple[str, list[Series]]]:
+    """Yield each plot of a result that was read from JSON: its name, and what is drawn in it."""
+    found: dict[str, list[Series]] = {}
+    for told in result.get("series", ()):
+        points = [(float(x), float(y)) for x, y in told["points"]]
+        if points:
+            found.setdefault(told["plot"], []).append(Series(**{**told, "points": points}))
+    yield from found.items()
 
 
 _HEAD = ("bench", "figure", "unit", "n", "median", "p99", "max", "aim", "met")
@@ -153,6 +176,7 @@ def table(results: Iterable[BenchResult]) -> str:
     for result in results:
         if not result.quiet:
             notes.append(f"{result.bench}: ROUGH, other processes used {result.others:.2f} cores meanwhile")
+        notes += [f"{result.bench}: {note}" for note in result.notes]
         for figure in result.figures:
             rows.append(_row(result, figure))
             if figure.note:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from mos_pipeline import MemoryPipeline
 from perf.options import Options
 from perf.pipelines import wait_ready
 from perf.result import BenchResult, at_most
@@ -19,7 +18,7 @@ def run(options: Options) -> BenchResult:
     stream = options.page_stream()
     count = options.size(10_000, 1000)
     pages = [{**page, "user_id": USER} for _, page in zip(range(count), stream, strict=False)]
-    with options.store() as folder, MemoryPipeline.open(folder, embedding__backend="fake") as pipeline:
+    with options.store() as folder, options.open(folder, embedding__backend="fake") as pipeline:
         wait_ready(pipeline)
         pipeline.add_many(pages)
         pipeline.wait_idle(IDLE_TIMEOUT_S)

@@ -47,7 +47,7 @@ def run(options: Options) -> BenchResult:
     """Measure a store of many users."""
     count = options.size(FULL, 5000)
     with options.store() as folder:
-        with MemoryPipeline.open(folder, embedding__backend="fake") as pipeline:
+        with options.open(folder, embedding__backend="fake") as pipeline:
             wait_ready(pipeline)
             pages = crowd_pages(max(1, count // MEAN_PAGES))
             asked = options.times(2000, 100)

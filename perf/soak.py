@@ -26,7 +26,7 @@ from mos_pipeline import MemoryPipeline
 from perf.options import Options
 from perf.pipelines import wait_ready
 from perf.processes import CpuShare, disk_bytes, family, pss_bytes
-from perf.result import BenchResult, Figure, at_most
+from perf.result import BenchResult, Figure, Series, at_most
 from perf.telling import begun, tell
 from perf.texts import question, synthetic_pages
 from perf.timing import median
@@ -57,6 +57,14 @@ class Sample(NamedTuple):
     descriptors: int
     blocks: int
     store: int
+
+
+_CURVES: tuple[tuple[str, str, str, float, Callable[[Sample], int]], ...] = (
+    ("memory and store", "memory (PSS)", "MiB", MIB, lambda sample: sample.memory),
+    ("memory and store", "store", "MiB", MIB, lambda sample: sample.store),
+    ("descriptors and blocks", "descriptors", "", 1.0, lambda sample: sample.descriptors),
+    ("descriptors and blocks", "blocks in /dev/shm", "", 1.0, lambda sample: sample.blocks),
+)
 
 
 @dataclass(slots=True)
@@ -157,7 +165,8 @@ def main(arguments: Sequence[str]) -> int:
         soak = _Soak(memory, folder)
         for _ in range(2 * USERS):
             soak.round()
-        samples = _samples(soak, given.seconds)
+        moments = _samples(soak, given.seconds)
+        samples = [sample for _, sample in moments]
         configuration = memory._engine.config.as_dict()
         ok = memory.verify().ok and memory.stats().pages == USERS * PAGES
     done = soak.counts
@@ -166,19 +175,29 @@ def main(arguments: Sequence[str]) -> int:
         f"compacted; at the end {'all' if ok else 'NOT all'} of it is whole"
     )
     figures = [Figure("pages added", "pages", len(samples), done.added, note=note), *compared(samples)]
-    missed = tell(report, [BenchResult("soak", configuration, figures, share.others())], given.json)
+    result = BenchResult("soak", configuration, figures, share.others(), _series(moments))
+    missed = tell(report, [result], given.json)
     return int(missed or not ok)
 
 
-def _samples(soak: _Soak, seconds: float) -> list[Sample]:
+def _samples(soak: _Soak, seconds: float) -> list[tuple[float, Sample]]:
+    """Return samples, with the seconds that had passed before each."""
     begun_at = time.monotonic()
-    due, samples = begun_at, list[Sample]()
+    due, samples = begun_at, list[tuple[float, Sample]]()
     while (now := time.monotonic()) < begun_at + seconds:
         if now >= due:
-            samples.append(soak.sample())
+            samples.append((now - begun_at, soak.sample()))
             due = now + seconds / SAMPLES
         soak.round()
-    return [*samples, soak.sample()]
+    return [*samples, (time.monotonic() - begun_at, soak.sample())]
+
+
+def _series(moments: Sequence[tuple[float, Sample]]) -> list[Series]:
+    """Return the curves of everything that must not grow."""
+    return [
+        Series(f"soak: {plot}", name, "seconds", unit, [(seconds, of(sample) / scale) for seconds, sample in moments])
+        for plot, name, unit, scale, of in _CURVES
+    ]
 
 
 if __name__ == "__main__":

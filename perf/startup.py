@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -26,9 +27,9 @@ print(bare - begun, time.perf_counter() - begun)
 """
 
 FIRST_ADD = """
-import sys, time
+import json, sys, time
 from mos_pipeline import MemoryPipeline
-pipeline = MemoryPipeline.open(sys.argv[1], embedding__backend=sys.argv[2])
+pipeline = MemoryPipeline.open(sys.argv[1], **json.loads(sys.argv[2]))
 pipeline.add("user", "Where did I leave my keys?", "You left them in the kitchen.")
 print(time.monotonic())
 pipeline.close()
@@ -39,12 +40,13 @@ def figures(options: Options) -> list[Figure]:
     """Measure both in fresh processes, turn by turn; files are in the page cache, as they are on a machine in use."""
     packages, classes, adds = list[float](), list[float](), list[float]()
     _output(IMPORTS)  # compiles what has not been compiled yet
-    for _ in range(options.times(7, 3)):
+    for _ in range(options.times(7, 2)):
         package, loaded = _output(IMPORTS)
         packages.append(package)
         classes.append(loaded)
         with options.store() as folder:
-            adds.append(_first_add(folder, options.backend))
+            settings = options.with_own({"embedding__backend": options.backend})
+            adds.append(_first_add(folder, json.dumps(settings)))
     return [
         Figure.of("import mos_pipeline, names not loaded", "s", packages),
         Figure.of("import mos_pipeline and its MemoryPipeline", "s", classes, at_most(0.35)),
@@ -52,9 +54,9 @@ def figures(options: Options) -> list[Figure]:
     ]
 
 
-def _first_add(folder: Path, backend: str) -> float:
+def _first_add(folder: Path, settings: str) -> float:
     begun = time.monotonic()  # one clock for all processes
-    return _output(FIRST_ADD, str(folder), backend)[0] - begun
+    return _output(FIRST_ADD, str(folder), settings)[0] - begun
 
 
 def _output(program: str, *arguments: str) -> list[float]:

@@ -26,7 +26,7 @@ from mos_pipeline import MemoryPipeline
 from perf.load import SETTINGS, THREADS
 from perf.machine import ROOT
 from perf.options import Options
-from perf.processes import family
+from perf.processes import CpuShare, family
 from perf.result import BenchResult, Figure, at_most
 from perf.telling import begun, tell
 
@@ -89,12 +89,12 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--dir", type=Path, metavar="DIR", help="where stores are made, and removed")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, too")
     given = parser.parse_args(arguments)
-    report, tally = begun(given), Tally()
+    report, tally, share = begun(given), Tally(), CpuShare()
     rng = random.Random(given.seed)  # noqa: S311 (nothing is kept secret by it)
     while tally.runs < given.runs:
         with Options(folder=given.dir).store() as store:
             _life(store, rng, tally, min(LIFE, given.runs - tally.runs))
-    result = BenchResult("torture", dict(SETTINGS), tally.figures())
+    result = BenchResult("torture", dict(SETTINGS), tally.figures(), share.others())
     return int(tell(report, [result], given.json))
 
 

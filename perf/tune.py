@@ -26,6 +26,7 @@ from mos_pipeline.config import Retrieval
 from mos_pipeline.memory.bm25 import Shape
 from mos_pipeline.memory.word_index import WordIndex
 from mos_pipeline.memory.words import UNIT, query_terms
+from perf.options import Options, backends
 from perf.pipelines import embed_query, wait_ready
 from perf.questions import Conversation, read_conversations
 
@@ -201,6 +202,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE[:LEVEL]",
         help="a LoCoMo or BEAM file; :turn makes each turn its own page; may be given several times",
     )
-    parser.add_argument("--backend", choices=("torch", "fake"), default="torch")
+    parser.add_argument("--backend", choices=backends(), default=Options().backend)
     parser.add_argument("--dir", type=Path, metavar="DIR", help="where stores are made, and removed")
     return parser

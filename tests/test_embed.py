@@ -15,6 +15,7 @@ from mos_pipeline.runtime.vector_pool import VectorPool
 from mos_pipeline.stages.backend import Prepared, Vectors
 from mos_pipeline.stages.embed import EmbedStage
 from mos_pipeline.stages.fake_backend import FakeBackend
+from mos_pipeline.stages.tuning import FIRST_PIECES
 
 FAKE = config.Embedding(backend="fake")
 
@@ -146,8 +147,8 @@ def test_every_vector_lands_in_its_row(units: list[list[str]], pieces: int, data
 
 def test_prepare_tells_the_identity_and_measures(bench: Bench) -> None:
     identity = {"model": "fake", "dimension": 384, "digest": "fake-1", "backend": "fake", "precision": "fp32"}
-    pieces = config.Embedding().batch_word_pieces
-    assert bench.info == {**identity, "threads": 1, "ms_per_batch": pytest.approx(10 + 0.1 * pieces, rel=0.01)}
+    told = {"batch_word_pieces": FIRST_PIECES, "ms_per_batch": pytest.approx(10 + 0.1 * FIRST_PIECES, rel=0.01)}
+    assert bench.info == {**identity, "threads": 1, **told}
 
 
 def test_a_query_comes_back_as_bytes_and_overtakes(bench: Bench) -> None:
@@ -168,7 +169,7 @@ def test_batches_stay_short_for_a_while_after_a_query(bench: Bench) -> None:
     assert len(bench.backend.batches[-1]) == int(25 / 0.1 / 50)
     bench.clock.now += 1.0
     bench.stage.step(bench.report)
-    assert len(bench.backend.batches[-1]) == config.Embedding().batch_word_pieces // 50
+    assert len(bench.backend.batches[-1]) == FIRST_PIECES // 50
 
 
 def test_a_step_computes_one_batch_and_announces_only_its_units(bench: Bench) -> None:

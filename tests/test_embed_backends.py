@@ -169,6 +169,14 @@ def test_the_hub_is_closed_unless_downloads_are_allowed(download: bool, monkeypa
     assert os.environ["TOKENIZERS_PARALLELISM"] == "false"
 
 
+def test_no_library_reports_usage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {})
+    monkeypatch.delitem(sys.modules, "openvino_telemetry", raising=False)
+    set_environment(download=True)
+    assert os.environ["HF_HUB_DISABLE_TELEMETRY"] == "1"
+    assert sys.modules["openvino_telemetry"] is None, "importing it fails"
+
+
 def test_importing_the_backend_is_cheap() -> None:
     code = "import mos_pipeline.stages.embed, sys; print({'torch', 'sentence_transformers'} & set(sys.modules))"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 from mos_pipeline import MemoryPipeline
 from mos_pipeline.messages import encode
 from perf import __main__ as harness
-from perf import busy, embed, ingest, large, processes, scale
+from perf import busy, embed, ingest, large, processes, scale, tasks
 from perf.children import Child
 from perf.machine import PACKAGES, ROOT, commit, machine
-from perf.options import Options
+from perf.options import Options, nested, read_settings
 from perf.processes import CpuShare, cpu_seconds, disk_bytes, family, pss_bytes
 from perf.result import Aim, BenchResult, Figure, at_least, at_most, table
 from perf.texts import dataset_pages, question, synthetic_pages
@@ -297,12 +297,70 @@ def test_all_means_every_bench_once(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     capsys.readouterr()
 
 
-@pytest.mark.parametrize("wrong", [["nothing"], [], ["append", "--pages", "0"], ["append", "--backend", "other"]])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["nothing"],
+        [],
+        ["append", "--pages", "0"],
+        ["append", "--backend", "other"],
+        ["append", "--latency-ms", "soon"],
+        ["append", "--plot", "cliff.svg"],
+        ["cliff", "--plot", "cliff.gif"],
+    ],
+)
 def test_wrong_arguments_are_refused(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as refused:
         harness.main(wrong)
     assert refused.value.code == 2
     assert "usage: python -m perf" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ("embedding.backned=fake", "nearest known one is 'embedding.backend'"),
+        ("embedding.threads=many", "embedding.threads must be of type int, found 'many'"),
+        ("embedding.threads=-1", "embedding.threads"),
+        ("embedding", "embedding"),
+    ],
+)
+def test_a_setting_that_is_none_is_refused(wrong: str, told: str) -> None:
+    with pytest.raises(SystemExit, match=f"--set: .*{told}"):
+        harness.main(["append", "--set", wrong])
+
+
+def test_settings_of_the_command_line_go_over_a_bench_s_own(tmp_path: Path) -> None:
+    given = read_settings(["embedding.fake_dimension=16", "store.durability=power", "runtime__socket=false"])
+    assert given == {"embedding__fake_dimension": 16, "store__durability": "power", "runtime__socket": False}
+    options = Options(settings=given)
+    with options.open(tmp_path / "store", workers=False, embedding__backend="fake", store__durability="process") as it:
+        settings = it._engine.config
+    assert (settings.embedding.backend, settings.embedding.fake_dimension) == ("fake", 16)
+    assert (settings.store.durability, settings.runtime.socket) == ("power", False)
+    assert options.checked({"embedding__backend": "fake"}) == settings.as_dict()
+    assert nested(given)["embedding"] == {"fake_dimension": 16}
+
+
+def test_what_the_command_line_says_reaches_the_benches(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[Options] = []
+
+    def bench(_name: str) -> object:
+        def run(options: Options) -> BenchResult:
+            asked.append(options)
+            return missed()
+
+        return run
+
+    monkeypatch.setattr(harness, "_bench", bench)
+    given = ["--quick", "--latency-ms", "20", "--set", "embedding.threads=1", "--set", "store.durability=power"]
+    assert harness.main(["beside", *given]) == 0
+    (options,) = asked
+    assert (options.quick, options.latency_s) == (True, 0.02)
+    assert options.settings == {"embedding__threads": 1, "store__durability": "power"}
+    assert "s of processor time" in capsys.readouterr().err
 
 
 def test_a_crowd_s_users_differ_in_size_and_their_conversations_are_mixed() -> None:
@@ -349,9 +407,11 @@ def test_every_bench_can_be_run() -> None:
 
 @pytest.mark.slow
 def test_a_child_answers_until_it_ends(tmp_path: Path) -> None:
-    with Child("owner", str(tmp_path / "store")) as owner:
+    settings = {"store__segment_bytes": 1 << 20}
+    with Child("owner", str(tmp_path / "store"), json.dumps(settings)) as owner:
         assert owner.ask("grow", pages=5) == 5
-        assert owner.ask("configuration")["embedding"]["backend"] == "fake"
+        configuration = owner.ask("configuration")
+        assert (configuration["embedding"]["backend"], configuration["store"]["segment_bytes"]) == ("fake", 1 << 20)
         with pytest.raises(RuntimeError, match="'nothing' ended with code 1"):
             owner.ask("nothing")
 
@@ -421,15 +481,17 @@ def test_a_small_ingestion_tells_what_a_page_takes(tmp_path: Path) -> None:
     assert 0.0 < tasks.median < 5.0
     assert figures["the LLM pool's processor time for a page"].median >= 0.0
     assert figures["disk for a page, all told"].median > 0
+    assert figures["ingest / the backend's own raw rate"].median == figures["ingest / plain fp32 encode"].median > 0
+    assert {series.plot for series in result.series} == {"pages by stage", "throughput by stage", "backlog by stage"}
     assert not any(tmp_path.iterdir())
 
 
 def test_tasks_that_can_not_be_done_are_told() -> None:
     page = ["I have a beagle named Rex.", "Lovely!", "2026-03-01 10:00:00"]
     promotion = "promotion", {"profile": "", "pages": [page]}
-    assert ingest.task_seconds([promotion, promotion]) > 0
+    assert tasks.task_seconds([promotion, promotion]) > 0
     with pytest.raises(RuntimeError, match="of 2 units 1 could not be done"):
-        ingest.task_seconds([promotion, ("batch", {"pages": [page]})])
+        tasks.task_seconds([promotion, ("batch", {"pages": [page]})])
 
 
 class Way:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from perf import __main__ as harness
-from perf import cliff, document
+from perf import adds, document
 from perf.options import Options
 from perf.result import BenchResult, Figure, at_least, at_most
 
@@ -37,8 +37,8 @@ def test_a_scenario_that_fails_fails_the_process(
 ) -> None:
     asked: list[float] = []
 
-    def run(_options: Options, latency_s: float) -> BenchResult:
-        asked.append(latency_s)
+    def run(options: Options) -> BenchResult:
+        asked.append(options.latency_s)
         return result(*met)
 
     monkeypatch.setattr(document, "run", run)
@@ -51,14 +51,14 @@ def test_a_scenario_that_fails_fails_the_process(
 
 @pytest.mark.slow
 def test_all_four_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = cliff.openai_settings
+    settings = adds.openai_settings
 
     def fake(base_url: str, **more: Any) -> dict[str, Any]:
         return settings(base_url, **more, embedding__backend="fake")
 
     monkeypatch.setattr(document, "openai_settings", fake)
-    monkeypatch.setattr(cliff, "PAUSE_S", 0.0)
-    found = document.run(Options(quick=True, pages=12, folder=tmp_path), 0.05)
+    monkeypatch.setattr(adds, "PAUSE_S", 0.0)
+    found = document.run(Options(quick=True, pages=12, folder=tmp_path, latency_ms=50.0))
     assert set(document.verdicts(found)) == {"cliff", "retrieval", "background", "compression"}
     figures = {figure.name: figure for figure in found.figures}
     assert figures["retrieval, the question's own page is found"].median == 1.0

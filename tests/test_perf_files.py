@@ -61,4 +61,4 @@ def test_memory_is_watched_while_a_file_is_ingested(tmp_path: Path, monkeypatch:
 def test_an_ingestion_that_fails_is_told(tmp_path: Path) -> None:
     (tmp_path / "pages.jsonl").write_text("no json\n", encoding="utf-8")
     with pytest.raises(RuntimeError, match="ingest ended with"):
-        flood._watched(tmp_path / "pages.jsonl", tmp_path / "store")
+        flood._watched(tmp_path / "pages.jsonl", tmp_path / "store", {"embedding__backend": "fake"})

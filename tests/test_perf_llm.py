@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perf import beside, cliff, llm, peers
+from perf import adds, beside, cliff, llm, peers
 from perf.endpoint import Told, endpoint, share_of_ideal
 from perf.options import Options
 from perf.peers import Peer, peer
@@ -40,14 +40,13 @@ class Memory:
         return memory
 
     def add(self, messages, user_id, infer):
-        assert not infer
-        self.kept += messages
+        self.kept += [{**message, "user": user_id} for message in messages][infer:]
 
     def search(self, query, filters):
         return {"results": [one for one in self.kept if query in one["content"]]}
 
     def get_all(self, filters, top_k):
-        return {"results": self.kept[:top_k]}
+        return {"results": [one for one in self.kept if one["user"] == filters["user_id"]][:top_k]}
 """
 TRANSFORMER = "class SentenceTransformer:\n    def __init__(self, folder): pass\n"
 
@@ -85,7 +84,7 @@ def test_turns_are_those_that_a_source_names_else_sides_with_text() -> None:
 @pytest.mark.slow
 def test_calls_are_counted_of_each_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(llm, "TALKS", 2)
-    pages = 3 * cliff.CAPACITY
+    pages = 3 * adds.CAPACITY
     options = Options(quick=True, pages=pages, folder=tmp_path)
     talks = llm._talks(options)
     assert [len(talk) for talk in talks] == [pages] * llm.TALKS
@@ -103,16 +102,28 @@ def test_calls_are_counted_of_each_way(tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.slow
 def test_our_adds_are_timed_user_by_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cliff, "PAUSE_S", 0.0)
-    settings = cliff.openai_settings
-    monkeypatch.setattr(llm, "openai_settings", lambda url: settings(url, embedding__backend="fake"))
-    monkeypatch.setattr(llm, "peer", lambda _name: None)
-    monkeypatch.setattr(llm, "LATENCY_S", 0.0)
-    (early, late, ratio), (curve,) = llm._adds(Options(quick=True, folder=tmp_path))
-    assert [x for x, _ in curve.points] == list(range(1, cliff.ADDS + 1))
-    assert (early.samples, late.samples) == (3 * (cliff.CAPACITY - 1), 3 * (cliff.ADDS - cliff.CAPACITY))
-    assert "perf peers install" in ratio.note
+    monkeypatch.setattr(adds, "PAUSE_S", 0.0)
+    monkeypatch.setattr(cliff, "peer", lambda _name: None)
+    options = Options(quick=True, folder=tmp_path, latency_ms=0.0, settings={"embedding__backend": "fake"})
+    result = cliff.run(options)
+    (early, late, _), (curve,) = result.figures, result.series
+    assert [x for x, _ in curve.points] == list(range(1, cliff.QUICK_ADDS + 1))
+    assert (early.samples, late.samples) == (3 * (adds.CAPACITY - 1), 3 * (cliff.QUICK_ADDS - adds.CAPACITY))
+    assert result.configuration["embedding"]["backend"] == "fake"
+    assert "perf peers install" in result.notes[0]
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_the_cliff_is_measured_with_the_peer_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = installed(tmp_path / "peers")
+    monkeypatch.setattr(cliff, "peer", lambda _name: other)
+    monkeypatch.setattr(adds, "PAUSE_S", 0.0)
+    options = Options(quick=True, folder=tmp_path, latency_ms=0.0, settings={"embedding__backend": "fake"})
+    result = cliff.run(options)
+    assert [series.name for series in result.series] == ["mos_pipeline", "memoryos-pro"]
+    assert all(len(series.points) == cliff.QUICK_ADDS for series in result.series)
+    assert not result.notes
 
 
 def test_the_endpoint_tells_what_was_asked_since_the_last_time() -> None:
@@ -137,7 +148,8 @@ def installed(folder: Path) -> Peer:
 
 
 def task(folder: Path, *users: list[list[str]]) -> dict[str, object]:
-    return {"users": users, "pause_s": 0.0, "folder": str(folder), "model": "m", "base_url": "b", "capacity": 9}
+    told = [{"pages": pages, "folder": str(folder), "base_url": "b"} for pages in users]
+    return {"users": told, "pause_s": 0.0, "model": "m", "capacity": 9}
 
 
 def test_a_peer_is_there_once_it_is_installed(tmp_path: Path) -> None:
@@ -152,15 +164,18 @@ def test_the_other_peer_tells_how_much_it_keeps(tmp_path: Path) -> None:
     installed(tmp_path)
     found = peer("mem0ai", tmp_path)
     assert found is not None
-    asked = {"pages": [["a", "b"], ["c", "d"]], "questions": ["c"], "infer": False, "dimension": 384}
+    asked = {"pages": [["a", "b"], ["c", "d"]], "questions": ["c"], "told": [["e", "f"]], "dimension": 384}
     told = found.run({**asked, "folder": str(tmp_path), "model": "m", "base_url": "b"})
-    assert (len(told["seconds"]), len(told["asked"]), told["kept"]) == (2, 1, 4)
+    assert [len(told[name]) for name in ("seconds", "asked", "told")] == [2, 1, 1]
+    assert (told["kept"], told["remembered"]) == (4, 1)
 
 
 def test_without_any_peer_there_is_nothing_beside(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(beside, "peer", lambda _name: None)
-    with pytest.raises(RuntimeError, match="perf peers install"):
-        beside.run(Options())
+    result = beside.run(Options())
+    assert (result.figures, result.series) == ([], [])
+    assert [note.partition(" ")[0] for note in result.notes] == ["memoryos-pro", "mem0ai"]
+    assert all("perf peers install" in note for note in result.notes)
 
 
 def test_a_peer_that_fails_tells_why(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from mos_pipeline.errors import InputError
 from mos_pipeline.memory.word_index import WordIndex
 from mos_pipeline.memory.words import analyse, query_terms
 from perf import __main__ as harness
-from perf import tune
+from perf import recall, tune
 from perf.questions import Question, read_conversations
 from perf.recall import Answer, Report, over_plain, summary
 
@@ -157,6 +157,10 @@ def test_both_commands_run(locomo: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert harness.main(["recall", *arguments, *baselines, "--k", "1,2", "--json", str(told)]) == 0
     written = json.loads(told.read_text("utf-8"))
     methods = written["methods"]
+    result = written["benches"]["recall"]
+    assert [series["name"] for series in result["series"] if series["plot"] == "recall"] == list(recall.METHODS)
+    assert {figure["name"]: figure["median"] for figure in result["figures"]}["recall@2, joined"] == 1.0
+    assert harness.main(["report", str(told), "--out", str(tmp_path / "out")]) == 0
     assert [method["method"] for method in methods] == ["joined", "dense", "bm25", "two-level"]
     assert methods[0]["recall"]["2"] == 1.0
     assert (written["adversarial"], written["unresolved"], set(written["over_plain"])) == (1, 1, {"1", "2"})

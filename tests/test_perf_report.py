@@ -16,13 +16,15 @@ import pytest
 from perf import __main__ as harness
 from perf.drawing import THEMES, drawn
 from perf.machine import commit, machine
-from perf.report import page, plots
-from perf.result import BenchResult, Figure, Series, at_least, at_most
+from perf.page import command, page
+from perf.report import pictures
+from perf.result import BenchResult, Figure, Series, at_least, at_most, plots
 
 CLIFF = Series("the cliff", "ours", "add, in order", "µs", [(float(x), 100.0) for x in range(1, 21)])
 THEIRS = CLIFF.__class__(
     "the cliff", "theirs", "add, in order", "µs", [(float(x), 10.0 ** (x // 4)) for x in range(1, 21)]
 )
+BARS = [Series.bar("disk", name, "bytes", value) for name, value in (("mos_pipeline", 1100.0), ("memoryos-pro", 3e4))]
 GROWTH = Series("growth", "add", "pages", "µs", [(1000.0, 10.0), (10_000.0, 11.0), (100_000.0, 10.5)])
 
 
@@ -55,15 +57,17 @@ def report(*series: Series, **more: Any) -> dict[str, Any]:
     }
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def fonts() -> None:
-    """Have matplotlib open its fonts, which it keeps open."""
+    """Have matplotlib open its fonts, which it keeps open as long as the process lives."""
     drawn([CLIFF, THEIRS], "light", "svg")
     drawn([CLIFF, THEIRS], "light", "png")
+    drawn(BARS, "light", "svg")
 
 
 def test_series_of_a_plot_are_drawn_together() -> None:
-    found = dict(plots(json.loads(json.dumps(report(CLIFF, GROWTH, THEIRS, Series("empty", "a", "x", "y", []))))))
+    told = json.loads(json.dumps(report(CLIFF, GROWTH, THEIRS, Series("empty", "a", "x", "y", []))))
+    found = dict(plots(told["benches"]["append"]))
     assert {name: [series.name for series in drawn_] for name, drawn_ in found.items()} == {
         "the cliff": ["ours", "theirs"],
         "growth": ["add"],
@@ -94,6 +98,16 @@ def test_a_plot_has_its_theme_s_colours(theme: str) -> None:
     assert drawn([CLIFF], theme, "svg") == drawn([CLIFF], theme, "svg")
 
 
+def test_the_cliff_is_drawn_for_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = BenchResult("cliff", {}, series=[CLIFF, THEIRS])
+    monkeypatch.setattr(harness, "_bench", lambda _name: lambda _options: result)
+    plot = tmp_path / "cliff.svg"
+    assert harness.main(["cliff", "--plot", str(plot)]) == 0
+    for theme in THEMES:
+        shown = plot.with_name(f"cliff-{theme}.svg").read_text("utf-8")
+        assert all(text in shown for text in ("ours", "theirs", THEMES[theme].background))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("theme", "scheme"), [("light", "1"), ("dark", "0")])
 def test_a_browser_shows_it_light_and_dark(tmp_path: Path, theme: str, scheme: str) -> None:
@@ -104,7 +118,7 @@ def test_a_browser_shows_it_light_and_dark(tmp_path: Path, theme: str, scheme: s
     file.write_text(json.dumps(report(CLIFF, THEIRS, GROWTH)), "utf-8")
     assert harness.main(["report", str(file), "--out", str(tmp_path / "out")]) == 0
     assert {path.name for path in (tmp_path / "out").glob("*.png")} == {
-        f"{name}-{theme}.png" for name in ("the-cliff", "growth") for theme in THEMES
+        f"append-{name}-{theme}.png" for name in ("the-cliff", "growth") for theme in THEMES
     }
     options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
     options += [f"--blink-settings=preferredColorScheme={scheme}", "--window-size=1000,1600", f"--screenshot={shot}"]
@@ -115,6 +129,44 @@ def test_a_browser_shows_it_light_and_dark(tmp_path: Path, theme: str, scheme: s
     for colour in (colours.background, *colours.curves[:2]):  # the page's, and the curves' in it
         assert has(picture, colour), colour
     assert not has(picture[:100], THEMES["dark" if theme == "light" else "light"].background)
+
+
+def test_the_page_tells_what_is_missed_and_what_was_left_out() -> None:
+    told = page([report(CLIFF, notes=("mem0ai is left out",))])
+    assert "1 of 2 aims are met; missed are:</p><ul><li>append: share: 0.5" in told
+    assert "<li>mem0ai is left out</li>" in told
+
+
+def test_benches_are_told_one_by_one_the_cliff_first() -> None:
+    told = report(CLIFF)
+    told["benches"] = {"soak": told["benches"]["append"], "cliff": told["benches"]["append"]}
+    assert [name for name, _ in pictures([told, told])] == [
+        "soak-the-cliff",
+        "cliff-the-cliff",
+        "soak-the-cliff-again",
+        "cliff-the-cliff-again",
+    ]
+    shown = page([told])
+    assert 0 < shown.index(">cliff</h2>") < shown.index(">soak</h2>")
+    assert "python -m perf soak --quick --pages 60</code>" in shown
+
+
+def test_the_command_is_the_one_that_makes_the_result() -> None:
+    given = {"k": [5, 10], "set": ["a.b=1", "c.d=x y"], "latency_ms": 350.0, "seconds": 20.0, "json": "x", "plot": None}
+    assert command({"arguments": given}, "recall") == (
+        "python -m perf recall --k 5,10 --set a.b=1 --set 'c.d=x y' --seconds 20"
+    )
+    assert command({"arguments": {"latency_ms": 20.0}}, "cliff") == "python -m perf cliff --latency-ms 20"
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_bars_tell_their_numbers_ours_in_its_own_colour(theme: str) -> None:
+    colours = THEMES[theme]
+    picture = _read(io.BytesIO(drawn(BARS, theme, "png")))
+    assert all(has(picture, colour) for colour in colours.curves[:2])
+    shown = drawn(BARS, theme, "svg").decode()
+    assert all(text in shown for text in ("mos_pipeline", "memoryos-pro", "1,100", "30,000"))
+    assert "<td>30,000</td>" in page([report(*BARS)])
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"benches": {}}'])

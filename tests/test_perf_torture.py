@@ -79,5 +79,7 @@ def test_a_short_soak_tells_everything(tmp_path: Path, monkeypatch: pytest.Monke
     assert soak.main(["--seconds", "1", "--dir", str(tmp_path), "--json", str(tmp_path / "report")]) == 0
     (samples,) = told
     assert all(min(sample) > 0 for sample in samples)
-    (figure,) = json.loads((tmp_path / "report").read_text())["benches"]["soak"]["figures"]
+    result = json.loads((tmp_path / "report").read_text())["benches"]["soak"]
+    assert [len(series["points"]) for series in result["series"]] == [len(samples)] * len(Sample._fields)
+    (figure,) = result["figures"]
     assert "all of it is whole" in figure["note"]

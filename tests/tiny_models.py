@@ -54,8 +54,9 @@ def make_bert(
     seed: int = 0,
     prompts: Mapping[str, str] | None = None,
     include_prompt: bool = True,
+    pooling: str = "mean",
 ) -> Path:
-    """Save a BERT of one layer with mean pooling, and return its folder.
+    """Save a BERT of one layer with its pooling, and return its folder.
 
     Args:
         folder: where.
@@ -65,6 +66,7 @@ def make_bert(
         seed: of its weights.
         prompts: those it brings, by name.
         include_prompt: whether the mean is over the prompt's word pieces too.
+        pooling: ``mean`` of the word pieces' vectors, or ``cls``, that of the first one.
     """
     import torch
     from sentence_transformers import SentenceTransformer
@@ -94,7 +96,7 @@ def make_bert(
         sep_token="[SEP]",
         mask_token="[MASK]",
     ).save_pretrained(raw)
-    modules = [Transformer(str(raw)), Pooling(hidden, "mean", include_prompt=include_prompt)]
+    modules = [Transformer(str(raw)), Pooling(hidden, pooling, include_prompt=include_prompt)]
     modules[0].max_seq_length = longest
     if dense:
         modules.append(Dense(hidden, dense))

@@ -19,6 +19,7 @@ from mos_pipeline.cli import (
     ingest,
     knowledge,
     migrate,
+    optimize_model,
     profile,
     query,
     reembed,
@@ -40,7 +41,7 @@ from mos_pipeline.errors import MosError
 __all__ = ["main"]
 
 READING = (query, sessions, profile, knowledge)
-KEEPING = (stats, top, verify, doctor, compact, reembed, retry, repay, backup, restore, export)
+KEEPING = (stats, top, verify, doctor, compact, optimize_model, reembed, retry, repay, backup, restore, export)
 ANSWERING = (respond, chat)
 COMMANDS = (ingest, migrate, add, *READING, *ANSWERING, forget, *KEEPING)
 GONE = {errno.EPIPE, errno.EIO}  # of a pipe that nobody reads, as `head` leaves it, and of a terminal that was closed

@@ -80,12 +80,16 @@ def _model(stats: Stats) -> str:
     model = stats.model
     if not model:
         return "none yet"
-    kind = f"{model.get('backend', '')} {model.get('precision', '')}".strip()
+    computed = {**model, **stats.embedder}  # the store's model may have been computed by another backend before
+    kind = " ".join(str(computed[key]) for key in ("backend", "precision", "tier") if computed.get(key))
     told = [clean(str(model["model"])), f"{model['dimension']} dimensions", clean(kind)]
     if "threads" in stats.embedder:
         told.append(counted(stats.embedder["threads"], "thread"))
     if "ms_per_batch" in stats.embedder:
-        told.append(f"{stats.embedder['ms_per_batch']:,} ms a full batch")
+        pieces = (
+            f" of {stats.embedder['batch_word_pieces']:,} word pieces" if "batch_word_pieces" in stats.embedder else ""
+        )
+        told.append(f"{stats.embedder['ms_per_batch']:,} ms a full batch{pieces}")
     return ", ".join(filter(None, told))
 
 

@@ -56,6 +56,7 @@ def _rows(stats: Stats) -> list[tuple[str, str]]:
         ("on their way", f"{counted(stats.waiting_pages, 'page')} into sessions"),
         ("vectors", f"{stats.vectors:,}, {as_bytes(stats.vector_bytes)} of memory"),
         ("model", f"{model['model']}, {model['dimension']} dimensions" if model else "none yet"),
+        *([("computed", _computed(stats.embedder))] if stats.embedder else []),
         *([("to make again", f"{counted(stats.unlifted, 'vector')} by another model")] if stats.unlifted else []),
         ("set aside", counted(len(stats.set_aside), "page")),
         ("damage", counted(len(stats.damage), "place")),
@@ -68,6 +69,12 @@ def _rows(stats: Stats) -> list[tuple[str, str]]:
     if not stats.restored:
         rows.append(("note", f"the store was still being read after {RESTORE_S:.0f} s: the figures are not final"))
     return rows
+
+
+def _computed(embedder: dict[str, Any]) -> str:
+    """Return how vectors are computed, as it was chosen when the model warmed up."""
+    batches = f"batches of {embedder['batch_word_pieces']:,} word pieces in {embedder['ms_per_batch']:g} ms"
+    return f"{embedder['backend']}, {embedder['precision']}, {counted(embedder['threads'], 'thread')}, {batches}"
 
 
 def _task(task: TaskStats) -> str:

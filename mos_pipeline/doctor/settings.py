@@ -10,9 +10,10 @@ from urllib.parse import urlsplit
 
 from mos_pipeline.config import Config
 from mos_pipeline.doctor.finding import Area, Finding, note, ok, problem
-from mos_pipeline.errors import ModelNotFoundError, StoreError
+from mos_pipeline.errors import ModelNotFoundError, StoreError, WorkerError
 from mos_pipeline.stages.identity import names_it
-from mos_pipeline.stages.models import MINILM_DIGEST, find_model
+from mos_pipeline.stages.models import MINILM_DIGEST, ModelFiles, find_model
+from mos_pipeline.stages.variants import EXPORTED, find_exported, quantised, versions
 from mos_pipeline.store.folder import StoreFolder
 from mos_pipeline.store.manifest import Manifest
 
@@ -90,9 +91,34 @@ def check_model(root: Path, config: Config) -> Iterator[Finding]:
         else:
             yield problem(Area.MODEL, "model", str(error), "install it as the message says")
         return
+    if config.embedding.backend in EXPORTED and config.embedding.tier == "full":
+        yield from _check_variant(config, files)
     genuine = " (the original's)" if files.digest == MINILM_DIGEST else ""
     yield ok(Area.MODEL, "model", f"{files.name} in {files.folder}, SHA-256 {files.digest}{genuine}")
     yield from _against_store(root, config)
+
+
+def _check_variant(config: Config, files: ModelFiles) -> Iterator[Finding]:
+    """Look for the libraries of another runtime than torch, and for the model's form for it."""
+    embedding = config.embedding
+    try:
+        made_by = versions(embedding.backend)
+    except WorkerError as error:
+        mend = f"pip install 'mos-pipeline[{embedding.backend}]'"
+        yield problem(Area.MODEL, "backend", str(error), mend)
+        return
+    told = ", ".join(f"{name} {number}" for name, number in made_by.items())
+    yield ok(Area.MODEL, "backend", f"{embedding.backend}: {told}")
+    try:
+        found = quantised(embedding, files) if embedding.precision == "int8" else find_exported(embedding, files)
+    except ModelNotFoundError as error:
+        yield problem(Area.MODEL, "model's form", str(error), "make it as the message says")
+        return
+    if found is None:
+        mend = "it is made when the model is first loaded, which takes half a minute"
+        yield note(Area.MODEL, "model's form", f"none yet for {embedding.backend} in these versions", mend)
+    else:
+        yield ok(Area.MODEL, "model's form", f"{found.folder}, SHA-256 {found.about['digest']}")
 
 
 def _against_store(root: Path, config: Config) -> Iterator[Finding]:
@@ -102,7 +128,11 @@ def _against_store(root: Path, config: Config) -> Iterator[Finding]:
         return  # there is none; or what is wrong with it is told with the store
     if stored is None:
         return
-    if names_it(config.embedding, stored):
+    try:
+        same = names_it(config.embedding, stored)
+    except ModelNotFoundError:
+        return  # there is no such form of it, as was told
+    if same:
         yield ok(Area.MODEL, "store's model", "the configured one")
     else:
         mend = (

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from mos_pipeline import config
 from mos_pipeline.engine.desk import Answer, Desk
@@ -13,7 +15,7 @@ from mos_pipeline.runtime.supervisor import Outcome, Role
 from mos_pipeline.runtime.vector_pool import VectorPool
 from mos_pipeline.stages.embed import EmbedStage
 
-__all__ = ["EMBEDDER", "Embedding", "RowsAnswer", "embedder_role"]
+__all__ = ["EMBEDDER", "Embedding", "RowsAnswer", "embedder_role", "weights_of"]
 
 EMBEDDER = "embedder"
 CREDIT = 16 << 20
@@ -21,9 +23,14 @@ CREDIT = 16 << 20
 RowsAnswer = Callable[[list[int], Outcome], None]
 
 
-def embedder_role(settings: config.Config) -> Role:
-    """Return what the embedder's process is made of."""
-    return Role(EMBEDDER, EmbedStage, (settings.embedding,), credit=CREDIT)
+def embedder_role(settings: config.Config, weights: str = "") -> Role:
+    """Return what the embedder's process is made of; ``weights`` is the digest of the store's model, if it has one."""
+    return Role(EMBEDDER, EmbedStage, (settings.embedding, time.monotonic, None, weights), credit=CREDIT)
+
+
+def weights_of(identity: Mapping[str, Any] | None) -> str:
+    """Return the digest in the identity of a store's model; empty where it has none yet."""
+    return str(identity["digest"]) if identity is not None else ""
 
 
 class Embedding:

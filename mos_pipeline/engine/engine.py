@@ -26,19 +26,20 @@ from mos_pipeline.engine.coordinator import Call, Coordinator
 from mos_pipeline.engine.derived import Derived
 from mos_pipeline.engine.desk import Desk
 from mos_pipeline.engine.details import Details
-from mos_pipeline.engine.embedding import EMBEDDER, Embedding, embedder_role
+from mos_pipeline.engine.embedding import EMBEDDER, Embedding, embedder_role, weights_of
 from mos_pipeline.engine.forgetting import Forgetting
 from mos_pipeline.engine.indexing import Indexing
 from mos_pipeline.engine.intake import Intake
 from mos_pipeline.engine.likeness import Likeness
 from mos_pipeline.engine.llm_role import llm_role
+from mos_pipeline.engine.modelling import worker_error
 from mos_pipeline.engine.owed_batches import OwedBatches
 from mos_pipeline.engine.owed_promotions import OwedPromotions
 from mos_pipeline.engine.owed_work import Repayer
 from mos_pipeline.engine.persistence import WRITER, Persistence
 from mos_pipeline.engine.processing import Processing
 from mos_pipeline.engine.promotion import Promotion
-from mos_pipeline.engine.reembedding import begin_reembedding, worker_error
+from mos_pipeline.engine.reembedding import begin_reembedding
 from mos_pipeline.engine.removal import Removal
 from mos_pipeline.engine.repaying import Repaying
 from mos_pipeline.engine.replay import Replay
@@ -291,7 +292,7 @@ class Engine:
         )
         return [
             Role(WRITER, build_writer, writer_args, credit=WRITER_CREDIT, blames=False, stateful=True),
-            embedder_role(config),
+            embedder_role(config, weights_of(self.store.manifest.embedding)),
             llm_role(config),
         ]
 

@@ -21,8 +21,9 @@ class Questions:
         model: the identity of the embedder's model; empty until it has loaded.
     """
 
-    def __init__(self, config: Config) -> None:
-        self._pool = OwnPool(embedder_role(config), config.runtime)
+    def __init__(self, config: Config, weights: str = "") -> None:
+        """Ask with the model of ``config``: of several quantised forms the one with the digest ``weights``."""
+        self._pool = OwnPool(embedder_role(config, weights), config.runtime)
         self.model: dict[str, Any] = {}
 
     def ask(self, query: str) -> QueryVector | None:

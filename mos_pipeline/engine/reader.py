@@ -13,6 +13,7 @@ from typing import Any
 from mos_pipeline.config import Config
 from mos_pipeline.engine.chat import Chat
 from mos_pipeline.engine.desk import Desk
+from mos_pipeline.engine.embedding import weights_of
 from mos_pipeline.engine.llm_role import llm_role
 from mos_pipeline.engine.own_pool import OwnPool
 from mos_pipeline.engine.questions import Questions
@@ -52,7 +53,6 @@ class ReaderEngine:
             StoreError: there is none, or it can't be read; see its subclasses.
         """
         self.config = config
-        self.questions = Questions(config) if workers else None
         self.llm = OwnPool(llm_role(config, processes=1), config.runtime) if workers else None
         self.chat = Chat(config, self._answering)
         self._refreshing = threading.Lock()
@@ -64,6 +64,7 @@ class ReaderEngine:
         self._closing = False
         self._broken = False
         self.store = ReadOnlyStore.open(path)
+        self.questions = Questions(config, weights_of(self.store.manifest.embedding)) if workers else None
         try:
             self._view = self._open()
         except BaseException:

@@ -8,20 +8,18 @@ of other generations are another model's, and are never used.
 from __future__ import annotations
 
 import logging
-import threading
-import time
 from collections.abc import Iterable
 from typing import Any
 
 from mos_pipeline.config import Config
-from mos_pipeline.engine.embedding import EMBEDDER, embedder_role
-from mos_pipeline.errors import DeadlineError, ModelNotFoundError, StoreFullError, WorkerError
-from mos_pipeline.runtime.supervisor import Supervisor
+from mos_pipeline.engine.embedding import embedder_role
+from mos_pipeline.engine.modelling import ModelWork
+from mos_pipeline.errors import StoreFullError
 from mos_pipeline.stages.identity import identity_of, names_it, same_vectors
 from mos_pipeline.store.codec import GENERATIONS
 from mos_pipeline.store.recovery import OpenStore, StoredFrame
 
-__all__ = ["begin_reembedding", "worker_error"]
+__all__ = ["begin_reembedding"]
 
 logger = logging.getLogger(__name__)
 
@@ -63,24 +61,6 @@ def _unused(frames: Iterable[StoredFrame], store: OpenStore) -> int:
     )
 
 
-def worker_error(text: str) -> WorkerError:
-    """Return the error that an embedder's pool has failed with."""
-    kind = ModelNotFoundError if text.startswith("ModelNotFoundError") else WorkerError
-    return kind(text.removeprefix("ModelNotFoundError: "))
-
-
 def _loaded_identity(config: Config) -> dict[str, Any]:
-    changed = threading.Event()
-    roles, patience = [embedder_role(config)], config.runtime.start_timeout_s
-    supervisor = Supervisor(roles, config.runtime, lambda *_: None, lambda _: changed.set())
-    supervisor.start()
-    try:
-        changed.wait(patience)  # it says so when it is ready, and when it never will be
-        state = supervisor.state(EMBEDDER)
-    finally:
-        supervisor.close(time.monotonic() + config.runtime.close_timeout_s)
-    if state.error is not None:
-        raise worker_error(state.error)
-    if not state.info:
-        raise DeadlineError(f"the embedding model was not loaded within {patience} s (runtime.start_timeout_s)")
-    return identity_of(state.info)
+    with ModelWork(embedder_role(config), config.runtime) as work:
+        return identity_of(work.result())

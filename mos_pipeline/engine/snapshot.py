@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
 from mos_pipeline.engine.batches import LLM
 from mos_pipeline.engine.browsing import Browsing
+from mos_pipeline.engine.counting import Counts, counted
 from mos_pipeline.engine.embedding import EMBEDDER
 from mos_pipeline.engine.engine import Engine
 from mos_pipeline.engine.lifting import unlifted
@@ -18,27 +18,31 @@ from mos_pipeline.engine.persistence import WRITER
 from mos_pipeline.engine.reader import ReaderEngine
 from mos_pipeline.engine.view import View
 from mos_pipeline.memory.owed import OF_BATCH, OF_PROMOTION
-from mos_pipeline.memory.state import MemoryState, Scope
+from mos_pipeline.memory.state import MemoryState
 from mos_pipeline.metrics import UP, Stats, TaskStats, WorkerStats
 from mos_pipeline.runtime.memory_use import own_memory
 from mos_pipeline.runtime.meter import Tally
 from mos_pipeline.runtime.supervisor import PoolState
 from mos_pipeline.runtime.vector_pool import PoolUsage
-from mos_pipeline.stages.identity import identity_of
 from mos_pipeline.store.folder import Damage
 
 __all__ = ["reader_snapshot", "snapshot"]
 
+COMPUTING = ("backend", "precision", "threads", "batch_word_pieces", "ms_per_batch")  # of what the embedder tells
+
 
 def snapshot(engine: Engine) -> Stats:
-    """Return the engine's figures at this moment."""
-    workers = _workers(engine)  # outside the lock: the kernel is asked for each process
+    """Return the engine's figures at this moment; nobody waits long for the lock meanwhile."""
+    workers = _workers(engine)
+    with engine.coordinator.lock:
+        engine.coordinator.absorb()
+    counts = counted(engine.state, engine.coordinator.lock)
     with engine.coordinator.lock:
         engine.coordinator.absorb()
         usage = engine.embedding.pool.usage if engine.embedding.has_pool else None
         return Stats(
             path=str(engine.store.folder.root),
-            **_told(engine.state, engine.browsing),
+            **_told(engine.state, engine.browsing, counts),
             forgotten=len(engine.forgetting.dead),
             backlog_bytes=engine.intake.backlog_bytes,
             in_flight_texts=engine.embedding.in_flight,
@@ -60,7 +64,7 @@ def snapshot(engine: Engine) -> Stats:
             reused_texts=engine.embedding.reused,
             known_texts=engine.embedding.known,
             memory=own_memory(os.getpid()),
-            embedder=_embedder(engine),
+            embedder=_embedder(engine.supervisor.state(EMBEDDER) if engine.supervisor is not None else None),
         )
 
 
@@ -69,10 +73,11 @@ def reader_snapshot(reader: ReaderEngine, view: View) -> Stats:
 
     ``vector_bytes`` are its own memory; what it searches where the owner has it costs nothing there.
     """
+    counts = counted(view.state, view.lock)
     with view.lock:
         return Stats(
             path=str(reader.store.folder.root),
-            **_told(view.state, view.browsing),
+            **_told(view.state, view.browsing, counts),
             forgotten=0,
             backlog_bytes=0,
             in_flight_texts=0,
@@ -83,31 +88,29 @@ def reader_snapshot(reader: ReaderEngine, view: View) -> Stats:
             unlifted=unlifted(view.state, view.state.scopes, view.stale),
             damage=_damage(reader.store.damage),
             workers=_own(reader),
+            embedder=_embedder(reader.questions.state() if reader.questions is not None else None),
             tasks=_tasks(reader.llm.state() if reader.llm is not None else None),
             memory=own_memory(os.getpid()),
         )
 
 
-def _told(state: MemoryState, browsing: Browsing) -> dict[str, Any]:
-    scopes = list(state.scopes)
-    aside = {seq: reason for scope in scopes for seq, reason in scope.aside.items()}
+def _told(state: MemoryState, browsing: Browsing, counts: Counts) -> dict[str, Any]:
+    # Counted before; what was forgotten or taken up again since then is set aside no more.
+    aside = {seq: reason for seq, reason in counts.aside.items() if _is_aside(state, seq)}
     pages = browsing.pages(list(aside))
     return {
         "pages": state.pages.kept,
-        "users": len({scope.user_id for scope in scopes if state.pages.count_of(scope.number)}),
-        "sessions": sum(len(scope.mid_term) for scope in scopes),
-        "facts": sum(len(scope.facts(of_user=of_user)) for scope in scopes for of_user in (True, False)),
+        "users": len(counts.users),
+        "sessions": counts.sessions,
+        "facts": counts.facts,
         "backlog_pages": state.pages.kept - state.pages.embedded - sum(state.pages.row(seq) < 0 for seq in aside),
-        "owed": _owed(scopes),
+        "owed": {task: counts.owed[task] for task in (*OF_BATCH, *OF_PROMOTION) if counts.owed[task]},
         "set_aside": {page.page_id: reason for page, reason in zip(pages, aside.values(), strict=True)},
     }
 
 
-def _owed(scopes: Iterable[Scope]) -> dict[str, int]:
-    counts = Counter[str]()
-    for scope in scopes:
-        counts.update(scope.owed.counts())
-    return {task: counts[task] for task in (*OF_BATCH, *OF_PROMOTION) if counts[task]}
+def _is_aside(state: MemoryState, seq: int) -> bool:
+    return state.pages.is_kept(seq) and seq in state.scopes[state.pages.scope(seq)].aside
 
 
 def _vectors(usage: PoolUsage | None) -> dict[str, Any]:
@@ -131,10 +134,8 @@ def _workers(engine: Engine) -> dict[str, WorkerStats]:
     return {role: _worker(engine.supervisor.state(role)) for role in (WRITER, EMBEDDER, LLM)}
 
 
-def _embedder(engine: Engine) -> dict[str, Any]:
-    info = engine.supervisor.state(EMBEDDER).info if engine.supervisor is not None else {}
-    identity = identity_of(info)
-    return {key: value for key, value in info.items() if key not in identity}
+def _embedder(pool: PoolState | None) -> dict[str, Any]:
+    return {} if pool is None else {name: pool.info[name] for name in COMPUTING if name in pool.info}
 
 
 def _endpoint(engine: Engine) -> str:

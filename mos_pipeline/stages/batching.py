@@ -85,6 +85,9 @@ class Batcher:
         query_window_s: for so long after a query batches of pages must take at most ``query_batch_s``.
         cost: predicts what a batch takes.
         clock: seconds that never go back.
+
+    Attributes:
+        batch_pieces: as given; may be changed between batches.
     """
 
     def __init__(
@@ -95,7 +98,7 @@ class Batcher:
         cost: CostModel,
         clock: Callable[[], float],
     ) -> None:
-        self._batch_pieces = batch_pieces
+        self.batch_pieces = batch_pieces
         self._query_window_s = query_window_s
         self._query_batch_s = query_batch_s
         self._cost = cost
@@ -167,7 +170,7 @@ class Batcher:
         return self._ahead[0] if self._turns else next(iter(self._units))
 
     def _take_queries(self) -> list[Item]:
-        limit = min(self._batch_pieces, self._cost.pieces_within(self._query_batch_s))
+        limit = min(self.batch_pieces, self._cost.pieces_within(self._query_batch_s))
         longest, count = 0, 0
         for item in self._queries:
             longest = max(longest, item.length)
@@ -179,8 +182,8 @@ class Batcher:
 
     def _limit(self, now: float) -> int:
         if now - self._last_query > self._query_window_s:
-            return self._batch_pieces
-        return min(self._batch_pieces, self._cost.pieces_within(self._query_batch_s))
+            return self.batch_pieces
+        return min(self.batch_pieces, self._cost.pieces_within(self._query_batch_s))
 
     def _around(self, items: list[Item], seed: int, limit: int) -> tuple[int, int]:
         """Widen from ``items[seed]``, sorted by length, to the neighbours that need least padding; return the slice.

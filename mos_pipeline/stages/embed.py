@@ -11,6 +11,7 @@ Three kinds of unit:
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -23,6 +24,8 @@ from mos_pipeline.runtime.slabs import vectors_of
 from mos_pipeline.runtime.worker import Report
 from mos_pipeline.stages.backend import Backend, Prepared, Vectors
 from mos_pipeline.stages.batching import Batcher, CostModel, Item
+from mos_pipeline.stages.tuning import FIRST_PIECES, Tunable, choose_pieces, choose_threads
+from mos_pipeline.stages.variants import EXPORTED
 
 __all__ = ["EmbedStage"]
 
@@ -31,6 +34,8 @@ logger = logging.getLogger(__name__)
 LOOKAHEAD = 256  # texts split into word pieces before their turn; many more would make queries wait
 WARM_UP_SHAPES = ((1, 8), (1, 64), (4, 64), (8, 64), (4, 128))  # texts, words of one piece each
 WARM_UP_ROUNDS = 3
+TRIED_WORDS = 64  # of the texts that batches are measured with: about what a page has
+TRIED_TEXTS = 8
 
 
 @dataclass(slots=True)
@@ -50,6 +55,7 @@ class EmbedStage:
     Args:
         clock: seconds that never go back.
         backend: used instead of the one that ``settings.backend`` names.
+        digest: of the store's model, where it has one: which of several quantised forms in the cache is meant.
     """
 
     def __init__(
@@ -57,14 +63,14 @@ class EmbedStage:
         settings: config.Embedding,
         clock: Callable[[], float] = time.monotonic,
         backend: Backend | None = None,
+        digest: str = "",
     ) -> None:
         self._settings = settings
         self._clock = clock
-        self._backend = backend or _backend(settings)
+        self._backend = backend or _backend(settings, digest)
         self._cost = CostModel()
-        self._batcher = Batcher(
-            settings.batch_word_pieces, settings.query_window_s, settings.query_batch_ms / 1000, self._cost, clock
-        )
+        pieces = settings.batch_word_pieces or FIRST_PIECES
+        self._batcher = Batcher(pieces, settings.query_window_s, settings.query_batch_ms / 1000, self._cost, clock)
         self._queries: deque[_Unit] = deque()  # accepted, not yet split into word pieces
         self._ahead: deque[_Unit] = deque()
         self._fresh: deque[_Unit] = deque()
@@ -73,23 +79,41 @@ class EmbedStage:
         self._dimension = 0
 
     def prepare(self) -> dict[str, Any]:
-        """Load and warm up the model, and measure what batches take.
+        """Load and warm up the model, choose threads and batches that suit the machine, and measure what batches take.
 
         Returns:
-            what ``Backend.load`` does, the vectors' identity and ``"threads"``, and ``"ms_per_batch"``, of a full batch
-            of pages.
+            what ``Backend.load`` does, the vectors' identity; ``"threads"``, ``"batch_word_pieces"`` of a full batch of
+            pages, and its ``"ms_per_batch"``.
 
         Raises:
             WorkerError: the model is nowhere to be found, or can't be loaded.
         """
         info = self._backend.load()
         self._dimension = info["dimension"]
+        if isinstance(self._backend, Tunable):
+            info = {**info, **self._tuned(self._backend)}
         self._cost.fit(self._measured())
-        return {**info, "ms_per_batch": round(self._cost.seconds(self._settings.batch_word_pieces) * 1000, 1)}
+        pieces = self._batcher.batch_pieces
+        told = {"batch_word_pieces": pieces, "ms_per_batch": round(self._cost.seconds(pieces) * 1000, 1)}
+        logger.info("batches of %d word pieces take %.1f ms", pieces, told["ms_per_batch"])
+        return {**info, **told}
+
+    def _tuned(self, backend: Tunable) -> dict[str, Any]:
+        """Choose what the settings leave open; return the number of threads."""
+        some = backend.prepare([_words(TRIED_WORDS)] * TRIED_TEXTS)
+        given = self._settings.threads
+        counts = (given,) if given else backend.threads_to_try(len(os.sched_getaffinity(0)))
+        threads = choose_threads(backend, counts, lambda: self._timed(some)[1])
+        if not self._settings.batch_word_pieces:
+            item = some[0]
+            self._batcher.batch_pieces = choose_pieces(
+                lambda pieces: self._timed([item] * max(1, pieces // item.length))[1]
+            )
+        return {"threads": threads}
 
     def _measured(self) -> list[tuple[int, float]]:
         """Return what batches of a few sizes take: word pieces, padding included, and seconds."""
-        shapes = [self._backend.prepare([" ".join(["the"] * words)] * count) for count, words in WARM_UP_SHAPES]
+        shapes = [self._backend.prepare([_words(words)] * count) for count, words in WARM_UP_SHAPES]
         rounds = [[self._timed(items)[1] for items in shapes] for _ in range(WARM_UP_ROUNDS)]
         # The quickest of a few: the first runs pay for memory and code that later ones find ready.
         return [(_pieces(items), min(times)) for items, times in zip(shapes, zip(*rounds, strict=True), strict=True)]
@@ -201,14 +225,22 @@ class EmbedStage:
         report.failed(unit.unit_id, f"{type(error).__name__}: {error}")
 
 
-def _backend(settings: config.Embedding) -> Backend:
+def _backend(settings: config.Embedding, digest: str) -> Backend:
     if settings.backend == "fake":
         from mos_pipeline.stages.fake_backend import FakeBackend
 
         return FakeBackend(settings)
+    if settings.backend in EXPORTED:
+        from mos_pipeline.stages.variant_backend import VariantBackend
+
+        return VariantBackend(settings, digest)
     from mos_pipeline.stages.sentence_transformer import SentenceTransformerBackend
 
     return SentenceTransformerBackend(settings)
+
+
+def _words(count: int) -> str:
+    return " ".join(["the"] * count)  # a word piece each
 
 
 def _clean(text: str, max_chars: int) -> str:

@@ -10,6 +10,7 @@ from mos_pipeline.config import Embedding
 from mos_pipeline.errors import ModelMismatchError, ModelNotFoundError
 from mos_pipeline.stages.fake_backend import FakeBackend
 from mos_pipeline.stages.models import chosen_prompt, find_model, options_of, prompts_in
+from mos_pipeline.stages.variants import quantised
 
 __all__ = [
     "check_configured",
@@ -44,17 +45,23 @@ def _different(one: Identity, other: Identity, keys: tuple[str, ...]) -> list[st
     return [key for key in keys if one.get(key) != other.get(key)]
 
 
-def expected_identity(settings: Embedding) -> dict[str, Any]:
+def expected_identity(settings: Embedding, digest: str = "") -> dict[str, Any]:
     """Return what can be told of the configured model without loading it: its dimension is left out, unless it is fake.
 
+    Args:
+        settings: the configured model's.
+        digest: of the store's model: which of several quantised forms in the cache is meant.
+
     Raises:
-        ModelNotFoundError: it is nowhere to be found.
+        ModelNotFoundError: it is nowhere to be found, or has no quantised form where one is configured.
     """
     if settings.backend == "fake":
         return identity_of(FakeBackend(settings).load())
     files = find_model(settings.model, download=settings.download, revision=settings.model_kwargs.get("revision"))
     told = {"document_prompt": _document_prompt(settings, files.folder), "options": options_of(settings)}
-    known = {"model": files.name, "digest": files.digest, **_kind(settings)}
+    kind = _kind(settings)
+    weights = quantised(settings, files, digest).about["digest"] if kind["precision"] == "int8" else files.digest
+    known = {"model": files.name, "digest": weights, **kind}
     return known | {key: value for key, value in told.items() if value}
 
 
@@ -91,7 +98,9 @@ def names_it(settings: Embedding, stored: Identity) -> bool:
     Raises:
         ModelNotFoundError: it is nowhere to be found.
     """
-    return same_vectors({**stored, "document_prompt": None, "options": None, **expected_identity(settings)}, stored)
+    return same_vectors(
+        {**stored, "document_prompt": None, "options": None, **expected_identity(settings, stored["digest"])}, stored
+    )
 
 
 def check_configured(root: Path, stored: Identity, settings: Embedding) -> None:
@@ -124,7 +133,7 @@ def _configured(stored: Identity, settings: Embedding) -> dict[str, Any]:
         name = stored["model"] if settings.model in known else settings.model
         return {"model": name, "options": options_of(settings) or None, **kind}
     if folder.resolve().name not in known:
-        found = {**expected_identity(settings), **kind}
+        found = {**expected_identity(settings, stored["digest"]), **kind}
         return found | ({"model": stored["model"]} if found["digest"] == stored["digest"] else {})
     prompt = _document_prompt(settings, folder) or None
     return {"model": stored["model"], "options": options_of(settings) or None, "document_prompt": prompt, **kind}

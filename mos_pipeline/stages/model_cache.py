@@ -7,16 +7,19 @@ name in one step, so one that is there is whole; two processes that make the sam
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mos_pipeline.errors import ModelNotFoundError
 
-__all__ = ["CachedModel", "cache_folder", "find_cached", "make_cached"]
+__all__ = ["CachedModel", "all_cached", "cache_folder", "find_cached", "make_cached"]
+
+logger = logging.getLogger(__name__)
 
 ABOUT = "about.json"
 
@@ -53,6 +56,18 @@ def find_cached(cache: Path, name: str) -> CachedModel | None:
     except (OSError, ValueError) as error:
         raise ModelNotFoundError(f"{folder}: it can't be read ({error}); delete it, and have it made again") from error
     return CachedModel(folder, about)
+
+
+def all_cached(cache: Path) -> Iterator[CachedModel]:
+    """Yield every model that can be read; one that is damaged is no model."""
+    for path in sorted(cache.glob(f"[!.]*/{ABOUT}")):
+        try:
+            found = find_cached(cache, path.parent.name)
+        except ModelNotFoundError as error:
+            logger.warning("%s", error)
+            continue
+        if found is not None:
+            yield found
 
 
 def make_cached(cache: Path, name: str, make: Callable[[Path], dict[str, Any]]) -> CachedModel:

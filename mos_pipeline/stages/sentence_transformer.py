@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,10 +16,13 @@ import numpy.typing as npt
 from mos_pipeline import config
 from mos_pipeline.errors import WorkerError
 from mos_pipeline.stages.backend import Prepared, Vectors
+from mos_pipeline.stages.model_cache import CachedModel
 from mos_pipeline.stages.models import chosen_prompt, find_model, options_of
 from mos_pipeline.stages.packed_linear import pack_linears
+from mos_pipeline.stages.tuning import thread_counts
+from mos_pipeline.stages.variants import origin
 
-__all__ = ["SentenceTransformerBackend", "set_environment"]
+__all__ = ["BROKEN", "PROBES", "SentenceTransformerBackend", "quiet_libraries", "set_environment"]
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +32,7 @@ CLOSE = 1e-4  # vectors of length 1 that differ by less come from the same compu
 
 
 def set_environment(*, download: bool) -> None:
-    """Set this process's environment for the model's libraries; before they are imported, and in a child only."""
+    """Set this process up for the model's libraries; before they are imported, and in a child only."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     # The model's threads wait for each other many times a batch. Spinning for long, the default, burns the processor
     # that the other one of them needs as soon as anything else runs; never spinning costs the wake-ups. Measured by
@@ -36,6 +40,9 @@ def set_environment(*, download: bool) -> None:
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    # With this OpenVINO's converter and NNCF report usage to the network, unasked; both do without where it can't be
+    # imported.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     if not download:
         os.environ["HF_HUB_OFFLINE"] = "1"
@@ -45,15 +52,40 @@ def set_environment(*, download: bool) -> None:
 BROKEN = (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, ImportError)
 
 
+def quiet_libraries() -> None:
+    """Have the model's libraries draw nothing, and leave nothing behind."""
+    import tqdm
+    import transformers
+
+    # Its own would be a named semaphore, which this process, ended without a goodbye, leaves behind.
+    tqdm.tqdm.set_lock(threading.RLock())
+    transformers.utils.logging.disable_progress_bar()
+
+
+def runtime_arguments(backend: str, threads: int) -> dict[str, Any]:
+    """Return how another runtime than torch is to compute with so many threads, as its library takes it."""
+    if backend == "openvino":
+        return {"ov_config": {"INFERENCE_NUM_THREADS": str(threads), "PERFORMANCE_HINT": "LATENCY"}}
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    return {"session_options": options, "provider": "CPUExecutionProvider"}
+
+
 class SentenceTransformerBackend:
     """A sentence-transformers model, computed module by module so that each text is split only once.
 
     Where a model does not take plain token ids (another kind of first module, a prompt that is left out of the mean, a
     way of its own for questions), its own ``encode_query`` and ``encode_document`` are used.
+
+    Args:
+        variant: the form of the model that ``settings.backend`` computes; None for torch.
     """
 
-    def __init__(self, settings: config.Embedding) -> None:
+    def __init__(self, settings: config.Embedding, variant: CachedModel | None = None) -> None:
         self._settings = settings
+        self._variant = variant
         self._model: Any = None
         self._torch: Any = None
         self._split = False  # do we split into word pieces ourselves?
@@ -71,7 +103,9 @@ class SentenceTransformerBackend:
         revision = settings.model_kwargs.get("revision")
         files = find_model(settings.model, download=settings.download, revision=revision)
         threads = settings.threads or len(os.sched_getaffinity(0))
-        packed = self._load(files.folder, threads)
+        told = {**origin(settings, files, settings.precision), "digest": files.digest}
+        told |= {} if self._variant is None else self._variant.about
+        packed = self._load(files.folder if self._variant is None else self._variant.folder, threads)
         self._choose_prompts()
         self._split = self._splits_alike(query=False) and self._splits_alike(query=True)
         logger.info(
@@ -83,38 +117,41 @@ class SentenceTransformerBackend:
             "its modules" if self._split else "its own encode",
         )
         dimension = len(self.encode(self.prepare(PROBES[:1]))[0])
-        told = {"document_prompt": self._prompts[False], "options": options_of(settings)}
+        changing = {"document_prompt": self._prompts[False], "options": options_of(settings)}
         return {
             "model": files.name,
             "dimension": dimension,
-            "digest": files.digest,
-            "backend": "torch",
-            "precision": "fp32",
+            "digest": told["digest"],
+            "backend": told["backend"],
+            "precision": told["precision"],
             "threads": threads,
-            **{name: value for name, value in told.items() if value},
+            **{name: value for name, value in changing.items() if value},
         }
+
+    def threads_to_try(self, cores: int) -> tuple[int, ...]:
+        """Return the numbers of threads that are worth a try; another runtime's are settled when it loads."""
+        return thread_counts(cores) if self._variant is None else (cores,)
+
+    def use_threads(self, threads: int) -> None:
+        """Have torch compute with so many threads."""
+        self._torch.set_num_threads(threads)
 
     def _load(self, folder: Path, threads: int) -> int:
         """Load the model in ``folder``; return how many of its layers were packed."""
         try:
             import torch
-            import tqdm
-            import transformers
             from sentence_transformers import SentenceTransformer
         except ImportError as error:
             raise WorkerError(
                 f"the embedding libraries can't be imported ({error}); install mos-pipeline anew"
             ) from error
-        # Its own would be a named semaphore, which this process, ended without a goodbye, leaves behind.
-        tqdm.tqdm.set_lock(threading.RLock())
-        transformers.utils.logging.disable_progress_bar()
+        quiet_libraries()
         torch.set_num_threads(threads)
         self._torch = torch
-        arguments = {name: value for name, value in self._settings.model_kwargs.items() if name != "revision"}
         try:
             self._model = SentenceTransformer(
                 str(folder),
-                **{"device": "cpu", **arguments},
+                **{"device": "cpu", **self._arguments(threads)},
                 trust_remote_code=self._settings.trust_remote_code,
                 local_files_only=not self._settings.download,
             ).eval()
@@ -124,7 +161,17 @@ class SentenceTransformerBackend:
                 f"{folder}: the model can't be loaded ({error}); name a complete sentence-transformers model, and look "
                 "at embedding.model_kwargs"
             ) from error
+        if self._variant is not None:
+            return 0
         return pack_linears(self._model, lambda: bool(np.abs(self._probe() - expected).max() < CLOSE))
+
+    def _arguments(self, threads: int) -> dict[str, Any]:
+        """Return what the model's constructor is given."""
+        given = {name: value for name, value in self._settings.model_kwargs.items() if name != "revision"}
+        if self._variant is None:
+            return given
+        own = {"export": False, **runtime_arguments(self._settings.backend, threads)}
+        return {**given, "backend": self._settings.backend, "model_kwargs": {**own, **given.get("model_kwargs", {})}}
 
     def _choose_prompts(self) -> None:
         own, default = dict(self._model.prompts), self._model.default_prompt_name
@@ -182,10 +229,14 @@ class SentenceTransformerBackend:
         torch = self._torch
         with torch.inference_mode():
             device = self._model.device
-            features = {key: torch.from_numpy(self._padded(key, items)).to(device) for key in items[0].content}
+            features = {key: torch.from_numpy(given).to(device) for key, given in self.inputs(items).items()}
             found = self._model.forward(features)["sentence_embedding"][:, : self._model.truncate_dim]
             normal: npt.NDArray[np.float32] = torch.nn.functional.normalize(found.float(), dim=1).cpu().numpy()
         return normal
+
+    def inputs(self, items: Sequence[Prepared]) -> dict[str, npt.NDArray[np.int64]]:
+        """Return what the model's first module takes, each int64 (n, longest)."""
+        return {key: self._padded(key, items) for key in items[0].content}
 
     def _padded(self, key: str, items: Sequence[Prepared]) -> npt.NDArray[np.int64]:
         """Return one of the model's inputs, int64 (n, longest)."""
