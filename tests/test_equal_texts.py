@@ -18,7 +18,7 @@ from mos_pipeline.messages import embedded_text
 from mos_pipeline.store.codec import FrameKind
 from mos_pipeline.store.derived import decode_vectors
 from tests.faults.common import PATIENCE_S, check_consistent, frames_of, until
-from tests.faults.stages import HELD_UNTIL, POISON, HeldEmbedStage, PoisonedEmbedStage
+from tests.faults.stages import COUNTED_IN, HELD_UNTIL, POISON, CountedEmbedStage, HeldEmbedStage, PoisonedEmbedStage
 from tests.readers.common import SETTINGS, settled
 from tests.support import all_pages, open_fake, page_text
 from tests.test_reembed import NEW, OLD, check_vectors, derived
@@ -38,14 +38,18 @@ def add_equal(memory: MemoryPipeline, users: list[str] = USERS) -> list[str]:
     return [memory.add(user, *SAID) for user in users]
 
 
-def test_equal_pages_of_many_users_are_embedded_once(tmp_path: Path) -> None:
-    with open_fake(tmp_path) as memory:
+def test_equal_pages_of_many_users_are_embedded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedding, "EmbedStage", CountedEmbedStage)
+    counted = tmp_path / "counted"
+    monkeypatch.setenv(COUNTED_IN, str(counted))
+    with open_fake(tmp_path / "store") as memory:
         ids = add_equal(memory)
         settled(memory)
         assert counts(memory) == (1, len(USERS) - 1)
         add_equal(memory)
         settled(memory)
         assert counts(memory) == (1, 2 * len(USERS) - 1)
+        assert counted.read_bytes() == b".", "the model was asked for more"
         assert memory.stats().known_texts == 1
         check_vectors(memory, OLD)
         for user, page_id in zip(USERS, ids, strict=True):
@@ -53,22 +57,23 @@ def test_equal_pages_of_many_users_are_embedded_once(tmp_path: Path) -> None:
             assert {hit.page.user_id for hit in found.pages} == {user}
             assert page_id in {hit.page.page_id for hit in found.pages}
             assert all(hit.dense and hit.dense > 0.5 for hit in found.pages)
-    with open_fake(tmp_path) as memory:
+    with open_fake(tmp_path / "store") as memory:
         until(lambda: memory.stats().restored, "it is read")
         assert memory.stats().known_texts == 1
         add_equal(memory)
         settled(memory)
         assert counts(memory) == (0, len(USERS))
+        assert len(counted.read_bytes()) == 1 + len(USERS), "it was asked for more than that page and the questions"
         check_vectors(memory, OLD)
         check_consistent(memory)
-    with open_fake(tmp_path, **OFF) as memory:
+    with open_fake(tmp_path / "store", **OFF) as memory:
         add_equal(memory)
         settled(memory)
         assert counts(memory) == (len(USERS), 0)
         assert memory.stats().known_texts == 0
         memory.add("tom", *page_text(1))
         settled(memory)
-    with open_fake(tmp_path) as memory:  # what came while none was remembered is not known
+    with open_fake(tmp_path / "store") as memory:  # what came while none was remembered is not known
         memory.add("ann", *page_text(1))
         memory.add("ann", *SAID)
         settled(memory)

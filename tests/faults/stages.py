@@ -9,17 +9,22 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mos_pipeline import config
 from mos_pipeline.errors import WorkerError
 from mos_pipeline.runtime.worker import Report
+from mos_pipeline.stages.backend import Prepared, Vectors
 from mos_pipeline.stages.embed import EmbedStage
+from mos_pipeline.stages.fake_backend import FakeBackend
 from mos_pipeline.stages.tasks import TaskStage
 from mos_pipeline.stages.write import WriteStage, build_writer
 
 __all__ = [
     "BROKEN",
+    "COUNTED_IN",
     "HELD_UNTIL",
     "POISON",
     "BrokenEmbedStage",
+    "CountedEmbedStage",
     "HeldEmbedStage",
     "LeavingEmbedStage",
     "LeavingTaskStage",
@@ -30,6 +35,7 @@ __all__ = [
 
 BROKEN = "the model is broken"
 POISON = "belladonna"
+COUNTED_IN = "COUNTED_IN"
 HELD_UNTIL = "HELD_UNTIL"
 
 
@@ -83,6 +89,34 @@ class PoisonedEmbedStage(EmbedStage):
 
     def step(self, report: Report) -> None:
         super().step(_DeadlyReport(report, self._deadly.__contains__))
+
+
+class CountedEmbedStage(EmbedStage):
+    """An embedder that adds a byte for each text it computes to the file that COUNTED_IN names."""
+
+    def __init__(self, settings: config.Embedding, *_: Any) -> None:
+        self._counts = False
+        super().__init__(settings, backend=_Counted(settings, self))
+
+    def prepare(self) -> dict[str, Any]:
+        found = super().prepare()
+        self._counts = True  # what was computed to warm up is none of the texts
+        return found
+
+    def count(self, texts: int) -> None:
+        if self._counts:
+            with Path(os.environ[COUNTED_IN]).open("ab") as file:
+                file.write(b"." * texts)
+
+
+class _Counted(FakeBackend):
+    def __init__(self, settings: config.Embedding, stage: CountedEmbedStage) -> None:
+        super().__init__(settings)
+        self._stage = stage
+
+    def encode(self, items: Sequence[Prepared]) -> Vectors:
+        self._stage.count(len(items))
+        return super().encode(items)
 
 
 class HeldEmbedStage(EmbedStage):
