@@ -139,7 +139,8 @@ class Embedding:
     tier: str = setting(
         "full",
         "static: not the model, but a table of word pieces distilled from it once, for bulk loads; many times quicker, "
-        "less exact, whatever backend and precision say; `reembed` lifts such a store to the full model later",
+        "less exact, whatever backend, precision, prompts and model_kwargs say; `reembed` lifts such a store to the "
+        "full model later",
         choices=("full", "static"),
     )
     model: str = setting("all-MiniLM-L6-v2", "a folder, or the name of a sentence-transformers model")

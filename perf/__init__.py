@@ -5,7 +5,7 @@
     result.py     figures, aims, the table  startup.py    importing, and the first add of a process
     timing.py     percentiles, a clock      retrieve.py   what a search takes beside encoding the question
     machine.py    what it was measured on   recover.py    reopening after SIGKILL; memory for a page
-    texts.py      pages to measure with     owner.py, encode.py, children.py   processes that are measured or killed
+    texts.py      pages to measure with     owner.py, raw.py, children.py   processes that are measured or killed
     searching.py  searches, and the bare way of a     scale.py     a million pages of ten thousand users
                   question to the embedder and back   large.py     100,000 pages of one user; recall of the search
     recall.py     the evidence found                  busy.py      what others feel beside a bulk load
@@ -14,7 +14,7 @@
     adds.py, cliff.py   each add in order             beside.py, peer*.py   the same work by other libraries
     memory.py     is it flat over a million pages?    growth.py, readers.py   curves by size, by readers
     document.py   the four scenarios                  llm.py, endpoint.py   calls, by an endpoint that counts
-    variants.py   ways of embedding, their aims       compare.py   two results
+    variants.py   ways of embedding, their aims       compare.py   two results; backends.py   rates of backends
     telling.py    the table and the JSON of a run     report.py, page.py, drawing.py   a page of results, with plots
     watching.py, timeline.py     looking again and again while something goes on
     profile.py    where each microsecond of a page goes: sampling.py, kinds.py (by stacks), usage.py (by the kernel)

@@ -24,6 +24,7 @@ __all__ = [
     "ADDS",
     "CAPACITY",
     "Row",
+    "add_rows",
     "cliff",
     "come_to_rest",
     "in_order",
@@ -82,14 +83,18 @@ def our_adds(
 
     Before each is a pause of ``pause_s`` seconds; ``PAUSE_S`` where None.
     """
-    pause_s = PAUSE_S if pause_s is None else pause_s
-    found = []
     with options.store() as store, options.open(store, **settings) as memory:
         wait_ready(memory)
-        for number in range(users):
-            pages = islice(synthetic_pages(f"user{number}", number), adds)
-            found.append([_timed(memory, page, pause_s) for page in pages])
-            come_to_rest(memory)
+        return add_rows(memory, users, PAUSE_S if pause_s is None else pause_s, adds)
+
+
+def add_rows(memory: MemoryPipeline, users: int, pause_s: float, adds: int) -> list[list[float]]:
+    """Return what each of so many adds of each user takes, in seconds, after a pause each."""
+    found = []
+    for number in range(users):
+        pages = islice(synthetic_pages(f"user{number}", number), adds)
+        found.append([_timed(memory, page, pause_s) for page in pages])
+        come_to_rest(memory)
     return found
 
 

@@ -25,7 +25,7 @@ from perf.texts import Page
 __all__ = ["run"]
 
 FULL, QUICK = 100_000, 2_000
-ALONE_S = 5.0
+ALONE_S, QUICK_ALONE_S = 5.0, 1.0
 BURST = 20
 PAUSE_S = 0.002
 IDLE_TIMEOUT_S = 3600.0
@@ -40,7 +40,7 @@ def run(options: Options) -> BenchResult:
         wait_ready(pipeline)
         pipeline.add_many(islice(pages, count))
         pipeline.wait_idle(IDLE_TIMEOUT_S)
-        end = time.monotonic() + ALONE_S
+        end = time.monotonic() + (QUICK_ALONE_S if options.quick else ALONE_S)
         alone, _ = _adds(pipeline, pages, lambda: time.monotonic() < end)
         by_command = _beside(pipeline, pages, folder, _by_command)
         by_library = _beside(pipeline, pages, folder, backup_store)

@@ -49,11 +49,11 @@ def run(options: Options) -> BenchResult:
         pages = list(islice(own, options.times(OWN_PAGES, QUICK_OWN_PAGES)))
         pipeline.add_many(pages)
         pipeline.wait_idle(IDLE_TIMEOUT_S)
-        count = options.times(200, 20)
+        count = options.times(200, 12)
         idle = _searches(pipeline, pages, count)
         pipeline.add_many(islice(synthetic_pages(BULK), options.size(100_000, 3000)))
         busy = _searches(pipeline, pages, count)
-        ways = _ways(pipeline, own, len(pages), options.times(60, 3))
+        ways = _ways(pipeline, own, len(pages), options.times(60, 2))
         note = f"at the end {pipeline.stats().backlog_pages} pages of the bulk load wait"
         return BenchResult("busy", pipeline._engine.config.as_dict(), _figures(idle, busy, ways, note))
 

@@ -22,6 +22,7 @@ MARKED = 40  # points of a curve that are marked one by one, at most
 LINES = ("-", "--", ":")
 BAR_INCHES = 0.42
 OURS = "mos_pipeline"
+SECONDS = {"µs": 1e-6, "ms": 1e-3, "s": 1.0}
 
 
 class Theme(NamedTuple):
@@ -109,9 +110,9 @@ def _curves(axes: Axes, series: Sequence[Series], theme: Theme) -> None:
         marker = "o" if len(x) <= MARKED else None
         colour, line = theme.curves[number % len(theme.curves)], LINES[number // len(theme.curves) % len(LINES)]
         axes.plot(x, y, line, color=colour, marker=marker, markersize=4, linewidth=1.6, label=curve.name)
-    _scale(axes, series)
     axes.set_xlabel(series[0].x)
     axes.set_ylabel(series[0].y)
+    _scale(axes, series)
     if len(series) > 1:
         axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
@@ -134,7 +135,7 @@ def _bars(axes: Axes, series: Sequence[Series], theme: Theme) -> None:
 
 
 def _scale(axes: Axes, series: Sequence[Series]) -> None:
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import EngFormatter, MaxNLocator
 
     if all(x.is_integer() for curve in series for x, _ in curve.points):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -144,6 +145,10 @@ def _scale(axes: Axes, series: Sequence[Series]) -> None:
     values = [y for curve in series for _, y in curve.points]
     if _far_apart(values):
         axes.set_yscale("log")
+        if seconds := SECONDS.get(series[0].y):  # powers of ten of a microsecond are hard to read
+            told = EngFormatter(unit="s")
+            axes.yaxis.set_major_formatter(lambda value, _: told(value * seconds))
+            axes.set_ylabel("")
     elif min(values) >= 0:
         axes.set_ylim(0, max(values) * 1.1 or 1.0)  # differences are seen at their true size
 

@@ -52,13 +52,20 @@ class Rates:
 
     def figures(self, name: str, plain: Aim, raw: Aim | None) -> list[Figure]:
         """Return all rates, and their ratios part by part."""
-        own = () if raw is None else (raw,)
         return [
             Figure.of(f"ingest{name}", "texts/s", self.pipeline, note=f"{self.texts} texts"),
             Figure.of(f"plain fp32 encode of what was ingested{name}", "texts/s", self.plain),
-            Figure.of(f"the backend's own raw rate{name}", "texts/s", self.raw),
             Figure.of(f"ingest{name} / plain fp32 encode", "", _over(self.pipeline, self.plain), plain),
-            Figure.of(f"ingest{name} / the backend's own raw rate", "", _over(self.pipeline, self.raw), *own),
+            *self._by_raw(name, raw),
+        ]
+
+    def _by_raw(self, name: str, aim: Aim | None) -> list[Figure]:
+        if not self.raw:
+            return []
+        ratios = _over(self.pipeline, self.raw)
+        return [
+            Figure.of(f"the backend's own raw rate{name}", "texts/s", self.raw),
+            Figure.of(f"ingest{name} / the backend's own raw rate", "", ratios, *(() if aim is None else (aim,))),
         ]
 
 
@@ -110,13 +117,17 @@ def _parts(pages: Sequence[Page], count: int) -> Iterator[Sequence[Page]]:
 
 
 @contextmanager
-def _encoders(settings: config.Embedding) -> Iterator[tuple[Child, Child]]:
-    """Provide processes that encode plainly, and by the pipeline's own backend; one where these are the same."""
+def _encoders(settings: config.Embedding) -> Iterator[tuple[Child, Child | None]]:
+    """Provide processes that encode plainly, and by the pipeline's own backend: the same one where these are the same.
+
+    There is no second one for the static tier, which does in no time what the rest of the pipeline takes its time for.
+    """
     with ExitStack() as stack:
-        encoders = [stack.enter_context(_encoder(plain(settings)))]
-        if not is_plain(settings):
-            encoders.append(stack.enter_context(_encoder(settings)))
-        yield encoders[0], encoders[-1]
+        plainly = stack.enter_context(_encoder(plain(settings)))
+        if settings.tier == "static":
+            yield plainly, None
+        else:
+            yield plainly, plainly if is_plain(settings) else stack.enter_context(_encoder(settings))
 
 
 @contextmanager
@@ -126,14 +137,15 @@ def _encoder(settings: config.Embedding) -> Iterator[Child]:
         yield encoder
 
 
-def _note(rates: Rates, texts: list[str], spent: float, encoders: tuple[Child, Child]) -> None:
+def _note(rates: Rates, texts: list[str], spent: float, encoders: tuple[Child, Child | None]) -> None:
     """Note what a part's ``texts`` have taken, and have them encoded; then forget them."""
     few = texts[:: -(-len(texts) // ENCODED)]
     plainly, raw = encoders
     rates.texts += len(texts)
     rates.pipeline.append(len(texts) / spent)
     rates.plain.append(len(few) / plainly.ask("encode", texts=few))
-    rates.raw.append(rates.plain[-1] if raw is plainly else len(few) / raw.ask("encode", texts=few))
+    if raw is not None:
+        rates.raw.append(rates.plain[-1] if raw is plainly else len(few) / raw.ask("encode", texts=few))
     texts.clear()
 
 

@@ -14,6 +14,7 @@ from mos_pipeline import MemoryPipeline
 from mos_pipeline.runtime.supervisor import Outcome
 
 __all__ = [
+    "NotReadyError",
     "at_rest",
     "embed_query",
     "is_working",
@@ -28,21 +29,25 @@ ANSWER_TIMEOUT_S = 60.0
 POLL_S = 0.02
 
 
+class NotReadyError(RuntimeError):
+    """A worker stays down, or takes too long to get ready."""
+
+
 def wait_ready(pipeline: MemoryPipeline) -> None:
     """Return when every worker is ready for work.
 
     Raises:
-        RuntimeError: one stays down, or takes too long.
+        NotReadyError: one stays down, or takes too long.
     """
     deadline = time.monotonic() + START_TIMEOUT_S
     while True:
         workers = pipeline.stats().workers
         if wrong := [f"{role}: {worker.error}" for role, worker in workers.items() if worker.error]:
-            raise RuntimeError(f"workers don't start: {'; '.join(wrong)}")
+            raise NotReadyError(f"workers don't start: {'; '.join(wrong)}")
         if all(worker.state == "ready" for worker in workers.values()):
             return
         if time.monotonic() > deadline:
-            raise RuntimeError(f"workers are not ready after {START_TIMEOUT_S:g} s: {workers}")
+            raise NotReadyError(f"workers are not ready after {START_TIMEOUT_S:g} s: {workers}")
         time.sleep(POLL_S)
 
 

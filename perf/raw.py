@@ -1,8 +1,8 @@
 """``SentenceTransformer.encode`` in a process of its own, by any backend: the raw rate that ours is compared with.
 
 ``python -m perf.raw SETTINGS KIND``, with the settings of the section ``embedding`` as JSON. KIND is ``raw``: the
-library's own, with its defaults; or ``ours``: the embedder's backend, with the batches that it chose, without the
-pipeline around it.
+library's own with its defaults, but float32 where OpenVINO would take bfloat16 for it; or ``ours``: the embedder's
+backend, with the batches that it chose, without the pipeline around it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 from mos_pipeline import config
 from mos_pipeline.stages.embed import EmbedStage
 from mos_pipeline.stages.models import find_model
+from mos_pipeline.stages.openvino_encoder import EXACT
 from mos_pipeline.stages.variant_backend import VariantBackend
 from perf.children import serve
 from perf.timing import seconds
@@ -48,7 +49,8 @@ def raw_model(settings: config.Embedding) -> Any:
 
     torch.set_num_threads(settings.threads or len(os.sched_getaffinity(0)))
     backend: Any = settings.backend
-    return SentenceTransformer(str(form), device="cpu", local_files_only=True, backend=backend)
+    exact: dict[str, Any] = {"model_kwargs": {"ov_config": EXACT}} if settings.backend == "openvino" else {}
+    return SentenceTransformer(str(form), device="cpu", local_files_only=True, backend=backend, **exact)
 
 
 def _raw(settings: config.Embedding) -> Callable[[list[str]], float]:

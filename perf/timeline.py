@@ -16,6 +16,7 @@ __all__ = ["Moment", "Timeline", "curves"]
 
 EVERY_S = 0.1
 POINTS = 60  # of a curve, at most
+RATES = 20  # fewer: stages work in bursts
 STAGES = ("accepted", "embedded", "in sessions", "written")
 WAITING = ("without a vector", "of full batches, in no session", "not written to a segment")
 
@@ -64,20 +65,31 @@ class Timeline:
 
 
 def curves(moments: Sequence[Moment]) -> list[Series]:
-    """Return pages, pages a second and backlog over time, by stage; at ``POINTS`` moments that are evenly spread."""
-    few = [moments[number * (len(moments) - 1) // POINTS] for number in range(POINTS + 1)]
-    few = [moment for moment, before in zip(few, [None, *few], strict=False) if moment is not before]
-
-    def drawn(plot: str, unit: str, names: Sequence[str], of: Callable[[Moment, Moment, int], float]) -> list[Series]:
-        return [
-            Series(plot, name, "seconds at work", unit, [(now.seconds, of(was, now, at)) for was, now in pairwise(few)])
-            for at, name in enumerate(names)
-        ]
-
+    """Return pages, pages a second and backlog over time, by stage; at some moments that are evenly spread."""
+    many, few = _spread(moments, POINTS), _spread(moments, RATES)
     return [
-        *drawn("pages by stage", "pages", STAGES, lambda _, now, at: float(now.passed[at])),
-        *drawn("throughput by stage", "pages/s", STAGES, _rate),
-        *drawn("backlog by stage", "pages", WAITING, lambda _, now, at: float(now.waiting[at])),
+        *_drawn("pages by stage", "pages", STAGES, many, lambda _, now, at: float(now.passed[at])),
+        *_drawn("throughput by stage", "pages/s", STAGES, few, _rate),
+        *_drawn("backlog by stage", "pages", WAITING, many, lambda _, now, at: float(now.waiting[at])),
+    ]
+
+
+def _spread(moments: Sequence[Moment], count: int) -> list[Moment]:
+    """Return the first and the last moment, and at most ``count`` - 1 between them."""
+    places = dict.fromkeys(number * (len(moments) - 1) // count for number in range(count + 1))
+    return [moments[place] for place in places]
+
+
+def _drawn(
+    plot: str,
+    unit: str,
+    names: Sequence[str],
+    moments: Sequence[Moment],
+    of: Callable[[Moment, Moment, int], float],
+) -> list[Series]:
+    return [
+        Series(plot, name, "seconds at work", unit, [(now.seconds, of(was, now, at)) for was, now in pairwise(moments)])
+        for at, name in enumerate(names)
     ]
 
 

@@ -7,9 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mos_pipeline import config
-from mos_pipeline.errors import MosError
 from perf.options import Options
-from perf.pipelines import wait_ready
 from perf.result import Aim, at_least
 
 __all__ = ["FP32", "VARIANTS", "Variant", "is_plain", "plain", "variant_of", "wanted"]
@@ -63,29 +61,9 @@ def plain(settings: config.Embedding) -> config.Embedding:
     return replace(settings, backend=PLAIN_BACKEND, precision="fp32", tier="full")
 
 
-def wanted(options: Options) -> tuple[list[Variant], list[str]]:
-    """Return the variants that can be measured here, and why the others can't.
-
-    Where the command line chooses a backend, a precision or a tier, that is the only one.
-    """
+def wanted(options: Options) -> list[Variant]:
+    """Return the variants to be measured: the one of which the command line chooses something, or all of them."""
     if any(name in options.settings for name in CHOICES):
         chosen = config.load_config(overrides=options.settings).embedding
-        return [replace(variant_of(chosen), settings={})], []
-    there, missing = list[Variant](), list[str]()
-    for variant in VARIANTS:
-        why = _why_not(variant, options)
-        if why:
-            missing.append(f"{variant.name} is left out: {why}")
-        else:
-            there.append(variant)
-    return there, missing
-
-
-def _why_not(variant: Variant, options: Options) -> str:
-    """Return why a pipeline with the variant's settings does not start here; empty where it does."""
-    try:
-        with options.store() as store, options.open(store, **variant.settings) as pipeline:
-            wait_ready(pipeline)
-    except (MosError, RuntimeError) as error:
-        return str(error)
-    return ""
+        return [replace(variant_of(chosen), settings={})]
+    return list(VARIANTS)

@@ -50,7 +50,7 @@ MAY_IMPORT = {
     | {"pipeline", "doctor", "door", "legacy", "migration", "exporting"},
     "__main__": {"cli"},
 }
-HEAVY = {"torch", "sentence_transformers", "transformers", "openai"}
+HEAVY = {"torch", "sentence_transformers", "transformers", "openai", "openvino", "nncf", "onnxruntime", "optimum"}
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 
 

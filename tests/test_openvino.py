@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 
 from mos_pipeline.cli.exits import ExitCode
 from mos_pipeline.config import Embedding, load_config
+from mos_pipeline.messages import embedded_text
 from mos_pipeline.stages.openvino_encoder import OpenVinoEncoder
 from mos_pipeline.stages.optimise import Bounds, OptimiseStage, Talk
 from mos_pipeline.stages.sentence_transformer import SentenceTransformerBackend
@@ -31,10 +33,11 @@ pytest.importorskip("openvino")
 pytest.importorskip("nncf")
 
 TEXTS = [*(" ".join(page_text(number)) for number in range(24)), "", "beagle " * 500]
+PAGES = records(6)
+CALIBRATION = [embedded_text(page["user_input"], page["agent_response"]) for page in PAGES]
 PROMPTS = {"query": "query: ", "passage": "passage: "}
 SHAPES: dict[str, dict[str, Any]] = {"dense": {"dense": 40}, "cls": {"pooling": "cls"}}
 NONE_LOST = Bounds(0.0, 0.0, kept=True)
-IMPOSSIBLE = Bounds(1.1, 0.0)
 
 
 class Made(NamedTuple):
@@ -43,14 +46,12 @@ class Made(NamedTuple):
     Attributes:
         told: what loading each tells, by torch and by OpenVINO, and whether the latter computes it alone.
         int8: what was told of the int8 form that was kept.
-        refused: what was told of one that was not, and how much was ``"cached"`` then.
         vectors: of each model, by torch and by OpenVINO, of documents and of queries.
     """
 
     root: Path
     told: dict[str, Any]
     int8: dict[str, Any]
-    refused: dict[str, Any]
     vectors: dict[str, Any]
 
     @property
@@ -76,9 +77,7 @@ def make_all(root: Path) -> None:
     """Make models, forms and vectors, in a process of its own: what traces a model leaves threads behind."""
     settings = settings_for(make_bert(root / "tiny", prompts=PROMPTS))
     talk = Talk(TEXTS[:24], [(TEXTS[3][:20], [3]), (TEXTS[9][:20], [9])])
-    refused = OptimiseStage(settings, TEXTS[:12], [talk], IMPOSSIBLE).prepare()
-    refused["cached"] = len(list((root / "cache").iterdir()))
-    int8 = OptimiseStage(settings, TEXTS[:12], [talk], NONE_LOST).prepare()
+    int8 = OptimiseStage(settings, CALIBRATION, [talk], NONE_LOST).prepare()
     told, found = dict[str, Any](), dict[str, Any]()
     for name, shape in {"tiny": {}, **SHAPES}.items():
         wanted = settings_for(root / name if name == "tiny" else make_bert(root / name, **shape))
@@ -86,7 +85,7 @@ def make_all(root: Path) -> None:
         told[name] = {"ours": ours.load(), "theirs": theirs.load(), "alone": isinstance(ours._inner, OpenVinoEncoder)}
         for who, backend in (("ours", ours), ("theirs", theirs)):
             found |= {f"{name}, {who}, {query}": vectors(backend, query=query) for query in (False, True)}
-    (root / "told.json").write_text(json.dumps({"told": told, "int8": int8, "refused": refused}))
+    (root / "told.json").write_text(json.dumps({"told": told, "int8": int8}))
     np.savez(root / "vectors.npz", **found)
 
 
@@ -146,13 +145,10 @@ def test_torch_is_not_imported_for_a_form_that_is_there(made: Made) -> None:
     assert ran.stdout.strip() == "set()"
 
 
-def test_int8_is_measured_and_kept_only_within_the_bounds(made: Made) -> None:
-    assert (made.refused["kept"], made.refused["folder"]) == (False, "")
-    assert made.refused["cached"] == 1, "the fp32 form alone"
+def test_int8_is_measured_and_a_model_of_its_own(made: Made) -> None:
     assert made.int8["kept"]
     assert made.int8["digest"] != made.int8["source"]
     assert 0.5 < made.int8["cosine_least"] <= made.int8["cosine_mean"] < 1.0, "its weights are others"
-    assert made.int8["cosine_mean"] == made.refused["cosine_mean"]
     small = VariantBackend(replace(made.settings, precision="int8"), made.int8["digest"])
     told = small.load()
     assert (told["digest"], told["precision"]) == (made.int8["digest"], "int8")
@@ -188,11 +184,12 @@ def test_the_command_prints_what_was_measured(
     here = Here(capsys)
     for name, value in made.environment.items():
         monkeypatch.setenv(name, value)
-    given = ("optimize-model", "--calibrate", write(tmp_path / "pages.jsonl", records(3)))
-    assert here(*given) == ExitCode.WORKER, "random weights lose too much"
-    assert "nowhere" in here.out
-    assert "not kept: the mean cosine must be 0.99 at least" in here.err
-    told = here.json(*given, "--keep-anyway")
-    assert (told["kept"], told["texts"], told["questions"], told["pages"]) == (True, 3, 56, 200)
-    again = here.json(*given, "--keep-anyway")
-    assert {**again, "seconds": 0} == {**told, "seconds": 0}, "it is there: it was only measured again"
+    told = here.json("optimize-model", "--calibrate", write(tmp_path / "pages.jsonl", PAGES))
+    assert (told["digest"], told["texts"]) == (made.int8["digest"], len(PAGES)), "it is there, and measured again"
+    assert (told["questions"], told["pages"]) == (56, 200), "with the sample"
+    before = set(Path(made.settings.cache_dir).iterdir())
+    other = write(tmp_path / "others.jsonl", records(3))
+    assert here("optimize-model", "--calibrate", other, "--least-cosine", "1.1") == ExitCode.WORKER
+    assert re.search(r"kept in +nowhere", here.out)
+    assert "not kept: the mean cosine must be 1.1 at least" in here.err
+    assert set(Path(made.settings.cache_dir).iterdir()) == before

@@ -63,10 +63,10 @@ def test_the_fake_endpoint_is_used_as_it_says(
 
 
 def test_every_command_is_told_of() -> None:
-    names = {command.__name__.rpartition(".")[2] for command in COMMANDS}
+    names = {command.__name__.rpartition(".")[2].replace("_", "-") for command in COMMANDS}
     table = SECTIONS[BESIDE].partition("| command |")[2]
-    assert names == set(re.findall(r"`([a-z]+)`", table.partition("\n\n")[0])), "the table of what asks the owner"
-    assert names <= {line.split()[1] for line in re.findall(r"mos-pipeline [a-z]+", DOC)}
+    assert names == set(re.findall(r"`([a-z-]+)`", table.partition("\n\n")[0])), "the table of what asks the owner"
+    assert names <= {line.split()[1] for line in re.findall(r"mos-pipeline [a-z-]+", DOC)}
 
 
 def test_every_setting_that_is_named_is_one() -> None:

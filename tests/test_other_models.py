@@ -128,6 +128,12 @@ def test_arguments_that_the_model_refuses_are_told(tmp_path: Path) -> None:
         loaded(model=str(folder), model_kwargs={"model_kwargs": {"no_such_argument": 1}})
 
 
+def test_a_model_that_is_broken_is_told(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"x")
+    with pytest.raises(WorkerError, match=rf"{tmp_path}: the model can't be loaded"):
+        loaded(model=str(tmp_path))
+
+
 def test_a_model_that_computes_no_numbers_is_not_believed(tmp_path: Path) -> None:
     backend, _ = loaded(model=str(make_bert(tmp_path / "tiny")))
     items = backend.prepare(["beagle"])

@@ -472,11 +472,11 @@ def test_searches_and_batches_are_measured_beside_a_bulk_load(tmp_path: Path) ->
 @pytest.mark.slow
 @pytest.mark.model
 def test_a_small_ingestion_tells_what_a_page_takes(tmp_path: Path) -> None:
-    result = ingest.run(Options(quick=True, pages=80, backend="fake", folder=tmp_path))
+    result = ingest.run(Options(quick=True, pages=50, backend="fake", folder=tmp_path))
     figures = {figure.name: figure for figure in result.figures}
     texts, tasks = figures["embedded texts for a page"], figures["extractive tasks, processor time for a page"]
     assert 1.0 < texts.median < 1.6
-    assert texts.note.endswith("texts of 80 pages: pages, summaries and facts")
+    assert texts.note.endswith("texts of 50 pages: pages, summaries and facts")
     assert (str(texts.aims[0]), str(tasks.aims[0])) == ("median ≤ 1.3", "median ≤ 0.2")
     assert 0.0 < tasks.median < 5.0
     assert figures["the LLM pool's processor time for a page"].median >= 0.0

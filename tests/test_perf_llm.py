@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perf import adds, beside, cliff, llm, peers
+from perf import adds, beside, cliff, llm, peers, variants
 from perf.endpoint import Told, endpoint, share_of_ideal
 from perf.options import Options
 from perf.peers import Peer, peer
 from perf.texts import synthetic_pages
 
 LIBRARY = """
+import os
+
+
 class Memoryos:
     def __init__(self, **settings):
         print("the original prints what it does")
@@ -22,6 +26,9 @@ class Memoryos:
 
     def add_memory(self, user_input, agent_response):
         self.pages.append((user_input, agent_response))
+        os.makedirs(self.settings["data_storage_path"], exist_ok=True)
+        with open(os.path.join(self.settings["data_storage_path"], "pages.json"), "a") as file:
+            file.write(user_input)
         self.retriever, self.user_id = self, self.settings["user_id"]
         if user_input == "fail":
             raise RuntimeError(f"no room in {self.settings['data_storage_path']}")
@@ -176,6 +183,34 @@ def test_without_any_peer_there_is_nothing_beside(monkeypatch: pytest.MonkeyPatc
     assert (result.figures, result.series) == ([], [])
     assert [note.partition(" ")[0] for note in result.notes] == ["memoryos-pro", "mem0ai"]
     assert all("perf peers install" in note for note in result.notes)
+
+
+@pytest.mark.slow
+def test_ours_and_theirs_are_measured_in_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(tmp_path / "peers")
+    monkeypatch.setattr(beside, "peer", lambda name: peer(name, tmp_path / "peers"))
+    fake = replace(variants.FP32, settings={"embedding__backend": "fake"})
+    odd = replace(fake, name="odd", settings={"embedding__backend": "fake", "embedding__fake_dimension": 0})
+    other = replace(fake, name="other", settings={**fake.settings, "embedding__tier": "static"})
+    monkeypatch.setattr(variants, "VARIANTS", (fake, odd, other))
+    monkeypatch.setattr(beside, "openai_settings", lambda url: adds.openai_settings(url, embedding__backend="fake"))
+    stores = tmp_path / "stores"
+    stores.mkdir()
+    result = beside.run(Options(quick=True, folder=stores, latency_ms=1.0))
+    aims = {figure.name: str(figure.aims[0]) for figure in result.figures if figure.aims}
+    assert aims == {
+        "late add, memoryos-pro over ours": "median ≥ 50000",
+        "ingest with the endpoint, ours over memoryos-pro": "median ≥ 100",
+        "retrieve at 24 pages, memoryos-pro over ours": "median ≥ 14",
+        "disk for a page at 24 pages, memoryos-pro over ours": "median ≥ 16",
+        "ingest without an endpoint, fp32, ours over mem0ai": "median ≥ 3.5",
+    }
+    assert all(figure.median > 0 for figure in result.figures)
+    assert len({series.plot for series in result.series}) == 5
+    assert result.notes[-2].startswith("odd is left out: ")
+    assert result.notes[-1].startswith("other is left out: ")
+    assert set(beside.NOT_EQUAL["memoryos-pro"] + beside.NOT_EQUAL["mem0ai"]) < set(result.notes)
+    assert not any(stores.iterdir())
 
 
 def test_a_peer_that_fails_tells_why(tmp_path: Path) -> None:

@@ -91,7 +91,8 @@ def test_curves_tell_pages_their_rates_and_what_waits() -> None:
     moments = [Moment(float(at), (10 * at, 5 * at, 2 * at, at), (5 * at, 3 * at, 9 * at)) for at in range(500)]
     found = {(series.plot, series.name): series for series in curves(moments)}
     assert len(found) == 2 * len(STAGES) + len(WAITING)
-    assert all(len(series.points) == 60 for series in found.values())
+    assert {len(series.points) for (plot, _), series in found.items() if plot != "throughput by stage"} == {60}
+    assert len(found["throughput by stage", "written"].points) == 20
     assert {rate for _, rate in found["throughput by stage", "embedded"].points} == {5.0}
     assert found["pages by stage", "accepted"].points[-1] == (499.0, 4990.0)
     assert found["backlog by stage", WAITING[2]].points[-1] == (499.0, 9.0 * 499)
@@ -123,26 +124,14 @@ def test_each_way_of_embedding_has_its_own_aims() -> None:
     assert [variant.over_mem0 for variant in variants.VARIANTS] == [3.5, 7.0, 90.0]
 
 
-def test_a_way_that_does_not_start_is_told_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    works = replace(variants.FP32, settings={"embedding__backend": "fake"})
-    wrong = replace(works, name="odd", settings={"embedding__backend": "fake", "embedding__fake_dimension": 0})
-    monkeypatch.setattr(variants, "VARIANTS", (works, wrong))
-    there, missing = variants.wanted(Options(folder=tmp_path))
-    assert there == [works]
-    (why,) = missing
-    assert why.startswith("odd is left out: ")
-    assert "fake_dimension" in why
-    assert not any(tmp_path.iterdir())
-
-
-def test_the_command_line_s_choice_is_the_only_one() -> None:
-    (chosen,), missing = variants.wanted(Options(settings={"embedding__backend": "fake"}))
-    assert (chosen.name, chosen.settings, missing) == ("fp32", {}, [])
+def test_the_command_line_s_choice_is_the_only_way() -> None:
+    assert variants.wanted(Options(settings={"embedding__threads": 1})) == list(variants.VARIANTS)
+    (chosen,) = variants.wanted(Options(settings={"embedding__backend": "fake"}))
+    assert (chosen.name, chosen.settings) == ("fp32", {})
 
 
 @pytest.mark.slow
 @pytest.mark.model
 def test_a_process_encodes_plainly() -> None:
-    with Child("encode", json.dumps(asdict(config.Embedding(threads=1)))) as child:
-        assert child.ask("threads") == 1
+    with Child("raw", json.dumps(asdict(config.Embedding(threads=1))), "raw") as child:
         assert child.ask("encode", texts=["a cat", "a dog"]) > 0

@@ -7,9 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from mos_pipeline.stages.model_cache import CachedModel, make_cached
+from mos_pipeline.stages.models import find_model
+from mos_pipeline.stages.static_tier import MOST_PIECES, TOKENIZER, static_name
+from mos_pipeline.store.models import TABLE, digest_of
 from tests.support import WORDS
 
-__all__ = ["make_bert", "make_static"]
+__all__ = ["make_bert", "make_distilled", "make_static"]
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ":", ".", ",", "?", "user", "assistant", "query", "passage"]
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
@@ -116,3 +122,26 @@ def make_static(folder: Path, *, dimension: int = 24, seed: int = 0) -> Path:
     static = StaticEmbedding(words, embedding_weights=torch.randn(len(vocabulary()), dimension))
     SentenceTransformer(modules=[static], device="cpu").save(str(folder))
     return folder
+
+
+def make_distilled(cache: Path, base: Path, *, dimension: int = 24, seed: int = 0) -> CachedModel:
+    """Put into ``cache`` what would be distilled from the model in ``base``: random rows; no library of models is used.
+
+    ``base`` is made, of a few bytes, where it is not there.
+    """
+    if not base.exists():
+        base.mkdir(parents=True)
+        (base / TABLE).write_bytes(base.name.encode())
+    files = find_model(str(base))
+
+    def make(folder: Path) -> dict[str, Any]:
+        from safetensors.numpy import save_file
+
+        rows = np.random.default_rng(seed).normal(size=(len(vocabulary()), dimension)).astype(np.float16)
+        save_file({"embedding.weight": rows}, folder / TABLE)
+        truncation = {"direction": "Right", "max_length": MOST_PIECES, "strategy": "LongestFirst", "stride": 0}
+        (folder / TOKENIZER).write_text(json.dumps({**tokenizer(), "truncation": truncation}), "utf-8")
+        told = {"model": files.name, "distilled_from": files.digest, "dimension": dimension}
+        return {**told, "digest": digest_of(folder)}
+
+    return make_cached(cache, static_name(files), make)

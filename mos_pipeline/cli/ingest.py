@@ -14,7 +14,7 @@ from mos_pipeline.cli.dry_run import DryRun
 from mos_pipeline.cli.exits import ExitCode
 from mos_pipeline.cli.ingestion import Ingestion
 from mos_pipeline.cli.left_out import LeftOut
-from mos_pipeline.cli.opening import opened, opened_to_look, store_option
+from mos_pipeline.cli.opening import opened, opened_to_look, store_option, tier_of, tier_option
 from mos_pipeline.cli.output import counted, print_json, say, table
 from mos_pipeline.cli.scope import assistant_of
 from mos_pipeline.cli.signals import Interrupted, Signals
@@ -50,6 +50,7 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
         help="a file, a folder, or - for stdin: line by line, as it comes",
     )
     store_option(parser, "the store's folder; made if need be")
+    tier_option(parser, "static: a quick model, for bulk loads; `reembed --tier full` lifts them; not beside an owner")
     parser.add_argument("--format", choices=FORMATS, default="auto", help="the files' format (default: %(default)s)")
     parser.add_argument("--user", metavar="ID", help="the user of records that name none")
     parser.add_argument("--user-field", metavar="NAME", default="", help="where a record names its user: account.uuid")
@@ -83,7 +84,7 @@ def run(args: argparse.Namespace, signals: Signals) -> ExitCode:
                     return DryRun(memory, assistant_of(args), reading, left_out, signals).run(
                         inputs.sources, as_json=args.json
                     )
-            with opened(args, signals) as pipeline, signals.held():
+            with opened(args, signals, **tier_of(args)) as pipeline, signals.held():
                 Ingestion(pipeline, inputs.sources, reading, args, signals, left_out).run()
     except (Interrupted, MosError) as end:
         if not args.dry_run:

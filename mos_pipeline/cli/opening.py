@@ -37,6 +37,8 @@ __all__ = [
     "restored",
     "store_option",
     "stored",
+    "tier_of",
+    "tier_option",
 ]
 
 RESTORE_S = 60.0
@@ -54,6 +56,16 @@ def common_options() -> argparse.ArgumentParser:
 def store_option(parser: argparse.ArgumentParser, meaning: str = "the store's folder") -> None:
     """Add ``--store``."""
     parser.add_argument("--store", metavar="DIR", type=Path, required=True, help=meaning)
+
+
+def tier_option(parser: argparse.ArgumentParser, meaning: str) -> None:
+    """Add ``--tier``."""
+    parser.add_argument("--tier", choices=("full", "static"), help=f"{meaning} (default: embedding.tier)")
+
+
+def tier_of(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the setting that ``--tier`` names, where it was given."""
+    return {} if args.tier is None else {"embedding__tier": args.tier}
 
 
 def natural_int(text: str) -> int:

@@ -20,6 +20,7 @@ __all__ = [
     "clean_lines",
     "counted",
     "cut",
+    "described",
     "drop_stdout",
     "fitted",
     "indented",
@@ -37,6 +38,14 @@ CLEAR_LINE = "\r\x1b[K"
 FALLBACK_WIDTH = 100
 INDENT = 5  # cells
 LABEL = 10  # cells of "assistant" and a space
+
+
+def described(model: Mapping[str, Any]) -> str:
+    """Return a store's embedding model in words, from its identity."""
+    if not model:
+        return "none yet"
+    tier = f", {model['tier']} tier" if "tier" in model else ""
+    return f"{model['model']}, {model['dimension']} dimensions{tier}"
 
 
 def say(text: str) -> None:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mos_pipeline.cli.exits import ExitCode
-from mos_pipeline.cli.opening import restored, store_option, stored
-from mos_pipeline.cli.output import as_bytes, as_duration, counted, print_json, say, table
+from mos_pipeline.cli.opening import restored, store_option, stored, tier_of, tier_option
+from mos_pipeline.cli.output import as_bytes, as_duration, counted, described, print_json, say, table
 from mos_pipeline.cli.progress import Progress, Rate
 from mos_pipeline.cli.signals import Interrupted, Signals, terminal_blocked
 from mos_pipeline.errors import DeadlineError, StoreLockedError
@@ -39,6 +39,7 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     store_option(parser)
     parser.add_argument("--model", metavar="NAME", help="a model's name or folder (default: embedding.model)")
+    tier_option(parser, "the model's tier: full lifts a store that was loaded with the static one")
     parser.add_argument("--compact", action="store_true", help="then take the old vectors from the disk at once")
     parser.set_defaults(run=run)
 
@@ -67,6 +68,7 @@ def _opened(args: argparse.Namespace, signals: Signals) -> Iterator[MemoryPipeli
     from mos_pipeline.pipeline import MemoryPipeline
 
     overrides = {} if args.model is None else {"embedding__model": args.model}
+    overrides |= tier_of(args)
     memory = None
     try:
         with terminal_blocked():
@@ -135,10 +137,10 @@ def _print_json(before: Stats, after: Stats, seconds: float, result: Compacted |
 
 
 def _rows(before: Stats, after: Stats, seconds: float, result: Compacted | None) -> list[tuple[str, str]]:
-    model, made = after.model, before.unlifted - after.unlifted
+    made = before.unlifted - after.unlifted
     rows = [
         ("store", after.path),
-        ("model", f"{model['model']}, {model['dimension']} dimensions" if model else "none yet"),
+        ("model", described(after.model)),
         (
             "made again",
             f"{counted(made, 'vector')} in {as_duration(seconds)}" if made else "nothing: all are this model's",

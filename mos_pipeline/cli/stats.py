@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mos_pipeline.cli.exits import ExitCode
 from mos_pipeline.cli.opening import RESTORE_S, opened, restored, store_option, stored
-from mos_pipeline.cli.output import as_bytes, counted, print_json, table
+from mos_pipeline.cli.output import as_bytes, counted, described, print_json, table
 from mos_pipeline.cli.signals import Signals
 from mos_pipeline.metrics import prometheus
 
@@ -44,7 +44,6 @@ def run(args: argparse.Namespace, signals: Signals) -> ExitCode:
 
 
 def _rows(stats: Stats) -> list[tuple[str, str]]:
-    model = stats.model
     rows = [
         ("store", stats.path),
         ("pages", f"{stats.pages:,}"),
@@ -55,7 +54,7 @@ def _rows(stats: Stats) -> list[tuple[str, str]]:
         ("backlog", f"{counted(stats.backlog_pages, 'page')}, {as_bytes(stats.backlog_bytes)}"),
         ("on their way", f"{counted(stats.waiting_pages, 'page')} into sessions"),
         ("vectors", f"{stats.vectors:,}, {as_bytes(stats.vector_bytes)} of memory"),
-        ("model", f"{model['model']}, {model['dimension']} dimensions" if model else "none yet"),
+        ("model", described(stats.model)),
         *([("computed", _computed(stats.embedder))] if stats.embedder else []),
         *([("to make again", f"{counted(stats.unlifted, 'vector')} by another model")] if stats.unlifted else []),
         ("set aside", counted(len(stats.set_aside), "page")),

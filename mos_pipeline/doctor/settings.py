@@ -6,16 +6,19 @@ import importlib.util
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from mos_pipeline.config import Config
 from mos_pipeline.doctor.finding import Area, Finding, note, ok, problem
 from mos_pipeline.errors import ModelNotFoundError, StoreError, WorkerError
 from mos_pipeline.stages.identity import names_it
+from mos_pipeline.stages.model_cache import cache_folder
 from mos_pipeline.stages.models import MINILM_DIGEST, ModelFiles, find_model
 from mos_pipeline.stages.variants import EXPORTED, find_exported, quantised, versions
 from mos_pipeline.store.folder import StoreFolder
 from mos_pipeline.store.manifest import Manifest
+from mos_pipeline.store.models import model_of, wrong_with_model
 
 __all__ = ["check_endpoint", "check_model", "check_settings"]
 
@@ -82,12 +85,16 @@ def check_model(root: Path, config: Config) -> Iterator[Finding]:
         yield problem(
             Area.MODEL, "library", "sentence-transformers is not installed", "pip install sentence-transformers"
         )
+    if config.embedding.tier == "static":
+        yield from _check_static(root, config)
     try:
         files = find_model(config.embedding.model, revision=config.embedding.model_kwargs.get("revision"))
     except ModelNotFoundError as error:
         if config.embedding.download:
             mend = "it is fetched from the hub when it is first needed (embedding.download)"
             yield note(Area.MODEL, "model", str(error), mend)
+        elif config.embedding.tier == "static" and _kept_model(root) is not None:
+            yield note(Area.MODEL, "model", str(error), "it is needed to lift the store to the full tier alone")
         else:
             yield problem(Area.MODEL, "model", str(error), "install it as the message says")
         return
@@ -96,6 +103,28 @@ def check_model(root: Path, config: Config) -> Iterator[Finding]:
     genuine = " (the original's)" if files.digest == MINILM_DIGEST else ""
     yield ok(Area.MODEL, "model", f"{files.name} in {files.folder}, SHA-256 {files.digest}{genuine}")
     yield from _against_store(root, config)
+
+
+def _check_static(root: Path, config: Config) -> Iterator[Finding]:
+    """Tell where the static model is, or what is missing to distil it."""
+    kept = _kept_model(root)
+    if kept is not None:
+        yield ok(Area.MODEL, "static model", f"the store's own, in {kept}")
+        return
+    cache = cache_folder(config.embedding.cache_dir)
+    if importlib.util.find_spec("model2vec") is not None:
+        yield ok(Area.MODEL, "static model", f"distilled at its first need, by model2vec, and kept in {cache}")
+    else:
+        mend = "pip install 'mos-pipeline[static]', unless it is in the cache"
+        yield note(
+            Area.MODEL, "static model", f"model2vec is not installed, which makes it; looked for in {cache}", mend
+        )
+
+
+def _kept_model(root: Path) -> Path | None:
+    """Return where the store keeps the static model of its vectors, whole; None where it doesn't."""
+    folder, identity = StoreFolder(root), _stored_model(root)
+    return None if wrong_with_model(folder, identity) else model_of(folder, identity)
 
 
 def _check_variant(config: Config, files: ModelFiles) -> Iterator[Finding]:
@@ -115,17 +144,21 @@ def _check_variant(config: Config, files: ModelFiles) -> Iterator[Finding]:
         yield problem(Area.MODEL, "model's form", str(error), "make it as the message says")
         return
     if found is None:
-        mend = "it is made when the model is first loaded, which takes half a minute"
+        mend = "it is made when the model is first loaded, which takes a while"
         yield note(Area.MODEL, "model's form", f"none yet for {embedding.backend} in these versions", mend)
     else:
         yield ok(Area.MODEL, "model's form", f"{found.folder}, SHA-256 {found.about['digest']}")
 
 
-def _against_store(root: Path, config: Config) -> Iterator[Finding]:
+def _stored_model(root: Path) -> dict[str, Any] | None:
     try:
-        stored = Manifest.load(StoreFolder(root)).embedding
+        return Manifest.load(StoreFolder(root)).embedding
     except StoreError:
-        return  # there is none; or what is wrong with it is told with the store
+        return None  # there is none; or what is wrong with it is told with the store
+
+
+def _against_store(root: Path, config: Config) -> Iterator[Finding]:
+    stored = _stored_model(root)
     if stored is None:
         return
     try:
@@ -139,4 +172,6 @@ def _against_store(root: Path, config: Config) -> Iterator[Finding]:
             "set embedding.model, and the document's prompt, to the store's; or have its vectors made again by the "
             f"configured one: mos-pipeline reembed --store {root}"
         )
-        yield problem(Area.MODEL, "store's model", f"{stored['model']} ({stored['backend']})", mend)
+        yield problem(
+            Area.MODEL, "store's model", f"{stored['model']} ({stored.get('tier') or stored['backend']})", mend
+        )

@@ -14,6 +14,7 @@ from mos_pipeline.memory.known_texts import NO_DIGEST, KnownTexts, digest_of
 from mos_pipeline.runtime.supervisor import Outcome, Role
 from mos_pipeline.runtime.vector_pool import VectorPool
 from mos_pipeline.stages.embed import EmbedStage
+from mos_pipeline.stages.static_tier import StaticHome
 
 __all__ = ["EMBEDDER", "Embedding", "RowsAnswer", "embedder_role", "weights_of"]
 
@@ -26,9 +27,15 @@ MOST_IN_TURN = 36  # texts: the coordinator takes most of a millisecond for them
 RowsAnswer = Callable[[list[int], Outcome], None]
 
 
-def embedder_role(settings: config.Config, weights: str = "") -> Role:
-    """Return what the embedder's process is made of; ``weights`` is the digest of the store's model, if it has one."""
-    return Role(EMBEDDER, EmbedStage, (settings.embedding, time.monotonic, None, weights), credit=CREDIT)
+def embedder_role(settings: config.Config, weights: str = "", home: StaticHome | None = None) -> Role:
+    """Return what the embedder's process is made of.
+
+    Args:
+        settings: all of them.
+        weights: the digest of the store's model, if it has one.
+        home: where the store keeps its static model.
+    """
+    return Role(EMBEDDER, EmbedStage, (settings.embedding, time.monotonic, None, weights, home), credit=CREDIT)
 
 
 def weights_of(identity: Mapping[str, Any] | None) -> str:

@@ -57,7 +57,9 @@ from mos_pipeline.runtime.start import InheritedFd
 from mos_pipeline.runtime.supervisor import Role, Supervisor
 from mos_pipeline.runtime.vector_pool import VectorPool
 from mos_pipeline.stages.identity import check_configured, identity_of, mismatch, same_vectors
+from mos_pipeline.stages.static_tier import StaticHome
 from mos_pipeline.stages.write import build_writer
+from mos_pipeline.store.models import forget_models
 from mos_pipeline.store.reading import PageReader
 from mos_pipeline.store.recovery import open_store
 
@@ -103,6 +105,7 @@ class Engine:
             restore = self._read_pages()
             if reembed:
                 begin_reembedding(self.store, config, restore.derived)
+            forget_models(self.store.folder, self.store.manifest.embedding)
             self.model = self.store.manifest.embedding or {}
         except BaseException:
             self.store.close()
@@ -293,7 +296,7 @@ class Engine:
         )
         return [
             Role(WRITER, build_writer, writer_args, credit=WRITER_CREDIT, blames=False, stateful=True),
-            embedder_role(config, weights_of(self.store.manifest.embedding)),
+            embedder_role(config, weights_of(self.store.manifest.embedding), StaticHome(self.store.folder.root)),
             llm_role(config),
         ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from mos_pipeline.config import Config
@@ -10,6 +11,7 @@ from mos_pipeline.engine.embedding import embedder_role
 from mos_pipeline.engine.own_pool import OwnPool
 from mos_pipeline.runtime.supervisor import PoolState
 from mos_pipeline.stages.identity import identity_of
+from mos_pipeline.stages.static_tier import StaticHome
 
 __all__ = ["Questions"]
 
@@ -21,9 +23,15 @@ class Questions:
         model: the identity of the embedder's model; empty until it has loaded.
     """
 
-    def __init__(self, config: Config, weights: str = "") -> None:
-        """Ask with the model of ``config``: of several quantised forms the one with the digest ``weights``."""
-        self._pool = OwnPool(embedder_role(config, weights), config.runtime)
+    def __init__(self, config: Config, root: Path, weights: str = "") -> None:
+        """Ask with the model of ``config``.
+
+        Args:
+            config: all settings.
+            root: the store's folder, where its static model is.
+            weights: the digest of the store's model, which tells which of several quantised forms is meant.
+        """
+        self._pool = OwnPool(embedder_role(config, weights, StaticHome(root, writes=False)), config.runtime)
         self.model: dict[str, Any] = {}
 
     def ask(self, query: str) -> QueryVector | None:

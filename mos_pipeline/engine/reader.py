@@ -64,7 +64,8 @@ class ReaderEngine:
         self._closing = False
         self._broken = False
         self.store = ReadOnlyStore.open(path)
-        self.questions = Questions(config, weights_of(self.store.manifest.embedding)) if workers else None
+        root, weights = self.store.folder.root, weights_of(self.store.manifest.embedding)
+        self.questions = Questions(config, root, weights) if workers else None
         try:
             self._view = self._open()
         except BaseException:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from mos_pipeline.config import Config
@@ -16,6 +17,7 @@ from mos_pipeline.engine.embedding import embedder_role
 from mos_pipeline.engine.modelling import ModelWork
 from mos_pipeline.errors import StoreFullError
 from mos_pipeline.stages.identity import identity_of, names_it, same_vectors
+from mos_pipeline.stages.static_tier import StaticHome
 from mos_pipeline.store.codec import GENERATIONS
 from mos_pipeline.store.recovery import OpenStore, StoredFrame
 
@@ -39,7 +41,7 @@ def begin_reembedding(store: OpenStore, config: Config, frames: Iterable[StoredF
     stored = store.manifest.embedding
     if stored is None or names_it(config.embedding, stored):
         return False
-    identity = _loaded_identity(config)
+    identity = _loaded_identity(config, store.folder.root)
     if same_vectors(identity, stored):
         return False
     store.use_model(identity, _unused(frames, store))
@@ -61,6 +63,6 @@ def _unused(frames: Iterable[StoredFrame], store: OpenStore) -> int:
     )
 
 
-def _loaded_identity(config: Config) -> dict[str, Any]:
-    with ModelWork(embedder_role(config), config.runtime) as work:
+def _loaded_identity(config: Config, root: Path) -> dict[str, Any]:
+    with ModelWork(embedder_role(config, home=StaticHome(root, anew=True)), config.runtime) as work:
         return identity_of(work.result())

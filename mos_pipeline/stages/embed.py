@@ -24,6 +24,7 @@ from mos_pipeline.runtime.slabs import vectors_of
 from mos_pipeline.runtime.worker import Report
 from mos_pipeline.stages.backend import Backend, Prepared, Vectors
 from mos_pipeline.stages.batching import Batcher, CostModel, Item
+from mos_pipeline.stages.static_tier import StaticHome
 from mos_pipeline.stages.tuning import FIRST_PIECES, Tunable, choose_pieces, choose_threads
 from mos_pipeline.stages.variants import EXPORTED
 
@@ -54,8 +55,9 @@ class EmbedStage:
 
     Args:
         clock: seconds that never go back.
-        backend: used instead of the one that ``settings.backend`` names.
+        backend: used instead of the one that ``settings`` name.
         digest: of the store's model, where it has one: which of several quantised forms in the cache is meant.
+        home: where the store keeps its static model, if it may have one.
     """
 
     def __init__(
@@ -64,10 +66,11 @@ class EmbedStage:
         clock: Callable[[], float] = time.monotonic,
         backend: Backend | None = None,
         digest: str = "",
+        home: StaticHome | None = None,
     ) -> None:
         self._settings = settings
         self._clock = clock
-        self._backend = backend or _backend(settings, digest)
+        self._backend = backend or _backend(settings, digest, home)
         self._cost = CostModel()
         pieces = settings.batch_word_pieces or FIRST_PIECES
         self._batcher = Batcher(pieces, settings.query_window_s, settings.query_batch_ms / 1000, self._cost, clock)
@@ -225,11 +228,15 @@ class EmbedStage:
         report.failed(unit.unit_id, f"{type(error).__name__}: {error}")
 
 
-def _backend(settings: config.Embedding, digest: str) -> Backend:
+def _backend(settings: config.Embedding, digest: str, home: StaticHome | None) -> Backend:
     if settings.backend == "fake":
         from mos_pipeline.stages.fake_backend import FakeBackend
 
         return FakeBackend(settings)
+    if settings.tier == "static":
+        from mos_pipeline.stages.static_backend import StaticBackend
+
+        return StaticBackend(settings, home)
     if settings.backend in EXPORTED:
         from mos_pipeline.stages.variant_backend import VariantBackend
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from mos_pipeline.config import Embedding
 from mos_pipeline.errors import WorkerError
 from mos_pipeline.stages.models import ModelFiles
-from mos_pipeline.stages.openvino_encoder import TOKENIZER, OpenVinoEncoder
+from mos_pipeline.stages.openvino_encoder import EXACT, TOKENIZER, OpenVinoEncoder
 from mos_pipeline.stages.sentence_transformer import BROKEN, PROBES, quiet_libraries
 from mos_pipeline.stages.variants import SHAPING
 
@@ -53,13 +53,14 @@ def _exported(settings: Embedding, files: ModelFiles) -> Any:
         quiet_libraries()
         given = {name: settings.model_kwargs[name] for name in SHAPING if name in settings.model_kwargs}
         backend: Any = settings.backend
+        exact = {"ov_config": EXACT} if backend == "openvino" else {}
         return SentenceTransformer(
             str(files.folder),
             device="cpu",
             backend=backend,
             trust_remote_code=settings.trust_remote_code,
             local_files_only=not settings.download,
-            **{**given, "model_kwargs": {**given.get("model_kwargs", {}), "export": True}},
+            **{**given, "model_kwargs": {**exact, **given.get("model_kwargs", {}), "export": True}},
         ).eval()
     except BROKEN as error:
         raise WorkerError(

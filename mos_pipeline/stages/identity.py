@@ -25,7 +25,7 @@ __all__ = [
 Identity = Mapping[str, Any]
 
 # A model keeps its vectors under another name, and whatever computes the same weights: what counts is their digest.
-COUNTS = ("dimension", "digest", "precision", "tier", "document_prompt", "options")
+COUNTS = ("dimension", "digest", "precision", "tier", "distilled_from", "document_prompt", "options")
 IDENTITY = ("model", "backend", *COUNTS)
 FORMERLY = {"sentence-transformers": "torch"}  # backends by the names that stores may still have
 SHOWN_DIGEST = 12
@@ -46,7 +46,9 @@ def _different(one: Identity, other: Identity, keys: tuple[str, ...]) -> list[st
 
 
 def expected_identity(settings: Embedding, digest: str = "") -> dict[str, Any]:
-    """Return what can be told of the configured model without loading it: its dimension is left out, unless it is fake.
+    """Return what can be told of the configured model without loading it.
+
+    Its dimension is left out, unless it is fake; and a static one's digest, which has that of its origin instead.
 
     Args:
         settings: the configured model's.
@@ -58,6 +60,8 @@ def expected_identity(settings: Embedding, digest: str = "") -> dict[str, Any]:
     if settings.backend == "fake":
         return identity_of(FakeBackend(settings).load())
     files = find_model(settings.model, download=settings.download, revision=settings.model_kwargs.get("revision"))
+    if settings.tier != "full":  # its own digest is known once it is made
+        return {"model": files.name, "distilled_from": files.digest, **_kind(settings)}
     told = {"document_prompt": _document_prompt(settings, files.folder), "options": options_of(settings)}
     kind = _kind(settings)
     weights = quantised(settings, files, digest).about["digest"] if kind["precision"] == "int8" else files.digest
@@ -131,19 +135,31 @@ def _configured(stored: Identity, settings: Embedding) -> dict[str, Any]:
     known = {stored["model"], stored["model"].rpartition("/")[2]}
     if not folder.is_dir():
         name = stored["model"] if settings.model in known else settings.model
-        return {"model": name, "options": options_of(settings) or None, **kind}
+        return {"model": name, **_changes(settings), **kind}
     if folder.resolve().name not in known:
         found = {**expected_identity(settings, stored["digest"]), **kind}
-        return found | ({"model": stored["model"]} if found["digest"] == stored["digest"] else {})
-    prompt = _document_prompt(settings, folder) or None
-    return {"model": stored["model"], "options": options_of(settings) or None, "document_prompt": prompt, **kind}
+        return found | ({"model": stored["model"]} if _origin(found) == _origin(stored) else {})
+    return {"model": stored["model"], **_changes(settings, folder), **kind}
+
+
+def _origin(identity: Identity) -> Any:
+    """Return the digest of the model itself, or of the one that it was distilled from."""
+    return identity.get("distilled_from", identity.get("digest"))
+
+
+def _changes(settings: Embedding, folder: Path | None = None) -> dict[str, Any]:
+    """Return what beside the weights changes vectors; a static model has nothing of the kind."""
+    if settings.tier != "full":
+        return {"options": None, "document_prompt": None}
+    prompt = {} if folder is None else {"document_prompt": _document_prompt(settings, folder) or None}
+    return {"options": options_of(settings) or None, **prompt}
 
 
 def mismatch(root: Path, stored: Identity, configured: Identity) -> ModelMismatchError:
     """Return the error that says which model the store has, which is configured, and the two ways on."""
     keys = _different(stored, configured, tuple(key for key in IDENTITY if key in stored or key in configured))
     keys = [key for key in keys if key in configured or key in ("document_prompt", "options")]
-    wrong = ", ".join(f"{key} {stored.get(key)!r} there, {configured.get(key)!r} here" for key in keys)
+    wrong = ", ".join(f"{key} {_value(stored, key)} there, {_value(configured, key)} here" for key in keys)
     return ModelMismatchError(
         f"{root}: its vectors were made by {_shown(stored)}, and {_shown({**stored, **configured})} is configured "
         f"({wrong}); pages are kept, and vectors of two models are never compared. Set embedding.model, and what else "
@@ -152,5 +168,9 @@ def mismatch(root: Path, stored: Identity, configured: Identity) -> ModelMismatc
     )
 
 
+def _value(identity: Identity, key: str) -> str:
+    return repr(identity.get(key) or ("full" if key == "tier" else None))
+
+
 def _shown(identity: Identity) -> str:
-    return f"{identity['model']} ({identity['backend']})"
+    return f"{identity['model']} ({identity.get('tier') or identity['backend']})"

@@ -71,7 +71,7 @@ def all_cached(cache: Path) -> Iterator[CachedModel]:
 
 
 def make_cached(cache: Path, name: str, make: Callable[[Path], dict[str, Any]]) -> CachedModel:
-    """Have ``make`` write a model into an empty folder and tell of it; keep both under that name.
+    """Have ``make`` write a model into an empty folder and tell of it; keep both under that name, durably and private.
 
     Raises:
         ModelNotFoundError: the cache can't be written.
@@ -80,20 +80,45 @@ def make_cached(cache: Path, name: str, make: Callable[[Path], dict[str, Any]]) 
         cache.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=".making-", dir=cache))
     except OSError as error:
-        raise ModelNotFoundError(
-            f"{cache}: no model can be kept there ({error.strerror}); set embedding.cache_dir to a folder that can be "
-            "written"
-        ) from error
+        raise _unkept(cache, error) from error
     try:
         about = make(folder)
         (folder / ABOUT).write_text(json.dumps(about, indent=1), encoding="utf-8")
+        _make_durable(folder)
         _rename(folder, cache / name)
+        _sync(cache)
+    except OSError as error:
+        raise _unkept(cache, error) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     found = find_cached(cache, name)
     if found is None:
         raise ModelNotFoundError(f"{cache / name}: it was deleted while it was made; make it again")
     return found
+
+
+def _unkept(cache: Path, error: OSError) -> ModelNotFoundError:
+    return ModelNotFoundError(
+        f"{cache}: no model can be kept there ({error.strerror or error}); free disk space, or set embedding.cache_dir "
+        "to a folder that can be written"
+    )
+
+
+def _make_durable(folder: Path) -> None:
+    """Have all that lies in ``folder`` on the disk, and be its user's alone."""
+    paths = list(folder.rglob("*"))
+    for path in paths:
+        path.chmod(0o700 if path.is_dir() else 0o600)
+    for path in (*paths, folder):
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _rename(folder: Path, kept: Path) -> None:

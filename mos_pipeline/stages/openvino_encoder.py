@@ -17,8 +17,10 @@ import numpy.typing as npt
 
 from mos_pipeline.stages.backend import Prepared
 
-__all__ = ["OpenVinoEncoder", "parts_of"]
+__all__ = ["EXACT", "GRAPH", "PART_PIECES", "TOKENIZER", "OpenVinoEncoder", "parts_of"]
 
+# Where the processor has bfloat16, OpenVINO would take that for float32 by itself: other vectors on other machines.
+EXACT = {"INFERENCE_PRECISION_HINT": "f32"}
 GRAPH = Path("openvino", "openvino_model.xml")
 TOKENIZER = "tokenizer.json"
 LEAST_PART = 4  # texts: a batch is not divided into smaller parts for the sake of streams
@@ -70,7 +72,12 @@ class OpenVinoEncoder:
 
     def compile(self, threads: int) -> None:
         """Get ready to compute with so many threads."""
-        properties = {"NUM_STREAMS": threads, "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "THROUGHPUT"}
+        properties = {
+            **EXACT,
+            "NUM_STREAMS": threads,
+            "INFERENCE_NUM_THREADS": threads,
+            "PERFORMANCE_HINT": "THROUGHPUT",
+        }
         compiled = self._openvino.compile_model(self._graph, "CPU", properties)
         self._streams = threads  # of one thread each, none of which waits for another
         self._queue = self._openvino.AsyncInferQueue(compiled, threads)

@@ -189,7 +189,8 @@ def _quantise(
 
     def inputs(text: str) -> dict[str, Any]:
         given = loaded.inputs(loaded.prepare([text]))
-        return {name: given[name] for name in names}
+        nothing = np.zeros_like(given["input_ids"])  # what a tokenizer does not tell, as its library takes it
+        return {name: given.get(name, nothing) for name in names}
 
     # Mixed: activations unsymmetrically, since what leaves a GELU lies on one side of 0; symmetrical ones lose cosine.
     found = nncf.quantize(

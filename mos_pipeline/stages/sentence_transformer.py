@@ -18,6 +18,7 @@ from mos_pipeline.errors import WorkerError
 from mos_pipeline.stages.backend import Prepared, Vectors
 from mos_pipeline.stages.model_cache import CachedModel
 from mos_pipeline.stages.models import chosen_prompt, find_model, options_of
+from mos_pipeline.stages.openvino_encoder import EXACT
 from mos_pipeline.stages.packed_linear import pack_linears
 from mos_pipeline.stages.tuning import thread_counts
 from mos_pipeline.stages.variants import origin
@@ -65,7 +66,7 @@ def quiet_libraries() -> None:
 def runtime_arguments(backend: str, threads: int) -> dict[str, Any]:
     """Return how another runtime than torch is to compute with so many threads, as its library takes it."""
     if backend == "openvino":
-        return {"ov_config": {"INFERENCE_NUM_THREADS": str(threads), "PERFORMANCE_HINT": "LATENCY"}}
+        return {"ov_config": {**EXACT, "INFERENCE_NUM_THREADS": str(threads), "PERFORMANCE_HINT": "LATENCY"}}
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

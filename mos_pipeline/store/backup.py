@@ -22,6 +22,7 @@ from mos_pipeline.errors import InputError, StoreDamagedError, StoreError
 from mos_pipeline.store.folder import StoreFolder, disk_errors, fsync_folder, numbered, open_private, write_all
 from mos_pipeline.store.journal import Journal
 from mos_pipeline.store.manifest import UNFINISHED, Manifest
+from mos_pipeline.store.models import copy_model
 from mos_pipeline.store.pins import Pin
 from mos_pipeline.store.scanning import find_tear
 from mos_pipeline.store.segments import reader_of
@@ -61,6 +62,7 @@ def backup_store(path: str | os.PathLike[str], target: str | os.PathLike[str]) -
     with _emptied_on_failure(copy), _looked_at(source) as (manifest, segments, journals):
         copied = sum(_copy_segment(segment, copy) for segment in segments)
         copied += sum(_copy_journal(journal, copy) for journal in journals)
+        copied += copy_model(source, copy, manifest.embedding)
         for folder in (copy.segments, copy.journals):
             with disk_errors(folder, "the copy could not be made durable"):
                 fsync_folder(folder)
@@ -124,7 +126,7 @@ def _mark_unfinished(copy: StoreFolder) -> None:
 
 
 def _take_away(copy: StoreFolder) -> None:
-    for folder in (copy.segments, copy.journals, copy.aside, copy.pins):
+    for folder in (copy.segments, copy.journals, copy.aside, copy.pins, copy.models):
         shutil.rmtree(folder, ignore_errors=True)
     for file in (copy.manifest, copy.manifest.with_suffix(".new")):
         file.unlink(missing_ok=True)

@@ -83,6 +83,11 @@ class StoreFolder:
         return self.root / "pins"
 
     @property
+    def models(self) -> Path:
+        """The folder of the static model that its vectors were made with; only in stores that have one."""
+        return self.root / "models"
+
+    @property
     def vectors(self) -> Path:
         """The file that tells readers in which blocks of shared memory the owner has the vectors."""
         return self.root / "VECTORS"

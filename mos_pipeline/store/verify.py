@@ -17,6 +17,7 @@ from mos_pipeline.store.folder import StoreFolder, numbered
 from mos_pipeline.store.journal import Journal, JournalRecord
 from mos_pipeline.store.lock import live_owner
 from mos_pipeline.store.manifest import Manifest
+from mos_pipeline.store.models import model_of, wrong_with_model
 from mos_pipeline.store.pins import Pin
 from mos_pipeline.store.scanning import Damaged, Frame, Torn
 from mos_pipeline.store.segments import SegmentReader
@@ -100,6 +101,8 @@ class _Check:
         for path in (folder.journals, folder.segments, folder.aside, folder.pins):
             if path.exists() and not path.is_dir():
                 self._problem(path, 0, "it is no folder; put it elsewhere")
+        if folder.models.exists() and not folder.models.is_dir():
+            self._problem(folder.models, 0, "it is no folder; put it elsewhere")
         if folder.lock.exists() and not folder.lock.is_file():
             self._problem(folder.lock, 0, "it is no file; put it elsewhere")
 
@@ -135,6 +138,8 @@ class _Check:
         for number in manifest.segments:
             self._segment(reader, number, last=number == manifest.segments[-1])
         reader.close()
+        if reason := wrong_with_model(self._folder, manifest.embedding):
+            self._problem(model_of(self._folder, manifest.embedding) or self._folder.models, 0, reason)
         for number, path in _listed(self._folder.segments, ".segment"):
             # The owner may have begun one since MANIFEST was read.
             if number not in manifest.named and self._report.owner is None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mos_pipeline import config
+from mos_pipeline.errors import WorkerError
 from mos_pipeline.runtime.worker import Report
 from mos_pipeline.stages.backend import Prepared, Vectors
 from mos_pipeline.stages.embed import EmbedStage
@@ -18,9 +19,11 @@ from mos_pipeline.stages.tasks import TaskStage
 from mos_pipeline.stages.write import WriteStage, build_writer
 
 __all__ = [
+    "BROKEN",
     "COUNTED_IN",
     "HELD_UNTIL",
     "POISON",
+    "BrokenEmbedStage",
     "CountedEmbedStage",
     "HeldEmbedStage",
     "LeavingEmbedStage",
@@ -30,6 +33,7 @@ __all__ = [
     "build_leaving_writer",
 ]
 
+BROKEN = "the model is broken"
 POISON = "belladonna"
 COUNTED_IN = "COUNTED_IN"
 HELD_UNTIL = "HELD_UNTIL"
@@ -61,6 +65,13 @@ class _DeadlyReport:
 
     def endpoint(self, down_since: float | None) -> None:
         self._report.endpoint(down_since)
+
+
+class BrokenEmbedStage(EmbedStage):
+    """An embedder whose model can't be loaded."""
+
+    def prepare(self) -> dict[str, Any]:
+        raise WorkerError(BROKEN)
 
 
 class PoisonedEmbedStage(EmbedStage):

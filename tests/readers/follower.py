@@ -1,6 +1,7 @@
 """A program that reads a store beside its owner: ``python -m tests.readers.follower STORE NOTES SEED [workers]``.
 
-It refreshes and asks until its standard input ends, checks each answer against NOTES, and then prints how often it has.
+It refreshes and asks until its standard input ends, and it has done so a few times and met a compaction; it checks each
+answer against NOTES, and then prints how often it has asked, and how many generations of segments it has met.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ from tests.readers.notes import Known, known, user_of
 __all__ = ["main"]
 
 ASKED = 4  # pages after each refresh
+ROUNDS = 4  # at least
+PAUSE_S = 0.1  # between two of them: eight programs share the machine with their owner
 
 
 def main(store: Path, notes: Path, seed: int, *, workers: bool) -> None:
-    """Ask until there is no more standard input."""
+    """Ask until there is no more standard input, and enough was met."""
     rng, rounds, compactions = random.Random(seed), 0, set[int]()
     with open_reader(store, workers=workers) as reader:
-        while not select.select([sys.stdin], [], [], 0.01)[0]:
+        while not select.select([sys.stdin], [], [], PAUSE_S)[0] or rounds < ROUNDS or len(compactions) < 2:
             before = known(notes)
             reader.refresh()
             compactions.add(reader._opened.store.manifest.generation)

@@ -23,7 +23,7 @@ from tests.readers.notes import known
 from tests.support import all_pages, open_fake
 
 READERS = 8
-WORK_S = 2.0
+WORK_S = 0.5
 
 
 @contextmanager
