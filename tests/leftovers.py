@@ -34,8 +34,10 @@ def present() -> set[str]:
     # tqdm's monitor, begun where a test loads the real model in this process, stays as long as the process.
     allowed = {threading.main_thread().name, "tqdm_monitor"}
     threads = [thread for thread in threading.enumerate() if thread.name not in allowed]
+    # matplotlib keeps its fonts open as long as the process lives.
+    files = {name: target for name, target in open_files().items() if "/mpl-data/fonts/" not in target}
     return {
-        *(f"file {name} -> {target}" for name, target in open_files().items()),
+        *(f"file {name} -> {target}" for name, target in files.items()),
         *(f"child {pid} {command}" for pid, command in children().items()),
         *(f"block {name}" for name in own_blocks()),
         *(f"thread {thread.name} {thread.native_id}" for thread in threads),

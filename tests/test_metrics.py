@@ -95,6 +95,8 @@ def check_agree(text: str, stats: Stats) -> None:
     assert take("damaged_places") == len(stats.damage)
     if stats.model:
         assert take("model_info", **{key: str(value) for key, value in stats.model.items()}) == 1
+    if stats.embedder:
+        assert take("embedder_info", **{key: str(value) for key, value in stats.embedder.items()}) == 1
     for role, worker in stats.workers.items():
         assert take("worker_processes", role=role) == len(worker.pids)
         assert take("worker_waiting_pieces", role=role) == worker.waiting

@@ -57,14 +57,6 @@ def report(*series: Series, **more: Any) -> dict[str, Any]:
     }
 
 
-@pytest.fixture(scope="session", autouse=True)
-def fonts() -> None:
-    """Have matplotlib open its fonts, which it keeps open as long as the process lives."""
-    drawn([CLIFF, THEIRS], "light", "svg")
-    drawn([CLIFF, THEIRS], "light", "png")
-    drawn(BARS, "light", "svg")
-
-
 def test_series_of_a_plot_are_drawn_together() -> None:
     told = json.loads(json.dumps(report(CLIFF, GROWTH, THEIRS, Series("empty", "a", "x", "y", []))))
     found = dict(plots(told["benches"]["append"]))

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import mos_pipeline
 from mos_pipeline.errors import InputError
 from mos_pipeline.ingest import read_source
 from mos_pipeline.messages import embedded_text
@@ -16,7 +15,7 @@ from mos_pipeline.stages.optimise import Talk
 
 __all__ = ["locomo_talks", "sample_calibration", "sample_talks"]
 
-SAMPLE = Path(mos_pipeline.__file__).parent / "sample"
+SAMPLE = Path(__file__).parent.parent / "sample"
 HELD_OUT = 5  # every fifth page of the sample is measured with, and not calibrated on
 WORDS = 8  # of a page, as a question for it
 ADVERSARIAL = 5  # LoCoMo's category of questions without an answer

@@ -9,16 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from mos_pipeline.cli.exits import ExitCode
-from mos_pipeline.cli.labelled import locomo_talks, sample_calibration, sample_talks
 from mos_pipeline.cli.opening import opened_to_look, positive_int
 from mos_pipeline.cli.output import as_duration, print_json, say, table
 from mos_pipeline.cli.signals import Signals, terminal_blocked
 from mos_pipeline.config import QUANTISED, Config, load_config
-from mos_pipeline.engine.modelling import optimising
 from mos_pipeline.errors import InputError
-from mos_pipeline.ingest import read_source
-from mos_pipeline.messages import embedded_text
-from mos_pipeline.stages.optimise import Bounds
 
 __all__ = ["add_parser"]
 
@@ -65,6 +60,11 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, _signals: Signals) -> ExitCode:
     """Make the form, and print what was measured."""
+    # What this needs is loaded here: each command begins with importing all of them.
+    from mos_pipeline.cli.labelled import locomo_talks, sample_talks
+    from mos_pipeline.engine.modelling import optimising
+    from mos_pipeline.stages.optimise import Bounds
+
     config = _config(args)
     texts = _spread(_texts(args), args.texts)
     talks = sample_talks() + [talk for path in args.dataset for talk in locomo_talks(path)]
@@ -96,6 +96,10 @@ def _config(args: argparse.Namespace) -> Config:
 
 
 def _texts(args: argparse.Namespace) -> list[str]:
+    from mos_pipeline.cli.labelled import sample_calibration
+    from mos_pipeline.ingest import read_source
+    from mos_pipeline.messages import embedded_text
+
     if args.calibrate is not None:
         found = [embedded_text(record.user_input, record.agent_response) for record in read_source(args.calibrate)]
     elif args.store is not None:
@@ -108,6 +112,8 @@ def _texts(args: argparse.Namespace) -> list[str]:
 
 
 def _stored(args: argparse.Namespace) -> list[str]:
+    from mos_pipeline.messages import embedded_text
+
     with opened_to_look(args) as memory:
         if memory is None:
             raise InputError(f"{args.store}: there is no store here; check the path")

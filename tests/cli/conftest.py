@@ -31,7 +31,11 @@ def sample_store(tmp_path_factory: pytest.TempPathFactory, sample: list[Record])
 def telling_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store that knows something of a user and of the assistant; tests only look at it."""
     folder = tmp_path_factory.mktemp("telling")
-    settings = ["short_term: {capacity: 3}", "mid_term: {heat_threshold: 2.0}", "long_term: {promotion_pages: 1}"]
+    settings = [
+        "short_term: {capacity: 3}",
+        "mid_term: {heat_threshold: 2.0}",
+        "long_term: {promotion_pages: 1, facts_per_promotion: 9}",
+    ]
     (folder / "config.yaml").write_text("\n".join(settings))
     result_of(
         "ingest",

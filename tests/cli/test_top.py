@@ -206,7 +206,8 @@ def check_that_added_pages_are_counted(here: Here, store: Path) -> None:
 
 
 def watched(store: Path, *arguments: object, **options: Any) -> subprocess.Popen[str]:
-    return start("top", "--store", store, "--interval", 0.1, *arguments, **options)
+    settings = {"TERM": "xterm"}  # on a dumb terminal nothing is drawn in place
+    return start("top", "--store", store, "--interval", 0.1, *arguments, settings=settings, **options)
 
 
 def check_that_ctrl_c_leaves_the_terminal_as_it_was(store: Path) -> None:
