@@ -25,7 +25,7 @@ from mos_pipeline.stages.backend import Prepared
 from mos_pipeline.stages.static_backend import StaticBackend
 from mos_pipeline.store.backup import backup_store, restore_store
 from mos_pipeline.store.folder import StoreFolder
-from mos_pipeline.store.models import TABLE
+from mos_pipeline.store.models import TABLE, TOKENIZER
 from mos_pipeline.store.verify import verify_store
 from tests.cli.common import Here, records, write
 from tests.faults.common import check_consistent, nothing_left, until
@@ -153,18 +153,17 @@ def test_the_same_weights_under_another_name_are_the_same_model(place: Place) ->
         place.open(embedding__model=str(other))
 
 
-@pytest.mark.parametrize("damage", ["missing", "cut", "no about"])
+@pytest.mark.parametrize("damage", ["missing", "cut", "other pieces"])
 def test_a_copy_that_cant_be_used_is_made_good_from_the_cache(place: Place, damage: str) -> None:
     with place.open() as memory:
         before = found(settled(memory))
     _damage(place.kept, damage)
-    report = verify_store(place.store)
-    assert report.ok is (damage == "no about")
-    assert all("static model of the vectors" in problem.reason for problem in report.problems)
+    assert ["static model of the vectors" in problem.reason for problem in verify_store(place.store).problems] == [True]
     with place.open() as memory:
         assert found(settled(memory)) == before
     assert verify_store(place.store).ok
-    assert (place.kept / TABLE).read_bytes() == (place.model.folder / TABLE).read_bytes()
+    for name in (TABLE, TOKENIZER):
+        assert (place.kept / name).read_bytes() == (place.model.folder / name).read_bytes()
 
 
 def _damage(kept: Path, how: str) -> None:
@@ -172,8 +171,54 @@ def _damage(kept: Path, how: str) -> None:
         shutil.rmtree(kept)
     elif how == "cut":
         os.truncate(kept / TABLE, 1000)
-    else:
+    elif how == "other pieces":
+        told = (kept / TOKENIZER).read_text("utf-8")
+        (kept / TOKENIZER).write_text(told.replace('"beagle"', '"?"').replace('"orchard"', '"beagle"'), "utf-8")
+    elif how == "no about":
         (kept / "about.json").unlink()
+    else:
+        (kept / "about.json").write_text("{")
+
+
+@pytest.mark.parametrize("damage", ["no about", "about garbled"])
+def test_a_sound_copy_is_used_whatever_has_become_of_what_tells_of_it(place: Place, damage: str) -> None:
+    with place.open() as memory:
+        before = found(settled(memory))
+    _damage(place.kept, damage)
+    shutil.rmtree(place.cache)
+    shutil.rmtree(place.base)
+    assert verify_store(place.store).ok
+    with place.open(embedding__model="base") as memory:
+        assert found(settled(memory)) == before
+
+
+@pytest.mark.parametrize("damage", ["cut", "other pieces"])
+def test_a_copy_is_not_deleted_where_nothing_takes_its_place(place: Place, damage: str) -> None:
+    _damage(place.kept, damage)
+    shutil.rmtree(place.cache)
+    shutil.rmtree(place.base)
+    before = {path: path.read_bytes() for path in place.kept.iterdir()}
+    with place.open(embedding__model="base") as memory:
+        memory.add("ann", "number900 is new", "")
+        with pytest.raises(ModelNotFoundError, match=f"{place.kept}: the static model .* damaged.*reembed=True"):
+            memory.wait_idle(IDLE_S)
+        in_words_alone(memory)
+    assert {path: path.read_bytes() for path in place.kept.iterdir()} == before
+
+
+def test_opening_deletes_nothing_that_is_no_static_model_of_ours(tmp_path: Path) -> None:
+    store, others = tmp_path / "store", tmp_path / "others"
+    MemoryPipeline.open(store, **SETTINGS, workers=False).close()
+    (others / "static-of-others").mkdir(parents=True)
+    models = StoreFolder(store).models
+    models.symlink_to(others)
+    MemoryPipeline.open(store, **SETTINGS, workers=False).close()
+    assert (others / "static-of-others").is_dir()
+    models.unlink()
+    for name in ("static-0123", ".making-0123", "mine"):
+        (models / name).mkdir(parents=True)
+    MemoryPipeline.open(store, **SETTINGS, workers=False).close()
+    assert [path.name for path in models.iterdir()] == ["mine"]
 
 
 @pytest.mark.parametrize("there", ["nothing", "another one"])

@@ -11,8 +11,8 @@ import numpy as np
 
 from mos_pipeline.stages.model_cache import CachedModel, make_cached
 from mos_pipeline.stages.models import find_model
-from mos_pipeline.stages.static_tier import MOST_PIECES, TOKENIZER, static_name
-from mos_pipeline.store.models import TABLE, digest_of
+from mos_pipeline.stages.static_tier import MOST_PIECES, static_name
+from mos_pipeline.store.models import TABLE, TOKENIZER, digest_of
 from tests.support import WORDS
 
 __all__ = ["make_bert", "make_distilled", "make_static"]

@@ -18,8 +18,8 @@ from mos_pipeline.config import Embedding
 from mos_pipeline.errors import WorkerError
 from mos_pipeline.stages.backend import Prepared, Vectors
 from mos_pipeline.stages.sentence_transformer import set_environment
-from mos_pipeline.stages.static_tier import TOKENIZER, StaticHome, find_static
-from mos_pipeline.store.models import TABLE
+from mos_pipeline.stages.static_tier import StaticHome, find_static
+from mos_pipeline.store.models import TABLE, TOKENIZER
 
 __all__ = ["StaticBackend"]
 

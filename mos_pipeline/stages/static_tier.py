@@ -34,19 +34,18 @@ from mos_pipeline.stages.model_cache import CachedModel, cache_folder, find_cach
 from mos_pipeline.stages.models import ModelFiles, find_model
 from mos_pipeline.store.folder import StoreFolder
 from mos_pipeline.store.manifest import Manifest
-from mos_pipeline.store.models import digest_of, model_name, model_of
+from mos_pipeline.store.models import digest_of, model_name, model_of, wrong_with_model
 
-__all__ = ["TOKENIZER", "StaticHome", "find_static", "static_name"]
+__all__ = ["StaticHome", "find_static", "static_name"]
 
 logger = logging.getLogger(__name__)
 
-TOKENIZER = "tokenizer.json"
 SAMPLE = "sample/conversation.jsonl"
 # Measured: docs/decisions/0026-static-tier.md.
 DIMENSION = 256  # at most
 SIF = 1e-4  # a
 MOST_PIECES = 128  # of a text: what a long page is about stands at its beginning
-RECIPE = f"{DIMENSION}-{SIF:g}-{MOST_PIECES}-1"
+RECIPE = f"{DIMENSION}-{SIF:g}-{MOST_PIECES}-2"
 MEND = (
     "bring that folder back from a backup of the store, or have the store's vectors made again: open it with "
     "reembed=True, or `mos-pipeline reembed`; until then its pages are found by their words"
@@ -79,15 +78,18 @@ def find_static(settings: Embedding, home: StaticHome | None) -> CachedModel:
     if home is None:
         return _made(settings)
     folder = StoreFolder(home.root)
-    own = None if home.anew else model_of(folder, Manifest.load(folder).embedding)
-    kept = None if own is None else _sound(own.parent, own.name, mend=home.writes)
-    if kept is not None:
-        return kept
+    identity = None if home.anew else Manifest.load(folder).embedding
+    own = model_of(folder, identity)
+    if own is not None and identity is not None:
+        reason = wrong_with_model(folder, identity)
+        if not reason:
+            return CachedModel(own, identity)  # MANIFEST has a checksum, and tells of it whatever lies beside it
+        logger.warning("%s: %s", own, reason)
     try:
         found = _made(settings)
     except ModelNotFoundError as error:
         raise error if own is None else _lost(own, str(error)) from error
-    if own is not None and own.name != model_name(found.about["digest"]):
+    if own is not None and identity is not None and identity["digest"] != found.about["digest"]:
         raise _lost(own, f"another one was distilled on this machine, in {found.folder}")
     return _keep(found, folder.models) if home.writes else found
 
@@ -107,11 +109,13 @@ def static_name(base: ModelFiles) -> str:
 
 
 def _lost(own: Path, why: str) -> ModelNotFoundError:
-    return ModelNotFoundError(f"{own}: the static model that made the store's vectors is not there ({why}); {MEND}")
+    return ModelNotFoundError(
+        f"{own}: the static model that made the store's vectors is missing or damaged ({why}); {MEND}"
+    )
 
 
-def _sound(folder: Path, name: str, *, mend: bool = True) -> CachedModel | None:
-    """Return the model of that name where its table is whole; a damaged one is deleted, to ``mend`` it."""
+def _sound(folder: Path, name: str) -> CachedModel | None:
+    """Return the model of that name where it is whole; a damaged one is deleted, as another takes its place."""
     try:
         found = find_cached(folder, name)
         if found is None and not (folder / name).exists():
@@ -122,8 +126,7 @@ def _sound(folder: Path, name: str, *, mend: bool = True) -> CachedModel | None:
     except (ModelNotFoundError, OSError, KeyError, TypeError) as error:
         reason = str(error)
     logger.warning("%s: the static model can't be used (%s)", folder / name, reason)
-    if mend:
-        shutil.rmtree(folder / name, ignore_errors=True)
+    shutil.rmtree(folder / name, ignore_errors=True)
     return None
 
 
@@ -134,7 +137,8 @@ def _keep(found: CachedModel, folder: Path) -> CachedModel:
         shutil.copytree(found.folder, into, dirs_exist_ok=True)
         return found.about
 
-    return make_cached(folder, model_name(found.about["digest"]), copy)
+    name = model_name(found.about["digest"])
+    return _sound(folder, name) or make_cached(folder, name, copy)
 
 
 def _distil(base: ModelFiles, settings: Embedding, folder: Path) -> dict[str, Any]:

@@ -15,14 +15,25 @@ from typing import Any
 
 from mos_pipeline.store.folder import StoreFolder, disk_errors, fsync_folder, open_private, write_all
 
-__all__ = ["TABLE", "copy_model", "digest_of", "forget_models", "model_name", "model_of", "wrong_with_model"]
+__all__ = [
+    "TABLE",
+    "TOKENIZER",
+    "copy_model",
+    "digest_of",
+    "forget_models",
+    "model_name",
+    "model_of",
+    "wrong_with_model",
+]
 
 NAME_DIGITS = 32
 TABLE = "model.safetensors"  # its weights
+TOKENIZER = "tokenizer.json"  # which of them a text is made of
+OURS = ("static-*", ".making-*")  # what is kept there, and what was left half made
 
 
 def model_name(digest: str) -> str:
-    """Return the name of the folder for the static model whose weights have that digest."""
+    """Return the name of the folder for the static model that has that digest."""
     return f"static-{digest[:NAME_DIGITS]}"
 
 
@@ -34,13 +45,16 @@ def model_of(folder: StoreFolder, identity: Mapping[str, Any] | None) -> Path | 
 
 
 def digest_of(model: Path) -> str:
-    """Return the SHA-256 of a static model's weights, in hex.
+    """Return the SHA-256 of all that a static model's vectors depend on, its weights and its tokenizer, in hex.
 
     Raises:
         OSError: they are not there, or can't be read.
     """
-    with (model / TABLE).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    for name in (TABLE, TOKENIZER):
+        with (model / name).open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
 def wrong_with_model(folder: StoreFolder, identity: Mapping[str, Any] | None) -> str:
@@ -62,12 +76,13 @@ def forget_models(folder: StoreFolder, identity: Mapping[str, Any] | None) -> No
     Raises:
         StoreError: the folder can't be read.
     """
-    if not folder.models.is_dir():
+    if folder.models.is_symlink() or not folder.models.is_dir():  # nothing of what lies elsewhere is ours to delete
         return
     present = model_of(folder, identity)
     with disk_errors(folder.models, "the models could not be looked at"):
-        for other in [path for path in folder.models.iterdir() if path != present]:
-            shutil.rmtree(other, ignore_errors=True)
+        ours = [path for pattern in OURS for path in folder.models.glob(pattern) if path != present]
+    for other in ours:
+        shutil.rmtree(other, ignore_errors=True)
 
 
 def copy_model(source: StoreFolder, copy: StoreFolder, identity: Mapping[str, Any] | None) -> int:
