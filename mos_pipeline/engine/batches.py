@@ -137,9 +137,11 @@ class Batches:
         return bool(self._ready)
 
     def go_on(self, until: float) -> None:
-        """Go on with scopes that wait for it, until ``time.perf_counter()`` says so."""
-        while self._ready and time.perf_counter() < until:
+        """Go on with scopes that wait for it: one step in any case, more while ``time.perf_counter()`` is below ``until``."""
+        while self._ready:
             self.advance(self._ready.pop(next(iter(self._ready))))
+            if time.perf_counter() >= until:
+                return
 
     def _begin_what_can(self, scope: Scope, flow: ScopeFlow) -> bool:
         """Begin the tasks of batches that may begin; return whether there were any."""

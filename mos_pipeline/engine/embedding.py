@@ -116,7 +116,7 @@ class Embedding:
 
         A quick one takes less for a batch than the messages do by which it comes and goes, so it gets some at once.
         """
-        self.turn = max(1, min(int(TURN_S * pieces_per_s / TEXT_PIECES), MOST_IN_TURN))
+        self.turn = max(1, min(int(TURN_S * pieces_per_s / TEXT_PIECES), MOST_IN_TURN, self._limit))
 
     @property
     def half_full(self) -> bool:

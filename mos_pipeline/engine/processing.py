@@ -28,7 +28,7 @@ __all__ = ["Processing"]
 
 # A writer that can't write must not make results pile up in memory: above this no new work is given out.
 MAX_UNWRITTEN_BYTES = 32 << 20
-FRESH_TURNS = 8  # batches of new pages, after which some work of the background goes before the next
+FRESH_TURNS = 8  # turns of users with new pages, after which some work of the background goes before the next
 
 
 class Processing:
@@ -201,7 +201,7 @@ class Processing:
         return self._batches.goes_on
 
     def go_on(self, until: float) -> None:
-        """Go on with batches, until ``time.perf_counter()`` says so."""
+        """Go on with batches: one step in any case, more while ``time.perf_counter()`` is below ``until``."""
         self._batches.go_on(until)
 
     def _background_is_next(self) -> bool:

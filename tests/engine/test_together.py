@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from mos_pipeline import MemoryPipeline
+from mos_pipeline.engine import coordinator
 from mos_pipeline.engine.desk import Answer
 from mos_pipeline.engine.embedding import RowsAnswer
 from mos_pipeline.memory.state import Scope
@@ -130,3 +131,17 @@ def test_no_call_applies_more_than_one_batch(tmp_path: Path, monkeypatch: pytest
         memory.wait_idle(PATIENCE_S)
         assert sum(applied) == PAGES // CAPACITY
         assert max(applied) == 1
+
+
+def test_batches_go_on_however_long_the_rest_of_a_turn_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coordinator, "BATCHES_S", 0.0)  # their time is always over when their turn comes
+    with backlog(tmp_path) as memory:
+        memory.wait_idle(20)
+        assert sum(len(session.page_ids) for session in memory.sessions("tom")) == PAGES // CAPACITY * CAPACITY
+
+
+def test_no_user_has_more_texts_at_the_embedder_than_all_may_have(tmp_path: Path) -> None:
+    with backlog(tmp_path, embedding__in_flight_texts=2 * CAPACITY) as memory:
+        seen = units(memory)
+        memory.wait_idle(PATIENCE_S)
+        assert max(seen["embed"]) <= 2 * CAPACITY
