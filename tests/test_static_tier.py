@@ -240,6 +240,21 @@ def test_a_static_model_that_is_lost_is_told_and_pages_are_found_by_their_words(
     assert not StoreFolder(place.store).models.exists(), "the wrong one was not put there"
 
 
+def test_where_it_is_lost_the_vectors_are_made_again_by_another_one(place: Place) -> None:
+    shutil.rmtree(StoreFolder(place.store).models)
+    shutil.rmtree(place.cache)
+    other = make_distilled(place.cache, place.base, seed=1)
+    with place.open(reembed=True) as memory:
+        settled(memory)
+        assert memory.stats().model["digest"] == other.about["digest"]
+        assert not memory.stats().unlifted
+        found(memory)
+    with place.open(reembed=True) as memory:
+        settled(memory)
+        assert memory.stats().embedded_texts == 0, "it is that already"
+    assert verify_store(place.store).ok
+
+
 def test_a_backup_has_the_model_too(place: Place, tmp_path: Path) -> None:
     with place.open() as memory:
         before = found(settled(memory))

@@ -137,7 +137,10 @@ class Batches:
         return bool(self._ready)
 
     def go_on(self, until: float) -> None:
-        """Go on with scopes that wait for it: one step in any case, more while ``time.perf_counter()`` is below ``until``."""
+        """Go on with scopes that wait for it.
+
+        One step in any case, and further ones while ``time.perf_counter()`` is below ``until``.
+        """
         while self._ready:
             self.advance(self._ready.pop(next(iter(self._ready))))
             if time.perf_counter() >= until:

@@ -19,6 +19,7 @@ from mos_pipeline.errors import StoreFullError
 from mos_pipeline.stages.identity import identity_of, names_it, same_vectors
 from mos_pipeline.stages.static_tier import StaticHome
 from mos_pipeline.store.codec import GENERATIONS
+from mos_pipeline.store.models import wrong_with_model
 from mos_pipeline.store.recovery import OpenStore, StoredFrame
 
 __all__ = ["begin_reembedding"]
@@ -39,8 +40,8 @@ def begin_reembedding(store: OpenStore, config: Config, frames: Iterable[StoredF
         StoreError: MANIFEST can't be replaced, or the store has vectors of so many models that it must be compacted.
     """
     stored = store.manifest.embedding
-    if stored is None or names_it(config.embedding, stored):
-        return False
+    if stored is None or (names_it(config.embedding, stored) and not wrong_with_model(store.folder, stored)):
+        return False  # a static model that is lost is another one, even where it is distilled from the same
     identity = _loaded_identity(config, store.folder.root)
     if same_vectors(identity, stored):
         return False
