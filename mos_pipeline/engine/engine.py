@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Collection
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -56,7 +57,7 @@ from mos_pipeline.runtime.shared_memory import SHM_FOLDER, sweep
 from mos_pipeline.runtime.start import InheritedFd
 from mos_pipeline.runtime.supervisor import Role, Supervisor
 from mos_pipeline.runtime.vector_pool import VectorPool
-from mos_pipeline.stages.identity import check_configured, identity_of, mismatch, same_vectors
+from mos_pipeline.stages.identity import changed_model, check_configured, identity_of, mismatch, same_vectors
 from mos_pipeline.stages.static_tier import StaticHome
 from mos_pipeline.stages.write import build_writer
 from mos_pipeline.store.models import forget_models
@@ -294,9 +295,10 @@ class Engine:
             store.compression_level,
             InheritedFd(self.store.lock.fileno()),
         )
+        embedder = embedder_role(config, weights_of(self.store.manifest.embedding), StaticHome(self.store.folder.root))
         return [
             Role(WRITER, build_writer, writer_args, credit=WRITER_CREDIT, blames=False, stateful=True),
-            embedder_role(config, weights_of(self.store.manifest.embedding), StaticHome(self.store.folder.root)),
+            replace(embedder, differs=changed_model),
             llm_role(config),
         ]
 

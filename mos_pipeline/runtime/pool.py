@@ -36,6 +36,8 @@ class Role:
         cancels: whether its stage takes units of kind ``WITHDRAW``, which have one that it was given cancelled.
         heirs: is a worker that takes the place of another one told, by one more argument for ``build``, what that has
             spent: ``Spending.left``.
+        differs: what is wrong with a worker that tells the second of itself, where one before it told the first; empty
+            where it may take its place. Without it any may.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Role:
     stateful: bool = False
     cancels: bool = False
     heirs: bool = False
+    differs: Callable[[Mapping[str, Any], Mapping[str, Any]], str] | None = None
 
 
 class Outcome(NamedTuple):

@@ -241,13 +241,20 @@ class Supervisor:
                 fields = {"role": pool.role.name, "event": event}
                 logging.getLogger(name).log(level, "%s", message, extra=fields)
             case ["ready", info]:
-                with self._lock:
-                    pool.info = info
-                    worker.ready = True
-                    pool.hand_out()
-                self._tell(self._on_change, pool.role.name)
+                self._take_ready(pool, worker, info)
             case ["refused", kind, message]:
                 self._fail(pool, f"{kind}: {message}")
+
+    def _take_ready(self, pool: Pool, worker: Worker, info: dict[str, Any]) -> None:
+        wrong = pool.role.differs(pool.info, info) if pool.info and pool.role.differs is not None else ""
+        if wrong:  # before it is given anything
+            self._fail(pool, wrong)
+            return
+        with self._lock:
+            pool.info = info
+            worker.ready = True
+            pool.hand_out()
+        self._tell(self._on_change, pool.role.name)
 
     def _pass_on(self, pool: Pool, worker: Worker, unit_id: int, piece: Any) -> None:
         with self._lock:

@@ -13,6 +13,7 @@ from mos_pipeline.stages.models import chosen_prompt, find_model, options_of, pr
 from mos_pipeline.stages.variants import quantised
 
 __all__ = [
+    "changed_model",
     "check_configured",
     "expected_identity",
     "identity_of",
@@ -39,6 +40,17 @@ def identity_of(info: Identity) -> dict[str, Any]:
 def same_vectors(one: Identity, other: Identity) -> bool:
     """Return whether vectors of these two may be compared."""
     return not _different(one, other, COUNTS)
+
+
+def changed_model(before: Identity, now: Identity) -> str:
+    """Return what is said where an embedder makes other vectors ``now`` than the one ``before`` it; else nothing."""
+    if same_vectors(before, now):
+        return ""
+    return (
+        f"it has loaded another model ({now['model']}, SHA-256 {now['digest'][:SHOWN_DIGEST]}…) than the one before it "
+        f"({before['model']}, {before['digest'][:SHOWN_DIGEST]}…): its files were changed meanwhile. Pages are kept; "
+        "bring the model back and open the store again, or have its vectors made again: reembed=True"
+    )
 
 
 def _different(one: Identity, other: Identity, keys: tuple[str, ...]) -> list[str]:

@@ -20,10 +20,12 @@ from mos_pipeline.stages.write import WriteStage, build_writer
 
 __all__ = [
     "BROKEN",
+    "CHANGED_TO",
     "COUNTED_IN",
     "HELD_UNTIL",
     "POISON",
     "BrokenEmbedStage",
+    "ChangedEmbedStage",
     "CountedEmbedStage",
     "HeldEmbedStage",
     "LeavingEmbedStage",
@@ -35,6 +37,7 @@ __all__ = [
 
 BROKEN = "the model is broken"
 POISON = "belladonna"
+CHANGED_TO = "CHANGED_TO"
 COUNTED_IN = "COUNTED_IN"
 HELD_UNTIL = "HELD_UNTIL"
 
@@ -72,6 +75,14 @@ class BrokenEmbedStage(EmbedStage):
 
     def prepare(self) -> dict[str, Any]:
         raise WorkerError(BROKEN)
+
+
+class ChangedEmbedStage(EmbedStage):
+    """An embedder whose model has the digest that the variable CHANGED_TO names, where there is one."""
+
+    def prepare(self) -> dict[str, Any]:
+        info = super().prepare()
+        return {**info, "digest": os.environ.get(CHANGED_TO, info["digest"])}
 
 
 class PoisonedEmbedStage(EmbedStage):
