@@ -268,6 +268,14 @@ def test_a_backup_has_the_model_too(place: Place, tmp_path: Path) -> None:
         restore_store(tmp_path / "backup", tmp_path / "again")
 
 
+def test_a_backup_without_the_model_says_so(place: Place, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    shutil.rmtree(StoreFolder(place.store).models)
+    backup_store(place.store, tmp_path / "backup")
+    assert f"{tmp_path / 'backup'}: the static model of the vectors can't be read" in caplog.text
+    with place.open(tmp_path / "backup") as memory:  # the cache has it
+        assert not ask(settled(memory), 3).degraded
+
+
 def test_a_reader_mends_nothing(place: Place) -> None:
     os.truncate(place.kept / TABLE, 1000)
     with place.open(read_only=True) as reader:

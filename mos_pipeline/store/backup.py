@@ -10,6 +10,7 @@ Segments are copied, not linked: a copy shares no block of the disk with the sto
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -22,13 +23,15 @@ from mos_pipeline.errors import InputError, StoreDamagedError, StoreError
 from mos_pipeline.store.folder import StoreFolder, disk_errors, fsync_folder, numbered, open_private, write_all
 from mos_pipeline.store.journal import Journal
 from mos_pipeline.store.manifest import UNFINISHED, Manifest
-from mos_pipeline.store.models import copy_model
+from mos_pipeline.store.models import copy_model, wrong_with_model
 from mos_pipeline.store.pins import Pin
 from mos_pipeline.store.scanning import find_tear
 from mos_pipeline.store.segments import reader_of
 from mos_pipeline.store.verify import verify_store
 
 __all__ = ["backup_store", "restore_store"]
+
+logger = logging.getLogger(__name__)
 
 COPY_BYTES = 4 << 20
 LOOKS = 20  # at a store whose journals change so fast that one of them was never seen
@@ -63,6 +66,8 @@ def backup_store(path: str | os.PathLike[str], target: str | os.PathLike[str]) -
         copied = sum(_copy_segment(segment, copy) for segment in segments)
         copied += sum(_copy_journal(journal, copy) for journal in journals)
         copied += copy_model(source, copy, manifest.embedding)
+        if reason := wrong_with_model(copy, manifest.embedding):  # the pages count all the same
+            logger.warning("%s: %s", copy.root, reason)
         for folder in (copy.segments, copy.journals):
             with disk_errors(folder, "the copy could not be made durable"):
                 fsync_folder(folder)
