@@ -33,7 +33,8 @@ pytest.importorskip("openvino")
 pytest.importorskip("nncf")
 
 TEXTS = [*(" ".join(page_text(number)) for number in range(24)), "", "beagle " * 500]
-PAGES = records(6)
+LONE = "half of a pair: \ud83d, as chat exports hold it"
+PAGES = [*records(6), {**records(1)[0], "user_input": LONE}]
 CALIBRATION = [embedded_text(page["user_input"], page["agent_response"]) for page in PAGES]
 PROMPTS = {"query": "query: ", "passage": "passage: "}
 SHAPES: dict[str, dict[str, Any]] = {"dense": {"dense": 40}, "cls": {"pooling": "cls"}}
@@ -76,7 +77,7 @@ def vectors(backend: Any, *, query: bool = False) -> Any:
 def make_all(root: Path) -> None:
     """Make models, forms and vectors, in a process of its own: what traces a model leaves threads behind."""
     settings = settings_for(make_bert(root / "tiny", prompts=PROMPTS))
-    talk = Talk(TEXTS[:24], [(TEXTS[3][:20], [3]), (TEXTS[9][:20], [9])])
+    talk = Talk([*TEXTS[:24], LONE], [(TEXTS[3][:20], [3]), (TEXTS[9][:20], [9]), (LONE, [24])])
     int8 = OptimiseStage(settings, CALIBRATION, [talk], NONE_LOST).prepare()
     told, found = dict[str, Any](), dict[str, Any]()
     for name, shape in {"tiny": {}, **SHAPES}.items():
@@ -143,6 +144,12 @@ def test_torch_is_not_imported_for_a_form_that_is_there(made: Made) -> None:
     environment = {**os.environ, **made.environment}
     ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "set()"
+
+
+def test_the_texts_that_are_learned_from_stay_nowhere_and_the_cache_is_private(made: Made) -> None:
+    for path in [made.root / "cache", *(made.root / "cache").rglob("*")]:
+        assert not path.stat().st_mode & 0o077, path
+        assert path.is_dir() or b"chat exports" not in path.read_bytes(), path
 
 
 def test_int8_is_measured_and_a_model_of_its_own(made: Made) -> None:
