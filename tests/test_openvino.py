@@ -18,6 +18,7 @@ import pytest
 
 from mos_pipeline.cli.exits import ExitCode
 from mos_pipeline.config import Embedding, load_config
+from mos_pipeline.errors import WorkerError
 from mos_pipeline.messages import embedded_text
 from mos_pipeline.stages.openvino_encoder import OpenVinoEncoder
 from mos_pipeline.stages.optimise import Bounds, OptimiseStage, Talk
@@ -159,6 +160,16 @@ def test_int8_is_measured_and_a_model_of_its_own(made: Made) -> None:
     small = VariantBackend(replace(made.settings, precision="int8"), made.int8["digest"])
     told = small.load()
     assert (told["digest"], told["precision"]) == (made.int8["digest"], "int8")
+
+
+def test_int8_weights_that_have_changed_are_refused(made: Made, tmp_path: Path) -> None:
+    shutil.copytree(made.settings.cache_dir, tmp_path / "cache")
+    (weights,) = (tmp_path / "cache").glob("*-int8-*/openvino/*.bin")
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    changed = replace(made.settings, precision="int8", cache_dir=str(tmp_path / "cache"))
+    with pytest.raises(WorkerError, match="not those that were made"):
+        VariantBackend(changed).load()
 
 
 def test_a_store_remembers_its_int8_model(
