@@ -33,6 +33,7 @@ def test_each_text_is_in_one_part(tmp_path: Path) -> None:
     parts = list(_parts(texts, 4))
     assert [len(part) for part in parts] == [7, 6, 6, 6]
     assert sorted(text for part in parts for text in part) == sorted(texts)
+    assert list(_parts(texts[:2], 4)) == [[texts[0]], [texts[1]]], "none is empty"
     assert all(text.startswith("User: ") for text in texts)
     lines = "".join(f'{{"user_id": "a", "user_input": "q{n}", "agent_response": "r"}}\n' for n in range(40))
     (tmp_path / "pages.jsonl").write_text(lines)
