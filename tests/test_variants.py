@@ -16,6 +16,7 @@ import pytest
 
 from mos_pipeline import config
 from mos_pipeline.cli.labelled import SAMPLE, locomo_talks, sample_calibration, sample_talks
+from mos_pipeline.cli.optimize_model import _thinned
 from mos_pipeline.errors import InputError, ModelNotFoundError, WorkerError
 from mos_pipeline.stages import model_cache, variants
 from mos_pipeline.stages.identity import expected_identity, names_it, same_vectors
@@ -312,6 +313,12 @@ def test_what_is_measured_with_is_not_calibrated_on() -> None:
     asked = next(talk for talk in talks if any("adrenaline" in text for text, _ in talk.questions))
     text, evidence = next((text, places) for text, places in asked.questions if "adrenaline" in text)
     assert "two fresh pens" in asked.pages[evidence[0]], text
+
+
+@pytest.mark.parametrize(("length", "step"), [(3, 1), (7, 1), (8, 2), (100, 16)], ids=str)
+def test_of_a_large_file_few_texts_are_in_memory(length: int, step: int) -> None:
+    texts = [f"text {number}" for number in range(length)]
+    assert _thinned(iter(texts), 4) == texts[::step]
 
 
 def test_locomo_files_give_questions_with_evidence(tmp_path: Path) -> None:
