@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 
 from perf.drawing import picture, save
-from perf.options import LATENCY_MS, Options, backends, settings_of
+from perf.options import LATENCY_MS, Options, backends, milliseconds, settings_of
 from perf.processes import CpuShare
 from perf.result import BenchResult
 from perf.telling import begun, tell
@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
         help="a setting of the pipelines measured, over a bench's own: embedding.precision=int8; can be repeated",
     )
     parser.add_argument(
-        "--latency-ms", type=float, default=LATENCY_MS, metavar="MS", help="of the fake endpoint (default: 350)"
+        "--latency-ms", type=milliseconds, default=LATENCY_MS, metavar="MS", help="of the fake endpoint (default: 350)"
     )
     parser.add_argument("--plot", type=picture, metavar="FILE.svg", help="draw the cliff there, light and dark")
     parser.add_argument("--dir", type=Path, metavar="DIR", help="where stores are made, and removed")

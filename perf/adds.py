@@ -30,12 +30,14 @@ __all__ = [
     "in_order",
     "openai_settings",
     "our_adds",
+    "row_of",
     "their_adds",
     "their_rows",
 ]
 
 CAPACITY = 9
 ADDS, PAUSE_S = 20, 0.02
+SEEDS = 1000  # of rows: others than those of what else is added to the same store, since equal texts are embedded once
 LOOK_S = 0.01
 REST_S = 1800.0
 US = 1e6
@@ -92,10 +94,15 @@ def add_rows(memory: MemoryPipeline, users: int, pause_s: float, adds: int) -> l
     """Return what each of so many adds of each user takes, in seconds, after a pause each."""
     found = []
     for number in range(users):
-        pages = islice(synthetic_pages(f"user{number}", number), adds)
+        pages = row_of(number, adds, f"user{number}")
         found.append([_timed(memory, page, pause_s) for page in pages])
         come_to_rest(memory)
     return found
+
+
+def row_of(number: int, adds: int, user: str = "user") -> list[Page]:
+    """Return the pages of a row, of another text for each number."""
+    return list(islice(synthetic_pages(user, SEEDS + number), adds))
 
 
 def come_to_rest(memory: MemoryPipeline) -> None:
@@ -131,7 +138,7 @@ def their_adds(
 ) -> list[list[float]]:
     """Return the same of a peer that asks the same endpoint, by the same embedding model."""
     with options.store() as folder:
-        pages = [list(islice(synthetic_pages("user", number), adds)) for number in range(users)]
+        pages = [row_of(number, adds) for number in range(users)]
         found: list[list[float]] = their_rows(other, [Row(row, base_url, folder) for row in pages], pause_s=pause_s)[
             "seconds"
         ]

@@ -63,7 +63,7 @@ def _first(count: int) -> Iterator[Page]:
 
 
 def _parts(texts: Sequence[str], count: int) -> Iterator[list[str]]:
-    for number in range(count):
+    for number in range(min(count, len(texts))):  # none is empty
         yield list(texts[number::count])
 
 

@@ -18,14 +18,14 @@ from typing import Any, TypeVar
 from mos_pipeline import MemoryPipeline
 from mos_pipeline.errors import ConfigError, ModelNotFoundError, WorkerError
 from mos_pipeline.stages.models import MINILM, find_model
-from perf.adds import CAPACITY, Row, add_rows, in_order, openai_settings, their_rows
+from perf.adds import CAPACITY, Row, add_rows, in_order, openai_settings, row_of, their_rows
 from perf.endpoint import endpoint
 from perf.options import Options
 from perf.peers import INSTALL, MEM0, MEMORYOS, Peer, peer
 from perf.pipelines import NotReadyError, wait_ready
 from perf.processes import disk_bytes
 from perf.result import Aim, BenchResult, Figure, Series, at_least
-from perf.texts import Page, question, synthetic_pages
+from perf.texts import Page, question
 from perf.timing import median, seconds
 from perf.variants import Variant, wanted
 
@@ -86,7 +86,7 @@ Found = tuple[list[Figure], list[Series], list[str]]
 def _memoryos_beside(options: Options, memoryos: Peer) -> Found:
     """Measure adds in a row, without pauses; pages a second once short-term memory is full; what many pages cost."""
     length = options.times(ROW, QUICK_ROW)
-    rows = [list(islice(synthetic_pages("user", number), length)) for number in range(options.times(THEIR_USERS, 1))]
+    rows = [row_of(number, length) for number in range(options.times(THEIR_USERS, 1))]
     many, stored = _pages(options, options.times(INGESTED, 100)), _pages(options, options.times(PAGES, 24))
     few = many[: options.times(SLOW_PAGES, QUICK_ROW)]
     asked_of = [stored[number * 79 % len(stored)] for number in range(options.times(QUESTIONS, 20))]

@@ -38,11 +38,20 @@ class Pair:
 
     @property
     def worse(self) -> float | None:
-        """By which factor the median has become worse (below 1: better); None where that can't be told."""
-        ratio, upper = self.ratios[0], self._smaller_is_better()
-        if ratio is None or upper is None:
+        """By which factor the median has become worse (below 1: better); None where that can't be told.
+
+        What should be small and was 0, or should be large and is 0, is worse beyond any factor.
+        """
+        upper = self._smaller_is_better()
+        if upper is None:
             return None
-        return ratio if upper else 1 / ratio
+        before, after = float(self.before["median"]), float(self.after["median"])
+        below, above = (before, after) if upper else (after, before)
+        if min(below, above) < 0:
+            return None
+        if not below:
+            return math.inf if above else 1.0
+        return above / below
 
     def _smaller_is_better(self) -> bool | None:
         unit: str = self.before["unit"]

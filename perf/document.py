@@ -25,7 +25,7 @@ from mos_pipeline.config import load_config
 from mos_pipeline.exporting import export_memoryos
 from perf.adds import CAPACITY, cliff, come_to_rest, in_order, openai_settings, our_adds
 from perf.endpoint import endpoint
-from perf.options import LATENCY_MS, Options
+from perf.options import LATENCY_MS, Options, milliseconds
 from perf.pipelines import wait_ready
 from perf.processes import CpuShare, disk_bytes
 from perf.result import BenchResult, Figure, at_least, at_most
@@ -39,6 +39,7 @@ EARLY, LATE = slice(0, 5), slice(10, 15)
 BEFORE, AFTER = CAPACITY - 1, 20  # pages: all in short-term memory, and most of them out of it
 ASKED_USERS, QUESTIONS = 20, 3
 BUSY_USERS = 16
+FRESH_SEED, BUSY_SEEDS = 1000, 2000  # in no use before: texts that are known would not be embedded again
 STORED_USERS, STORED_PAGES = 3, 300
 IDLE_S = 1800.0
 MS = 1000.0
@@ -82,7 +83,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m perf document", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--latency-ms", type=float, default=LATENCY_MS, metavar="MS", help="of the fake endpoint")
+    parser.add_argument(
+        "--latency-ms", type=milliseconds, default=LATENCY_MS, metavar="MS", help="of the fake endpoint"
+    )
     parser.add_argument("--quick", action="store_true", help="fewer users: rougher")
     parser.add_argument("--dir", type=Path, metavar="DIR", help="where stores are made, and removed")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, too")
@@ -124,9 +127,9 @@ def _background(memory: MemoryPipeline, users: int, call_ms: float) -> list[Figu
     """Measure while the endpoint has calls of full batches in work: one batch of each user."""
     adds, questions = list[float](), list[float]()
     old = next(synthetic_pages("asked0", 0))
-    fresh = synthetic_pages("beside", 1)
+    fresh = synthetic_pages("beside", FRESH_SEED)
     for number in range(users):
-        for page in islice(synthetic_pages(f"busy{number}", number), CAPACITY):
+        for page in islice(synthetic_pages(f"busy{number}", BUSY_SEEDS + number), CAPACITY):
             memory.add(**page)
         while not memory.stats().workers["llm"].waiting:
             time.sleep(0.001)

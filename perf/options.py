@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from mos_pipeline.config import Embedding, load_config
 from mos_pipeline.errors import ConfigError
 from perf.texts import Page, dataset_pages, synthetic_pages
 
-__all__ = ["LATENCY_MS", "Options", "backends", "nested", "read_settings", "settings_of"]
+__all__ = ["LATENCY_MS", "Options", "backends", "milliseconds", "nested", "read_settings", "settings_of"]
 
 LATENCY_MS = 350.0  # of the fake endpoint, as a quick model of a provider takes
 
@@ -61,9 +62,12 @@ class Options:
         return None if self.dataset is None else dataset_pages(self.dataset)
 
     def page_stream(self) -> Iterator[Page]:
-        """Yield pages without end: the data set's again and again, or synthetic ones."""
+        """Yield pages without end: synthetic ones, or the data set's again and again.
+
+        From the second round on the round's number ends what the user says: an equal text would not be embedded again.
+        """
         source = self.source()
-        return synthetic_pages() if source is None else itertools.cycle(source)
+        return synthetic_pages() if source is None else _rounds(source)
 
     @contextmanager
     def store(self) -> Iterator[Path]:
@@ -82,6 +86,12 @@ class Options:
     def open(self, store: Path, **own: Any) -> MemoryPipeline:
         """Open a pipeline with a bench's own settings and those of the command line over them."""
         return MemoryPipeline.open(store, **self.with_own(own))
+
+
+def _rounds(pages: Sequence[Page]) -> Iterator[Page]:
+    yield from pages
+    for number in itertools.count(2):
+        yield from ({**page, "user_input": f"{page['user_input']} ({number})"} for page in pages)
 
 
 def read_settings(pairs: Sequence[str]) -> dict[str, Any]:
@@ -118,6 +128,14 @@ def settings_of(pairs: Sequence[str]) -> dict[str, Any]:
         return read_settings(pairs)
     except ConfigError as error:
         raise SystemExit(f"--set: {error}") from None
+
+
+def milliseconds(text: str) -> float:
+    """Return what an answer of the fake endpoint takes, as the command line says it: more than nothing."""
+    latency = float(text)
+    if not 0.0 < latency < math.inf:
+        raise ValueError(text)
+    return latency
 
 
 def backends() -> Sequence[str]:

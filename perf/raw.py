@@ -18,6 +18,7 @@ from mos_pipeline import config
 from mos_pipeline.stages.embed import EmbedStage
 from mos_pipeline.stages.models import find_model
 from mos_pipeline.stages.openvino_encoder import EXACT
+from mos_pipeline.stages.sentence_transformer import report_nothing
 from mos_pipeline.stages.variant_backend import VariantBackend
 from perf.children import serve
 from perf.timing import seconds
@@ -41,6 +42,7 @@ def raw_model(settings: config.Embedding) -> Any:
     Raises:
         ModelNotFoundError, WorkerError: as from the embedder.
     """
+    report_nothing()  # and no more: how threads wait, as the embedder sets it for its process, is part of our way
     os.environ["HF_HUB_OFFLINE"] = os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     files = find_model(settings.model, download=False)
     form = files.folder if settings.backend == "torch" else VariantBackend(settings).form(files).folder

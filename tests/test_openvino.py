@@ -18,6 +18,7 @@ import pytest
 
 from mos_pipeline.cli.exits import ExitCode
 from mos_pipeline.config import Embedding, load_config
+from mos_pipeline.errors import WorkerError
 from mos_pipeline.messages import embedded_text
 from mos_pipeline.stages.openvino_encoder import OpenVinoEncoder
 from mos_pipeline.stages.optimise import Bounds, OptimiseStage, Talk
@@ -33,7 +34,8 @@ pytest.importorskip("openvino")
 pytest.importorskip("nncf")
 
 TEXTS = [*(" ".join(page_text(number)) for number in range(24)), "", "beagle " * 500]
-PAGES = records(6)
+LONE = "half of a pair: \ud83d, as chat exports hold it"
+PAGES = [*records(6), {**records(1)[0], "user_input": LONE}]
 CALIBRATION = [embedded_text(page["user_input"], page["agent_response"]) for page in PAGES]
 PROMPTS = {"query": "query: ", "passage": "passage: "}
 SHAPES: dict[str, dict[str, Any]] = {"dense": {"dense": 40}, "cls": {"pooling": "cls"}}
@@ -76,7 +78,7 @@ def vectors(backend: Any, *, query: bool = False) -> Any:
 def make_all(root: Path) -> None:
     """Make models, forms and vectors, in a process of its own: what traces a model leaves threads behind."""
     settings = settings_for(make_bert(root / "tiny", prompts=PROMPTS))
-    talk = Talk(TEXTS[:24], [(TEXTS[3][:20], [3]), (TEXTS[9][:20], [9])])
+    talk = Talk([*TEXTS[:24], LONE], [(TEXTS[3][:20], [3]), (TEXTS[9][:20], [9]), (LONE, [24])])
     int8 = OptimiseStage(settings, CALIBRATION, [talk], NONE_LOST).prepare()
     told, found = dict[str, Any](), dict[str, Any]()
     for name, shape in {"tiny": {}, **SHAPES}.items():
@@ -145,6 +147,12 @@ def test_torch_is_not_imported_for_a_form_that_is_there(made: Made) -> None:
     assert ran.stdout.strip() == "set()"
 
 
+def test_the_texts_that_are_learned_from_stay_nowhere_and_the_cache_is_private(made: Made) -> None:
+    for path in [made.root / "cache", *(made.root / "cache").rglob("*")]:
+        assert not path.stat().st_mode & 0o077, path
+        assert path.is_dir() or b"chat exports" not in path.read_bytes(), path
+
+
 def test_int8_is_measured_and_a_model_of_its_own(made: Made) -> None:
     assert made.int8["kept"]
     assert made.int8["digest"] != made.int8["source"]
@@ -152,6 +160,16 @@ def test_int8_is_measured_and_a_model_of_its_own(made: Made) -> None:
     small = VariantBackend(replace(made.settings, precision="int8"), made.int8["digest"])
     told = small.load()
     assert (told["digest"], told["precision"]) == (made.int8["digest"], "int8")
+
+
+def test_int8_weights_that_have_changed_are_refused(made: Made, tmp_path: Path) -> None:
+    shutil.copytree(made.settings.cache_dir, tmp_path / "cache")
+    (weights,) = (tmp_path / "cache").glob("*-int8-*/openvino/*.bin")
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    changed = replace(made.settings, precision="int8", cache_dir=str(tmp_path / "cache"))
+    with pytest.raises(WorkerError, match="not those that were made"):
+        VariantBackend(changed).load()
 
 
 def test_a_store_remembers_its_int8_model(

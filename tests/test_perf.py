@@ -22,6 +22,7 @@ from mos_pipeline import MemoryPipeline
 from mos_pipeline.messages import encode
 from perf import __main__ as harness
 from perf import busy, embed, ingest, large, processes, scale, tasks
+from perf.adds import row_of
 from perf.children import Child
 from perf.machine import PACKAGES, ROOT, commit, machine
 from perf.options import Options, nested, read_settings
@@ -168,6 +169,9 @@ def test_synthetic_pages_are_the_same_for_the_same_seed_and_of_a_locomo_page_s_s
     assert pages == list(islice(synthetic_pages("anna"), 500))
     assert pages != list(islice(synthetic_pages("anna", seed=2), 500))
     assert {page["user_id"] for page in pages} == {"anna"}
+    rows = [page for number in range(3) for page in row_of(number, 20)]
+    texts = [page["user_input"] for page in (*pages, *rows)]
+    assert len(set(texts)) == len(texts) == 560, "equal texts would be embedded once"
     assert 330 < sum(len(encode(list(page.values()))) for page in pages) / len(pages) < 430
 
 
@@ -205,9 +209,9 @@ def test_pages_of_a_data_set_are_arguments_of_add(locomo: Path) -> None:
     assert (second["user_input"], second["agent_response"]) == ("Bye", "")
 
 
-def test_a_data_set_s_pages_come_again_and_again(locomo: Path) -> None:
+def test_a_data_set_s_pages_come_again_and_again_and_none_with_the_text_of_another(locomo: Path) -> None:
     texts = [page["user_input"] for page in islice(Options(dataset=locomo).page_stream(), 5)]
-    assert texts == ["Hello", "Bye", "Hello", "Bye", "Hello"]
+    assert texts == ["Hello", "Bye", "Hello (2)", "Bye (2)", "Hello (3)"]
 
 
 def test_sizes_are_full_quick_or_as_told() -> None:

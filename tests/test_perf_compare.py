@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,27 @@ def test_what_is_worse_follows_from_the_unit_or_the_aim(unit: str, aims: tuple[A
     assert pair.worse == worse
     assert pair.ratios == [2.0, 2.0, None]
     assert missing == []
+
+
+@pytest.mark.parametrize(
+    ("unit", "aims", "before", "after", "worse"),
+    [
+        ("pages/s", (), 5.0, 0.0, math.inf),
+        ("", (at_least(1),), 0.9, 0.0, math.inf),
+        ("", (at_most(0),), 0.0, 3.0, math.inf),
+        ("ms", (), 2.0, 0.0, 0.0),
+        ("ms", (), 0.0, 0.0, 1.0),
+        ("MB", (), -1.0, 16.0, None),
+    ],
+)
+def test_what_falls_to_nothing_is_worse_beyond_any_factor(
+    tmp_path: Path, unit: str, aims: tuple[Aim, ...], before: float, after: float, worse: float | None
+) -> None:
+    figures = figure(before, unit, *aims), figure(after, unit, *aims)
+    ((pair,), _) = pairs(*map(report, figures))
+    assert pair.worse == worse
+    files = [written(tmp_path, name, each) for name, each in zip("ab", figures, strict=True)]
+    assert main([*files, "--bound", "1000"]) == (worse == math.inf)
 
 
 @pytest.mark.parametrize(("after", "bound", "code"), [(1.15, "1.2", 0), (1.25, "1.2", 1), (0.5, "1.2", 0)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,11 +16,12 @@ import pytest
 
 from mos_pipeline import config
 from mos_pipeline.cli.labelled import SAMPLE, locomo_talks, sample_calibration, sample_talks
+from mos_pipeline.cli.optimize_model import _thinned
 from mos_pipeline.errors import InputError, ModelNotFoundError, WorkerError
 from mos_pipeline.stages import model_cache, variants
 from mos_pipeline.stages.identity import expected_identity, names_it, same_vectors
 from mos_pipeline.stages.model_cache import all_cached, make_cached
-from mos_pipeline.stages.models import ModelFiles
+from mos_pipeline.stages.models import ModelFiles, find_model
 from mos_pipeline.stages.openvino_encoder import PART_PIECES, parts_of
 from mos_pipeline.stages.optimise import Bounds, Talk, compared, recall
 from mos_pipeline.stages.tuning import (
@@ -35,6 +37,7 @@ from mos_pipeline.stages.variants import entry_name, exported, find_exported, gr
 from tests.test_embed import Backend, Clock
 
 REPO = Path(variants.__file__).parents[2]
+STORED = {"model": "a-model", "backend": "openvino", "precision": "int8"}
 FILES = ModelFiles("someone/a-model", Path("nowhere"), "ab" * 32)
 
 
@@ -138,7 +141,25 @@ def test_a_damaged_entry_is_no_model(tmp_path: Path) -> None:
     add_int8(tmp_path, "whole", 1.0)
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / model_cache.ABOUT).write_text("{")
+    (tmp_path / "list").mkdir()
+    (tmp_path / "list" / model_cache.ABOUT).write_text("[]")
     assert [each.about["digest"] for each in all_cached(tmp_path)] == ["whole"]
+
+
+def test_what_is_left_of_a_deleted_entry_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "weights").write_text("left")
+    made = make_cached(tmp_path, "one", lambda folder: {"bytes": (folder / "weights").write_text("new")})
+    assert (made.folder / "weights").read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]
+
+
+def test_what_a_killed_process_has_left_is_deleted_once_it_is_old(tmp_path: Path) -> None:
+    for name in ("old", "young"):
+        (tmp_path / f"{model_cache.MAKING}{name}").mkdir()
+    os.utime(tmp_path / f"{model_cache.MAKING}old", (1.0, 1.0))
+    make_cached(tmp_path, "one", lambda _: {})
+    assert {path.name for path in tmp_path.iterdir()} == {"one", f"{model_cache.MAKING}young"}
 
 
 def test_an_int8_store_is_known_by_its_own_digest_without_loading(
@@ -294,6 +315,12 @@ def test_what_is_measured_with_is_not_calibrated_on() -> None:
     assert "two fresh pens" in asked.pages[evidence[0]], text
 
 
+@pytest.mark.parametrize(("length", "step"), [(3, 1), (7, 1), (8, 2), (100, 16)], ids=str)
+def test_of_a_large_file_few_texts_are_in_memory(length: int, step: int) -> None:
+    texts = [f"text {number}" for number in range(length)]
+    assert _thinned(iter(texts), 4) == texts[::step]
+
+
 def test_locomo_files_give_questions_with_evidence(tmp_path: Path) -> None:
     turns = [
         {"speaker": "Ann Bo"[4 * (n % 2) :][:3].strip(), "dia_id": f"D1:{n + 1}", "text": f"t{n}"} for n in range(4)
@@ -331,5 +358,10 @@ def test_doctor_tells_what_misses_and_the_command(
     }
     assert "it is made when the model is first loaded" in look("fp32")["model's form"].mend
     assert "mos-pipeline optimize-model --backend openvino" in look("int8")["model's form"].found
+    for digest, made in (("cd" * 32, 1.0), ("ef" * 32, 2.0)):
+        add_int8(tmp_path / "cache", digest, made, find_model(given["model"]))
+    assert look("int8")["model's form"].found.endswith("ef" * 32), "the newest, for a new store"
+    monkeypatch.setattr("mos_pipeline.doctor.settings._stored_model", lambda _: {"digest": "cd" * 32, **STORED})
+    assert look("int8")["model's form"].found.endswith("cd" * 32), "the store's own"
     del installed["optimum-intel"]
     assert "pip install 'mos-pipeline[openvino]'" in look("fp32")["backend"].mend

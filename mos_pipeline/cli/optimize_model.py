@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from mos_pipeline.cli.exits import ExitCode
-from mos_pipeline.cli.opening import opened_to_look, positive_int
+from mos_pipeline.cli.opening import opened_to_look, positive_int, restored
 from mos_pipeline.cli.output import as_duration, print_json, say, table
 from mos_pipeline.cli.signals import Signals, terminal_blocked
 from mos_pipeline.config import QUANTISED, Config, load_config
@@ -101,7 +101,8 @@ def _texts(args: argparse.Namespace) -> list[str]:
     from mos_pipeline.messages import embedded_text
 
     if args.calibrate is not None:
-        found = [embedded_text(record.user_input, record.agent_response) for record in read_source(args.calibrate)]
+        records = read_source(args.calibrate)
+        found = _thinned((embedded_text(record.user_input, record.agent_response) for record in records), args.texts)
     elif args.store is not None:
         found = _stored(args)
     else:
@@ -117,13 +118,28 @@ def _stored(args: argparse.Namespace) -> list[str]:
     with opened_to_look(args) as memory:
         if memory is None:
             raise InputError(f"{args.store}: there is no store here; check the path")
-        found, total = list[str](), memory.stats().pages
+        found, total = list[str](), restored(memory).pages
         # Of a large store portions here and there, as many as are wanted.
         step = max(PAGES_AT_ONCE, total // 4)
         for offset in range(0, total, step):
             pages = memory.pages(offset=offset, limit=PAGES_AT_ONCE)
             found += [embedded_text(page.user_input, page.agent_response) for page in pages]
     return found
+
+
+def _thinned(texts: Iterable[str], count: int) -> list[str]:
+    """Return every, every second, every fourth … text: so that there are ``count`` at least, and fewer than twice that.
+
+    All of them where there are fewer; of a large file no more are in memory.
+    """
+    kept, step = list[str](), 1
+    for place, text in enumerate(texts):
+        if place % step:
+            continue
+        kept.append(text)
+        if len(kept) == 2 * count:
+            kept, step = kept[::2], 2 * step
+    return kept
 
 
 def _spread(texts: Sequence[str], count: int) -> list[str]:

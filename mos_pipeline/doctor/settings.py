@@ -99,7 +99,7 @@ def check_model(root: Path, config: Config) -> Iterator[Finding]:
             yield problem(Area.MODEL, "model", str(error), "install it as the message says")
         return
     if config.embedding.backend in EXPORTED and config.embedding.tier == "full":
-        yield from _check_variant(config, files)
+        yield from _check_variant(config, files, (_stored_model(root) or {}).get("digest", ""))
     genuine = " (the original's)" if files.digest == MINILM_DIGEST else ""
     yield ok(Area.MODEL, "model", f"{files.name} in {files.folder}, SHA-256 {files.digest}{genuine}")
     yield from _against_store(root, config)
@@ -127,8 +127,8 @@ def _kept_model(root: Path) -> Path | None:
     return None if wrong_with_model(folder, identity) else model_of(folder, identity)
 
 
-def _check_variant(config: Config, files: ModelFiles) -> Iterator[Finding]:
-    """Look for the libraries of another runtime than torch, and for the model's form for it."""
+def _check_variant(config: Config, files: ModelFiles, digest: str) -> Iterator[Finding]:
+    """Look for the libraries of another runtime than torch, and for the model's form for it: the store's, by digest."""
     embedding = config.embedding
     try:
         made_by = versions(embedding.backend)
@@ -139,7 +139,8 @@ def _check_variant(config: Config, files: ModelFiles) -> Iterator[Finding]:
     told = ", ".join(f"{name} {number}" for name, number in made_by.items())
     yield ok(Area.MODEL, "backend", f"{embedding.backend}: {told}")
     try:
-        found = quantised(embedding, files) if embedding.precision == "int8" else find_exported(embedding, files)
+        int8 = embedding.precision == "int8"
+        found = quantised(embedding, files, digest) if int8 else find_exported(embedding, files)
     except ModelNotFoundError as error:
         yield problem(Area.MODEL, "model's form", str(error), "make it as the message says")
         return

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Backend", "Prepared", "Vectors"]
+__all__ = ["Backend", "Prepared", "Vectors", "readable"]
 
 Vectors = npt.NDArray[np.float16]
 
@@ -47,3 +47,12 @@ class Backend(Protocol):
     def encode(self, items: Sequence[Prepared]) -> Vectors:
         """Return the embeddings of at least one item, float16 (n, dimension), each of length 1."""
         ...
+
+
+def readable(text: str, max_chars: int) -> str:
+    """Return a text as a tokenizer can take it: its first ``max_chars`` characters, lone surrogates replaced.
+
+    A tokenizer takes longer the longer the text, and would leave the rest out anyway. Lone surrogates, which chat
+    exports hold, are no text to it at all.
+    """
+    return text[:max_chars].encode("utf-8", "replace").decode("utf-8")

@@ -22,7 +22,7 @@ from mos_pipeline import config
 from mos_pipeline.runtime.shared_memory import attach
 from mos_pipeline.runtime.slabs import vectors_of
 from mos_pipeline.runtime.worker import Report
-from mos_pipeline.stages.backend import Backend, Prepared, Vectors
+from mos_pipeline.stages.backend import Backend, Prepared, Vectors, readable
 from mos_pipeline.stages.batching import Batcher, CostModel, Item
 from mos_pipeline.stages.static_tier import StaticHome
 from mos_pipeline.stages.tuning import FIRST_PIECES, Tunable, choose_pieces, choose_threads
@@ -156,7 +156,7 @@ class EmbedStage:
     def _split(self, unit: _Unit, report: Report) -> None:
         """Split a unit's texts into word pieces and hand it to the batcher."""
         try:
-            texts = [_clean(text, self._settings.max_chars) for text in unit.texts]
+            texts = [readable(text, self._settings.max_chars) for text in unit.texts]
             unit.items = self._backend.prepare(texts, query=unit.query)
             if not unit.query and len(unit.rows) != len(unit.items):
                 raise ValueError(f"{len(unit.rows)} rows for {len(unit.items)} texts")
@@ -248,12 +248,6 @@ def _backend(settings: config.Embedding, digest: str, home: StaticHome | None) -
 
 def _words(count: int) -> str:
     return " ".join(["the"] * count)  # a word piece each
-
-
-def _clean(text: str, max_chars: int) -> str:
-    # A tokenizer takes longer the longer the text and would leave the rest out anyway. Lone surrogates, which chat
-    # exports hold, are no text to it at all.
-    return text[:max_chars].encode("utf-8", "replace").decode("utf-8")
 
 
 def _pieces(items: Sequence[Prepared]) -> int:

@@ -1,7 +1,8 @@
 """Where models that were made from others are kept: optimised ones, and static ones.
 
 A folder for each, named by what it was made from and how. What tells of it is written last, and the folder gets its
-name in one step, so one that is there is whole; two processes that make the same one at once keep the first.
+name in one step, so one that is there is whole; two processes that make the same one at once keep the first. What a
+process that was killed has left half made goes a day later.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ import logging
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +25,8 @@ __all__ = ["CachedModel", "all_cached", "cache_folder", "find_cached", "make_cac
 logger = logging.getLogger(__name__)
 
 ABOUT = "about.json"
+MAKING = ".making-"
+LEFT_S = 86400.0  # a folder that is being made is younger
 
 
 class CachedModel(NamedTuple):
@@ -51,6 +56,8 @@ def find_cached(cache: Path, name: str) -> CachedModel | None:
     folder = cache / name
     try:
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        if not isinstance(about, dict):
+            raise ValueError(f"{ABOUT} holds no object")
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
@@ -78,7 +85,8 @@ def make_cached(cache: Path, name: str, make: Callable[[Path], dict[str, Any]]) 
     """
     try:
         cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=".making-", dir=cache))
+        _delete_left(cache)
+        folder = Path(tempfile.mkdtemp(prefix=MAKING, dir=cache))
     except OSError as error:
         raise _unkept(cache, error) from error
     try:
@@ -95,6 +103,14 @@ def make_cached(cache: Path, name: str, make: Callable[[Path], dict[str, Any]]) 
     if found is None:
         raise ModelNotFoundError(f"{cache / name}: it was deleted while it was made; make it again")
     return found
+
+
+def _delete_left(cache: Path) -> None:
+    """Delete what processes that were killed have left half made."""
+    for path in cache.glob(f"{MAKING}*"):
+        with suppress(OSError):  # another process is quicker, or may
+            if time.time() - path.stat().st_mtime > LEFT_S:
+                shutil.rmtree(path)
 
 
 def _unkept(cache: Path, error: OSError) -> ModelNotFoundError:
@@ -122,8 +138,14 @@ def _sync(path: Path) -> None:
 
 
 def _rename(folder: Path, kept: Path) -> None:
+    """Give ``folder`` its name, unless a whole one has it; what is left of one that was half deleted goes."""
     try:
         folder.rename(kept)
     except OSError:
-        if not (kept / ABOUT).exists():
+        if (kept / ABOUT).exists():
+            return
+        if not kept.is_dir():
             raise
+        left = kept.rename(kept.with_name(f"{folder.name}-left"))
+        shutil.rmtree(left, ignore_errors=True)
+        folder.rename(kept)

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from mos_pipeline.config import Embedding
 from mos_pipeline.errors import WorkerError
 from mos_pipeline.runtime.worker import Report
-from mos_pipeline.stages.backend import Backend
+from mos_pipeline.stages.backend import Backend, readable
 from mos_pipeline.stages.model_cache import CachedModel, find_cached, make_cached
 from mos_pipeline.stages.models import ModelFiles, find_model
 from mos_pipeline.stages.openvino_encoder import GRAPH
@@ -89,7 +89,18 @@ class OptimiseStage:
 
     def __init__(self, settings: Embedding, texts: Sequence[str], talks: Sequence[Talk], bounds: Bounds) -> None:
         self._settings = replace(settings, precision="int8", tier="full")
-        self._texts, self._talks, self._bounds = list(texts), list(talks), bounds
+        self._bounds = bounds
+        self._texts = self._readable(texts)
+        self._talks = [
+            Talk(
+                self._readable(talk.pages),
+                [(readable(text, settings.max_chars), places) for text, places in talk.questions],
+            )
+            for talk in talks
+        ]
+
+    def _readable(self, texts: Sequence[str]) -> list[str]:
+        return [readable(text, self._settings.max_chars) for text in texts]
 
     def prepare(self) -> dict[str, Any]:
         """Make the quantised form, unless it is there; return what it tells, ``"folder"``, and is it ``"kept"``?

@@ -23,7 +23,14 @@ from mos_pipeline.stages.packed_linear import pack_linears
 from mos_pipeline.stages.tuning import thread_counts
 from mos_pipeline.stages.variants import origin
 
-__all__ = ["BROKEN", "PROBES", "SentenceTransformerBackend", "quiet_libraries", "set_environment"]
+__all__ = [
+    "BROKEN",
+    "PROBES",
+    "SentenceTransformerBackend",
+    "quiet_libraries",
+    "report_nothing",
+    "set_environment",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -40,13 +47,17 @@ def set_environment(*, download: bool) -> None:
     # ``python -m perf embed``.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
-    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    # With this OpenVINO's converter and NNCF report usage to the network, unasked; both do without where it can't be
-    # imported.
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    report_nothing()
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     if not download:
         os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def report_nothing() -> None:
+    """Have the model's libraries report nothing to the network; before they are imported."""
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    # With this OpenVINO's converter and NNCF report usage, unasked; both do without where it can't be imported.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 
 # What a model that is broken, or of a kind that this version of its library does not know, fails with.

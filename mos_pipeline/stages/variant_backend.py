@@ -20,7 +20,7 @@ from mos_pipeline.stages.models import ModelFiles, chosen_prompt, find_model, op
 from mos_pipeline.stages.openvino_encoder import OpenVinoEncoder
 from mos_pipeline.stages.sentence_transformer import SentenceTransformerBackend, set_environment
 from mos_pipeline.stages.tuning import thread_counts
-from mos_pipeline.stages.variants import exported, quantised, versions
+from mos_pipeline.stages.variants import exported, graph_digest, quantised, versions
 
 __all__ = ["VariantBackend"]
 
@@ -70,11 +70,11 @@ class VariantBackend:
         """Return the form of the model in ``files`` that is configured; export it where there is none yet.
 
         Raises:
-            ModelNotFoundError, WorkerError: as from ``load``.
+            ModelNotFoundError, WorkerError: as from ``load``; or the quantised one is not what it was.
         """
         settings = self._settings
         if settings.precision == "int8":
-            return quantised(settings, files, self._digest)
+            return _unchanged(quantised(settings, files, self._digest))
 
         def make(folder: Path) -> dict[str, Any]:
             logger.info("%s is exported for %s, once", files.name, settings.backend)
@@ -137,3 +137,13 @@ class VariantBackend:
         if not np.isfinite(found).all():
             raise ValueError("the model's vector is not of numbers")
         return found.astype(np.float16)
+
+
+def _unchanged(entry: CachedModel) -> CachedModel:
+    """Return ``entry``, whose weights have the digest that it tells: vectors are told apart by that."""
+    if graph_digest(entry.folder) != entry.about["digest"]:
+        raise WorkerError(
+            f"{entry.folder}: the weights there are not those that were made; bring that folder back from a backup, or "
+            "delete it, and make it again: mos-pipeline optimize-model"
+        )
+    return entry
