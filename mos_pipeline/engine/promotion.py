@@ -110,7 +110,7 @@ class Promotion:
             self._consider_many(scope)
             return
         if hot := self._hot(scope):
-            self._begin(scope, sorted(hot[: self._config.promotion_pages]))
+            self._begin(scope, hot, self._config.promotion_pages)
         else:
             self._at_once.discard(scope.number)
 
@@ -140,9 +140,7 @@ class Promotion:
         taken = self._taken(hot[:MOST_PAGES])
         if not hot or (taken == len(hot) and self._more(scope)):
             return
-        self._begin(scope, sorted(hot[:taken]))
-        if len(hot) - taken >= self._config.promotion_pages:
-            scope.long_term.since_promotion = self._config.promotion_pages  # the rest need not wait another time
+        self._begin(scope, hot, taken)
 
     def _taken(self, hot: Sequence[int]) -> int:
         """Return how many of the pages ``hot`` one call takes: as many as ever, or more where these are short."""
@@ -195,12 +193,16 @@ class Promotion:
             del self._under_way[scope.number]
             scope.long_term.since_promotion = self._config.promotion_pages  # it need not wait another time
 
-    def _begin(self, scope: Scope, seqs: list[int]) -> None:
+    def _begin(self, scope: Scope, hot: Sequence[int], taken: int) -> None:
+        """Promote the first ``taken`` of the pages ``hot``."""
+        seqs, every = sorted(hot[:taken]), self._config.promotion_pages
         records = [decode_record(record) for record in self._reader.read_many(seqs)]
         pages = [list(own_words(record)[2:5]) for record in records]
         work = _Work(seqs, {seq: record.timestamp for seq, record in zip(seqs, records, strict=True)})
         self._under_way[scope.number] = work
-        scope.long_term.since_promotion = 0  # pages that come while it is under way count for the next one
+        # Pages that come while it is under way count for the next one. So does a rest that is enough for it: many
+        # batches may have come into sessions at once.
+        scope.long_term.since_promotion = every if len(hot) - taken >= every else 0
         payload = {"profile": scope.long_term.profile.text, "pages": pages}
         self._desk.submit(LLM, "promotion", payload, partial(self._told, scope, work))
 

@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -92,7 +93,8 @@ def test_a_worker_that_stays_down_costs_nothing_but_its_work(tmp_path: Path, rol
             until(lambda: memory.stats().vectors, "it is at work")
             while memory.stats().workers[role].state != "failed":
                 for pid in memory.stats().workers[role].pids:
-                    os.kill(pid, signal.SIGKILL)
+                    with suppress(ProcessLookupError):  # it died between the look and the blow
+                        os.kill(pid, signal.SIGKILL)
                 time.sleep(0.01)
             time.sleep(0.3)
         with pytest.raises(WorkerError, match=f"the {role} died again and again"):
