@@ -45,7 +45,8 @@ class Peer:
             RuntimeError: it failed, or took too long.
         """
         environment = {**os.environ, "PYTHONPATH": str(self.folder)}
-        command = [sys.executable, str(Path(__file__).with_name(PROGRAMS[self.name]))]
+        # -P: not with this folder before everything, whose modules have names of the standard library's.
+        command = [sys.executable, "-P", str(Path(__file__).with_name(PROGRAMS[self.name]))]
         try:
             done = subprocess.run(  # noqa: S603 (this interpreter, our own program)
                 command,
