@@ -73,7 +73,7 @@ def run(options: Options) -> BenchResult:
     """Measure and sample the ingestion of some pages."""
     stream = options.page_stream()
     warm_up = [{**page, "user_id": "nobody"} for page in islice(stream, WARM_UP)]
-    pages = list(islice(stream, options.size(8000, 600)))
+    pages = list(islice(stream, options.size(8000, 120)))
     if options.dataset is None:
         pages = [{**page, "user_id": f"user {number * USERS // len(pages)}"} for number, page in enumerate(pages)]
     settings = options.with_own({"embedding__backend": options.backend})
