@@ -131,7 +131,10 @@ def _background(memory: MemoryPipeline, users: int, call_ms: float) -> list[Figu
     for number in range(users):
         for page in islice(synthetic_pages(f"busy{number}", BUSY_SEEDS + number), CAPACITY):
             memory.add(**page)
+        deadline = time.monotonic() + IDLE_S
         while not memory.stats().workers["llm"].waiting:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"a full batch's calls have not begun within {IDLE_S:g} s")
             time.sleep(0.001)
         while memory.stats().workers["llm"].waiting:
             begun = time.perf_counter()

@@ -12,7 +12,7 @@ from typing import Any
 
 from mos_pipeline import MemoryPipeline, Page
 
-__all__ = ["all_pages", "children", "open_fake", "own_blocks", "page_text", "unpack"]
+__all__ = ["all_pages", "children", "environment_kept", "open_fake", "own_blocks", "page_text", "unpack"]
 
 # One LLM worker: who is about what several do asks for them.
 FAKE: dict[str, Any] = {"embedding__backend": "fake", "llm__processes": 1, "runtime__restart_backoff_s": 0.01}
@@ -74,3 +74,14 @@ def own_blocks() -> Iterator[str]:
     """Yield the names of this process's blocks of shared memory and semaphores."""
     for path in Path("/dev/shm").glob(f"*mos-{os.getpid()}-*"):
         yield path.name
+
+
+@contextlib.contextmanager
+def environment_kept() -> Iterator[None]:
+    """Bring this process's environment back to what it was."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)

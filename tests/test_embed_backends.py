@@ -17,6 +17,7 @@ from mos_pipeline.stages.backend import Backend, Vectors
 from mos_pipeline.stages.fake_backend import FakeBackend
 from mos_pipeline.stages.models import find_model
 from mos_pipeline.stages.sentence_transformer import SentenceTransformerBackend, set_environment
+from tests.support import environment_kept
 
 TEXTS = [
     "User: The red bicycle is in the garden. Assistant: I shall fetch the red bicycle from the garden.",
@@ -103,10 +104,8 @@ class TestFake(BackendLaws):
 
 @pytest.fixture(scope="module")
 def kept_environment() -> Iterator[None]:
-    before = dict(os.environ)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
+    with environment_kept():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +27,7 @@ from tests.cli.common import REPO, Here, records, write
 from tests.support import page_text
 from tests.tiny_models import make_bert
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default"), pytest.mark.usefixtures("kept_environment")]
 
 pytest.importorskip("openvino")
 pytest.importorskip("nncf")
@@ -99,14 +98,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     assert ran.returncode == 0, ran.stderr
     with np.load(root / "vectors.npz") as found:
         return Made(root, **json.loads((root / "told.json").read_text()), vectors=dict(found))
-
-
-@pytest.fixture(autouse=True)
-def kept_environment() -> Iterator[None]:
-    before = dict(os.environ)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
 
 
 @pytest.mark.parametrize(("name", "alone"), [("tiny", True), ("cls", True), ("dense", False)])

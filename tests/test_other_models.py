@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +16,10 @@ from mos_pipeline.stages.sentence_transformer import SentenceTransformerBackend
 from tests.support import page_text
 from tests.tiny_models import make_bert, make_static
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default"), pytest.mark.usefixtures("kept_environment")]
 
 TEXTS = [*(" ".join(page_text(number)) for number in range(8)), "", "beagle " * 500]
 PROMPTS = {"query": "query: ", "passage": "passage: "}
-
-
-@pytest.fixture(autouse=True)
-def kept_environment() -> Iterator[None]:
-    before = dict(os.environ)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
 
 
 def loaded(**settings: Any) -> tuple[SentenceTransformerBackend, dict[str, Any]]:

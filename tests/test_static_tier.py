@@ -422,14 +422,6 @@ def _unreadable(folder: Path) -> Path:
     return folder / "unreadable"
 
 
-@pytest.fixture
-def kept_environment() -> Iterator[None]:
-    before = dict(os.environ)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
-
-
 @pytest.mark.usefixtures("kept_environment")
 def test_without_model2vec_it_is_told_what_to_install(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.rmtree(place.cache)

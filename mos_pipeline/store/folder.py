@@ -28,6 +28,7 @@ __all__ = [
     "open_private",
     "store_error",
     "write_all",
+    "write_private",
 ]
 
 COPY_BYTES = 1 << 20
@@ -214,6 +215,20 @@ def write_all(descriptor: int, data: bytes, offset: int) -> None:
     while view:
         written = os.pwrite(descriptor, view, offset)
         view, offset = view[written:], offset + written
+
+
+def write_private(path: Path, data: bytes, flags: int) -> None:
+    """Write a file that only its owner reads, and flush it; ``flags``: O_TRUNC for one in its place, O_EXCL for a new.
+
+    Raises:
+        OSError: part of it may have been written.
+    """
+    descriptor = open_private(path, os.O_WRONLY | os.O_CREAT | flags)
+    try:
+        write_all(descriptor, data, 0)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def numbered(folder: Path, suffix: str) -> list[tuple[int, Path]]:

@@ -19,7 +19,7 @@ from zlib import crc32
 
 from mos_pipeline.errors import StoreDamagedError, StoreVersionError
 from mos_pipeline.store.codec import GENERATIONS
-from mos_pipeline.store.folder import StoreFolder, disk_errors, fsync_folder, open_private, write_all
+from mos_pipeline.store.folder import StoreFolder, disk_errors, fsync_folder, write_private
 
 __all__ = ["FORMAT", "UNFINISHED", "Manifest", "Retired"]
 
@@ -130,12 +130,7 @@ class Manifest:
         data = _text({**content, "checksum": _checksum(content)})
         new = folder.manifest.with_suffix(".new")
         with disk_errors(folder.manifest, "it could not be replaced"):
-            descriptor = open_private(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-            try:
-                write_all(descriptor, data, 0)
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            write_private(new, data, os.O_TRUNC)
             new.replace(folder.manifest)
             fsync_folder(folder.root)
 

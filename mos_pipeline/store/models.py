@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mos_pipeline.store.folder import StoreFolder, disk_errors, fsync_folder, open_private, write_all
+from mos_pipeline.store.folder import StoreFolder, disk_errors, fsync_folder, write_private
 
 __all__ = [
     "TABLE",
@@ -107,10 +107,5 @@ def copy_model(source: StoreFolder, copy: StoreFolder, identity: Mapping[str, An
 def _copy_file(path: Path, target: Path) -> int:
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     data = path.read_bytes()
-    descriptor = open_private(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-    try:
-        write_all(descriptor, data, 0)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    write_private(target, data, os.O_EXCL)
     return len(data)
