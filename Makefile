@@ -20,6 +20,9 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: run test lint clean
 
+# Each of the many processes that tests start would have a thread for each core, which spins for a while at either end.
+test: export OPENBLAS_NUM_THREADS := 1
+
 run: $(VENV)/.installed
 	$(BIN)/python examples/demo.py --store $(STORE)
 

@@ -69,11 +69,15 @@ class ThreadSampler:
     def __init__(self, thread: threading.Thread, path: Path, number: int = 0) -> None:
         """Append the stacks of ``thread``, which runs, to ``path``.
 
+        Called in the main thread, as all that sets what signals do.
+
         Raises:
             OSError: the system has no such timers.
         """
         self._signal = signal.SIGRTMIN + number
         self._file: FileIO = path.open("ab", buffering=0)
+        # What comes when sampling has stopped, to a thread that had no core until then, would end the process.
+        signal.signal(self._signal, signal.SIG_IGN)
         faulthandler.register(self._signal, file=self._file, all_threads=False)
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._timer = ctypes.c_void_p()
@@ -85,9 +89,8 @@ class ThreadSampler:
         self._check(self._libc.timer_settime(self._timer, 0, ctypes.byref(times), None))
 
     def stop(self) -> None:
-        """Sample no more. A signal that is on its way still finds its handler."""
+        """Sample no more. A signal that is still on its way is ignored."""
         self._libc.timer_delete(self._timer)
-        signal.pthread_sigmask(signal.SIG_BLOCK, ())  # a system call: what was sent to this thread has come
         faulthandler.unregister(self._signal)
         self._file.close()
 

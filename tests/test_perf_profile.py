@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -84,6 +85,7 @@ def test_a_thread_is_met_where_it_spends_its_time(tmp_path: Path) -> None:
     while thread.is_alive():
         thread.join(0.1)
     sampler.stop()
+    signal.raise_signal(sampler._signal)  # one that comes late ends nothing
     assert usage.of_process(os.getpid()).since(before).gave_up > 0
     met = [function for stack in stacks_of(tmp_path / "stacks").elements() for _, function in stack]
     assert met.count("_much") > met.count("_little")

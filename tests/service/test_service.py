@@ -224,9 +224,9 @@ def clients_gone() -> None:
 
 
 def test_a_client_that_does_not_read_is_left(memory: MemoryPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "ANSWER_S", 0.2)
     memory.add("tom", "x" * 4_000_000, "")
-    with raw(memory) as connection:
+    with monkeypatch.context() as hurried, raw(memory) as connection:
+        hurried.setattr(server, "ANSWER_S", 0.2)
         protocol.send(connection, [protocol.PROTOCOL, "pages", [], {}], 1e12)
         hangup = select.poll()
         hangup.register(connection, 0)
