@@ -86,6 +86,34 @@ def test_texts_of_like_length_go_together() -> None:
     assert [sorted({item.length for item in batch}) for batch in batches] == [[100], [50], [10]]
 
 
+@given(st.lists(lengths, min_size=1, max_size=20), st.integers(64, 3000))
+def test_where_nothing_is_padded_the_nearest_go_together_as_far_as_there_is_room(
+    units: list[list[int]], pieces: int
+) -> None:
+    batcher = make(pieces)
+    batcher.padded = False
+    for unit, each in enumerate(units):
+        batcher.add(unit, each)
+    left = sorted(length for each in units for length in each)
+    while batch := batcher.next():
+        mine = [item.length for item in batch]
+        assert len(batch) == 1 or sum(mine) <= pieces
+        place = next(place for place in range(len(left)) if left[place : place + len(mine)] == mine)
+        del left[place : place + len(mine)]
+        if left:  # no more than what comes next to it would have been too much
+            assert sum(mine) + max(left[max(0, place - 1) : place + 1]) > pieces
+    assert not left
+
+
+def test_where_nothing_is_padded_queries_go_together_by_their_own_lengths() -> None:
+    batcher = make()
+    for unit, length in enumerate((12, 20, 150, 50)):  # 200 may go at once
+        batcher.add_query(unit, length)
+    batcher.padded = False
+    assert [item.unit for item in batcher.next()] == [0, 1, 2]
+    assert [item.unit for item in batcher.next()] == [3]
+
+
 def test_a_few_left_over_texts_are_not_worth_batches_of_their_own() -> None:
     dear = make(400, fixed=0.02)  # a batch costs as much as 200 pieces
     dear.add(1, [10, 90])

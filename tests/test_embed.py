@@ -51,6 +51,18 @@ class Backend(FakeBackend):
         return super().encode(items)
 
 
+class Dividing(Backend):
+    """One that divides batches by itself: a text takes what its own length does."""
+
+    divides = True
+
+    def encode(self, items: Sequence[Prepared]) -> Vectors:
+        now = self.clock.now
+        found = super().encode(items)
+        self.clock.now = now + 0.010 + 0.0001 * sum(item.length for item in items)
+        return found
+
+
 class Report:
     """Keeps what a stage says, and checks that work is announced before it is handed in."""
 
@@ -84,9 +96,9 @@ class Report:
 class Bench:
     """A prepared stage with a pool to write to."""
 
-    def __init__(self, **changes: Any) -> None:
+    def __init__(self, backend: type[Backend] = Backend, **changes: Any) -> None:
         self.clock = Clock()
-        self.backend = Backend(self.clock)
+        self.backend = backend(self.clock)
         self.pool = VectorPool(384, 65536)
         self.stage = EmbedStage(config.Embedding(backend="fake", **changes), self.clock, self.backend)
         self.info = self.stage.prepare()
@@ -149,6 +161,16 @@ def test_prepare_tells_the_identity_and_measures(bench: Bench) -> None:
     identity = {"model": "fake", "dimension": 384, "digest": "fake-1", "backend": "fake", "precision": "fp32"}
     told = {"batch_word_pieces": FIRST_PIECES, "ms_per_batch": pytest.approx(10 + 0.1 * FIRST_PIECES, rel=0.01)}
     assert bench.info == {**identity, "threads": 1, **told}
+
+
+@pytest.mark.parametrize(("backend", "batches"), [(Backend, 2), (Dividing, 1)])
+def test_texts_of_all_lengths_go_together_where_the_backend_divides_them(backend: type[Backend], batches: int) -> None:
+    with contextlib.closing(Bench(backend, batch_word_pieces=512)) as bench:
+        texts = ["word " * 10] * 5 + ["word " * 200] * 2
+        bench.embed(1, texts)
+        bench.run()
+        assert len(bench.backend.batches) == batches
+        assert np.array_equal(bench.vectors(1), expected(texts))
 
 
 def test_a_query_comes_back_as_bytes_and_overtakes(bench: Bench) -> None:

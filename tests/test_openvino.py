@@ -128,6 +128,28 @@ def test_a_batch_of_any_order_and_number_of_threads_gives_the_same(made: Made) -
     assert np.abs(backend.encode(items[5:6]).astype(np.float32) - together[5:6]).max() < 2e-3
 
 
+def test_texts_of_many_lengths_come_in_few_shapes(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = VariantBackend(made.settings)
+    backend.load()
+    encoder, shapes = backend._inner, set[tuple[int, int]]()
+    assert isinstance(encoder, OpenVinoEncoder)
+    filled = encoder._filled
+
+    def noted(items: Any, part: Any) -> Any:
+        given = filled(items, part)
+        shapes.add(given["input_ids"].shape)
+        return given
+
+    monkeypatch.setattr(encoder, "_filled", noted)
+    items = backend.prepare([" ".join(["beagle"] * words) for words in range(1, 61)])
+    alone = np.concatenate([backend.encode([item]) for item in items]).astype(np.float32)
+    assert len({item.length for item in items}) == 60
+    assert len(shapes) <= 8
+    together = backend.encode(items).astype(np.float32)
+    assert np.abs(together - alone).max() < 2e-3
+    assert {texts for texts, _ in shapes} <= {1, 2, 4, 8, 16, 32}
+
+
 def test_torch_is_not_imported_for_a_form_that_is_there(made: Made) -> None:
     code = (
         "import sys; from mos_pipeline.config import load_config; from mos_pipeline.stages.embed import EmbedStage;"

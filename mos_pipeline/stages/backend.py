@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Backend", "Prepared", "Vectors", "readable"]
+__all__ = ["Backend", "DividingBackend", "Prepared", "Vectors", "readable"]
 
 Vectors = npt.NDArray[np.float16]
 
@@ -46,6 +46,16 @@ class Backend(Protocol):
 
     def encode(self, items: Sequence[Prepared]) -> Vectors:
         """Return the embeddings of at least one item, float16 (n, dimension), each of length 1."""
+        ...
+
+
+@runtime_checkable
+class DividingBackend(Backend, Protocol):
+    """A backend that may divide a batch into parts of like length by itself."""
+
+    @property
+    def divides(self) -> bool:
+        """Whether it does, with the model that is loaded: a text takes about what its own length does."""
         ...
 
 

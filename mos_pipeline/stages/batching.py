@@ -87,6 +87,8 @@ class Batcher:
 
     Attributes:
         batch_pieces: as given; may be changed between batches.
+        padded: whether each text of a batch takes what its longest does; else what it takes by itself, and the limits
+            are of that.
     """
 
     def __init__(
@@ -98,6 +100,7 @@ class Batcher:
         clock: Callable[[], float],
     ) -> None:
         self.batch_pieces = batch_pieces
+        self.padded = True
         self._query_window_s = query_window_s
         self._query_batch_s = query_batch_s
         self._cost = cost
@@ -152,7 +155,7 @@ class Batcher:
         self._last_pages = now
         unit = self._turn()
         seed = max(place for place, item in enumerate(self._items) if item.unit == unit)
-        low, high = self._around(self._items, seed, self._limit(now))
+        low, high = (self._around if self.padded else _nearest)(self._items, seed, self._limit(now))
         batch = self._items[low:high]
         del self._items[low:high]
         for item in batch:
@@ -170,10 +173,10 @@ class Batcher:
 
     def _take_queries(self) -> list[Item]:
         limit = min(self.batch_pieces, self._cost.pieces_within(self._query_batch_s))
-        longest, count = 0, 0
+        longest, count, total = 0, 0, 0
         for item in self._queries:
-            longest = max(longest, item.length)
-            if count and longest * (count + 1) > limit:
+            longest, total = max(longest, item.length), total + item.length
+            if count and (longest * (count + 1) if self.padded else total) > limit:
                 break
             count += 1
         batch, self._queries = self._queries[:count], self._queries[count:]
@@ -206,3 +209,16 @@ class Batcher:
             else:
                 high += 1
         return low, high
+
+
+def _nearest(items: Sequence[Item], seed: int, limit: int) -> tuple[int, int]:
+    """Widen from ``items[seed]``, sorted by length, to the neighbours nearest in length; return the slice."""
+    low, high, total = seed, seed + 1, items[seed].length
+    while low > 0 or high < len(items):
+        below = items[seed].length - items[low - 1].length if low > 0 else float("inf")
+        above = items[high].length - items[seed].length if high < len(items) else float("inf")
+        total += items[low - 1 if below <= above else high].length
+        if total > limit:
+            break
+        low, high = (low - 1, high) if below <= above else (low, high + 1)
+    return low, high

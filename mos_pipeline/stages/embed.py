@@ -10,6 +10,7 @@ Three kinds of unit:
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import time
@@ -22,7 +23,7 @@ from mos_pipeline import config
 from mos_pipeline.runtime.shared_memory import attach
 from mos_pipeline.runtime.slabs import vectors_of
 from mos_pipeline.runtime.worker import Report
-from mos_pipeline.stages.backend import Backend, Prepared, Vectors, readable
+from mos_pipeline.stages.backend import Backend, DividingBackend, Prepared, Vectors, readable
 from mos_pipeline.stages.batching import Batcher, CostModel, Item
 from mos_pipeline.stages.static_tier import StaticHome
 from mos_pipeline.stages.tuning import FIRST_PIECES, Tunable, choose_pieces, choose_threads
@@ -33,10 +34,11 @@ __all__ = ["EmbedStage"]
 logger = logging.getLogger(__name__)
 
 LOOKAHEAD = 256  # texts split into word pieces before their turn; many more would make queries wait
-WARM_UP_SHAPES = ((1, 8), (1, 64), (4, 64), (8, 64), (4, 128))  # texts, words of one piece each
+WARM_UP_SHAPES = ((1, 6), (1, 14), (1, 22), (1, 62), (4, 62), (8, 62), (4, 126))  # texts, words of one piece each
 WARM_UP_ROUNDS = 3
-TRIED_WORDS = 64  # of the texts that batches are measured with: about what a page has
+TRIED_WORDS = 62  # of the texts that batches are measured with: with what stands around them about what a page has
 TRIED_TEXTS = 8
+MIXED_WORDS = (14, 30, 46, 62, 94, 126)  # where texts of all lengths come together
 
 
 @dataclass(slots=True)
@@ -93,6 +95,7 @@ class EmbedStage:
         """
         info = self._backend.load()
         self._dimension = info["dimension"]
+        self._batcher.padded = not (isinstance(self._backend, DividingBackend) and self._backend.divides)
         if isinstance(self._backend, Tunable):
             info = {**info, **self._tuned(self._backend)}
         self._cost.fit(self._measured())
@@ -108,18 +111,23 @@ class EmbedStage:
         counts = (given,) if given else backend.threads_to_try(len(os.sched_getaffinity(0)))
         threads = choose_threads(backend, counts, lambda: self._timed(some)[1])
         if not self._settings.batch_word_pieces:
-            item = some[0]
-            self._batcher.batch_pieces = choose_pieces(
-                lambda pieces: self._timed([item] * max(1, pieces // item.length))[1]
-            )
+            items = some[:1] if self._batcher.padded else backend.prepare(list(map(_words, MIXED_WORDS)))
+            self._batcher.batch_pieces = choose_pieces(lambda pieces: self._taken_by(items, pieces))
         return {"threads": threads}
+
+    def _taken_by(self, items: Sequence[Prepared], pieces: int) -> float:
+        """Return the seconds that ``pieces`` word pieces take, in a batch of ``items`` again and again."""
+        batch = _as_many(items, pieces)
+        return self._timed(batch)[1] * pieces / self._pieces(batch)
 
     def _measured(self) -> list[tuple[int, float]]:
         """Return what batches of a few sizes take: word pieces, padding included, and seconds."""
         shapes = [self._backend.prepare([_words(words)] * count) for count, words in WARM_UP_SHAPES]
         rounds = [[self._timed(items)[1] for items in shapes] for _ in range(WARM_UP_ROUNDS)]
         # The quickest of a few: the first runs pay for memory and code that later ones find ready.
-        return [(_pieces(items), min(times)) for items, times in zip(shapes, zip(*rounds, strict=True), strict=True)]
+        return [
+            (self._pieces(items), min(times)) for items, times in zip(shapes, zip(*rounds, strict=True), strict=True)
+        ]
 
     def accept(self, unit_id: int, kind: str, payload: Any) -> None:
         """Take one unit."""
@@ -181,7 +189,7 @@ class EmbedStage:
         prepared = [self._units[item.unit].items[item.text] for item in batch]
         try:
             vectors, seconds = self._timed(prepared)
-            self._cost.observe(_pieces(prepared), seconds)
+            self._cost.observe(self._pieces(prepared), seconds)
             self._write(batch, vectors)
         except MemoryError:
             raise
@@ -216,6 +224,11 @@ class EmbedStage:
             slab = self._slabs[name] = vectors_of(attach(name), self._dimension)
         return slab
 
+    def _pieces(self, items: Sequence[Prepared]) -> int:
+        """Return how many word pieces a batch is taken to have: with those that it is padded with, if it is."""
+        lengths = [item.length for item in items]
+        return len(items) * max(lengths) if self._batcher.padded else sum(lengths)
+
     def _timed(self, items: Sequence[Prepared]) -> tuple[Vectors, float]:
         begun = self._clock()
         vectors = self._backend.encode(items)
@@ -246,9 +259,16 @@ def _backend(settings: config.Embedding, digest: str, home: StaticHome | None) -
     return SentenceTransformerBackend(settings)
 
 
+def _as_many(items: Sequence[Prepared], pieces: int) -> list[Prepared]:
+    """Return items, again and again, of so many word pieces together, or one of more."""
+    found, total = [items[0]], items[0].length
+    for item in itertools.islice(itertools.cycle(items), 1, None):
+        total += item.length
+        if total > pieces:
+            break
+        found.append(item)
+    return found
+
+
 def _words(count: int) -> str:
     return " ".join(["the"] * count)  # a word piece each
-
-
-def _pieces(items: Sequence[Prepared]) -> int:
-    return len(items) * max(item.length for item in items)

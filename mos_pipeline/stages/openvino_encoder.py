@@ -7,7 +7,6 @@ parts, as many at a time as there are streams: each stream has a thread of its o
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,30 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from mos_pipeline.stages.backend import Prepared
+from mos_pipeline.stages.shapes import Part, parts_of
 
-__all__ = ["EXACT", "GRAPH", "PART_PIECES", "TOKENIZER", "OpenVinoEncoder", "parts_of"]
+__all__ = ["EXACT", "GRAPH", "TOKENIZER", "OpenVinoEncoder"]
 
 # Where the processor has bfloat16, OpenVINO would take that for float32 by itself: other vectors on other machines.
 EXACT = {"INFERENCE_PRECISION_HINT": "f32"}
 GRAPH = Path("openvino", "openvino_model.xml")
 TOKENIZER = "tokenizer.json"
-LEAST_PART = 4  # texts: a batch is not divided into smaller parts for the sake of streams
-PART_PIECES = 640  # larger parts leave the caches: their processor time for a text grows
-MARGIN = 1.1  # a stream may have so much more than its share, or a small rest would make one part more
-
-
-def parts_of(lengths: Sequence[int], streams: int) -> list[slice]:
-    """Divide a batch, ascending by length, into runs for ``streams`` that work side by side: more where it is large.
-
-    A run costs its number of texts times its longest, since each is padded to that one.
-    """
-    share = MARGIN * sum(lengths) / streams
-    limit = min(PART_PIECES, max(share, LEAST_PART * lengths[-1]))
-    edges = [0]
-    for place, length in enumerate(lengths):
-        if place > edges[-1] and (place + 1 - edges[-1]) * length > limit:
-            edges.append(place)
-    return [slice(*each) for each in itertools.pairwise([*edges, len(lengths)])]
 
 
 class OpenVinoEncoder:
@@ -63,7 +46,7 @@ class OpenVinoEncoder:
         self._tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(about["longest"])
-        self._pad, self._prompts, self._keep = about["pad"], prompts, keep
+        self._longest, self._pad, self._prompts, self._keep = about["longest"], about["pad"], prompts, keep
         self._graph = _pooled(openvino, openvino.Core().read_model(folder / GRAPH), about["pooling"])
         self._names = [port.get_any_name() for port in self._graph.inputs]
         self._dimension: int = self._graph.outputs[0].get_partial_shape()[1].get_length()
@@ -91,22 +74,29 @@ class OpenVinoEncoder:
     def encode(self, items: Sequence[Prepared]) -> npt.NDArray[np.float32]:
         """Return the embeddings, float32 (n, dimension), each of length 1."""
         order = sorted(range(len(items)), key=lambda place: items[place].length)
-        parts = [order[part] for part in parts_of([items[place].length for place in order], self._streams)]
-        inputs = [self.inputs([items[place] for place in part]) for part in parts]  # kept until all is computed
+        parts = parts_of([items[place].length for place in order], self._streams)
+        parts.sort(key=lambda part: part.pieces, reverse=True)  # a large one at the end would leave others idle
+        inputs = [self._filled([items[place] for place in order[part.start : part.stop]], part) for part in parts]
         vectors = np.empty((len(items), self._dimension), np.float32)
 
         def keep(request: Any, places: list[int]) -> None:
-            vectors[places] = request.get_output_tensor(0).data
+            vectors[places] = request.get_output_tensor(0).data[: len(places)]
 
         self._queue.set_callback(keep)
-        for part, given in zip(parts, inputs, strict=True):
-            self._queue.start_async(given, part, share_inputs=True)
+        for part, given in zip(parts, inputs, strict=True):  # which are kept until all is computed
+            self._queue.start_async(given, order[part.start : part.stop], share_inputs=True)
         self._queue.wait_all()
         return self._kept(vectors)
 
     def inputs(self, items: Sequence[Prepared]) -> dict[str, npt.NDArray[np.int64]]:
         """Return what the graph takes, each int64 (n, longest)."""
-        shape = len(items), max(item.length for item in items)
+        return self._inputs(items, len(items), max(item.length for item in items))
+
+    def _filled(self, items: Sequence[Prepared], part: Part) -> dict[str, npt.NDArray[np.int64]]:
+        return self._inputs(items, part.texts, min(part.length, self._longest))
+
+    def _inputs(self, items: Sequence[Prepared], texts: int, length: int) -> dict[str, npt.NDArray[np.int64]]:
+        shape = texts, length
         numbers, mask = np.full(shape, self._pad, np.int64), np.zeros(shape, np.int64)
         for row, item in enumerate(items):
             numbers[row, : item.length] = item.content

@@ -110,6 +110,11 @@ class VariantBackend:
             **{name: value for name, value in changing.items() if value},
         }
 
+    @property
+    def divides(self) -> bool:
+        """Whether a batch is divided into parts of like length; sentence-transformers computes it as a whole."""
+        return isinstance(self._inner, OpenVinoEncoder)
+
     def threads_to_try(self, cores: int) -> tuple[int, ...]:
         """Return the numbers of threads that are worth a try."""
         return thread_counts(cores) if isinstance(self._inner, OpenVinoEncoder) else (cores,)
