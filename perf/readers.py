@@ -75,8 +75,8 @@ def _asked(pipeline: MemoryPipeline, own: Sequence[Sequence[Page]], span_s: floa
             spent = MS * (time.perf_counter() - begun)
             if not busy or is_working(pipeline):
                 samples.append(spent)
-            time.sleep(PAUSE_S)
             number += 1
+            time.sleep(max(0.0, min(PAUSE_S, stop - time.monotonic())))
 
     def guarded(pages: Sequence[Page], place: int) -> None:
         try:
