@@ -17,7 +17,7 @@ from perf.result import BenchResult, at_most
 __all__ = ["run"]
 
 USERS, THEIR_USERS = 20, 2
-QUICK_ADDS = 12
+QUICK_ADDS = 11
 EARLY, LATE = slice(0, CAPACITY - 1), slice(CAPACITY, None)
 
 

@@ -52,14 +52,17 @@ class Backend(FakeBackend):
 
 
 class Dividing(Backend):
-    """One that divides batches by itself: a text takes what its own length does."""
+    """One that divides batches by itself, and fills texts up to tens of words: a text takes what that comes to."""
 
     divides = True
+
+    def taken(self, length: int) -> int:
+        return -(-length // 10) * 10
 
     def encode(self, items: Sequence[Prepared]) -> Vectors:
         now = self.clock.now
         found = super().encode(items)
-        self.clock.now = now + 0.010 + 0.0001 * sum(item.length for item in items)
+        self.clock.now = now + 0.010 + 0.0001 * sum(self.taken(item.length) for item in items)
         return found
 
 
@@ -165,12 +168,26 @@ def test_prepare_tells_the_identity_and_measures(bench: Bench) -> None:
 
 @pytest.mark.parametrize(("backend", "batches"), [(Backend, 2), (Dividing, 1)])
 def test_texts_of_all_lengths_go_together_where_the_backend_divides_them(backend: type[Backend], batches: int) -> None:
-    with contextlib.closing(Bench(backend, batch_word_pieces=512)) as bench:
+    with contextlib.closing(Bench(backend, batch_word_pieces=600)) as bench:
         texts = ["word " * 10] * 5 + ["word " * 200] * 2
         bench.embed(1, texts)
         bench.run()
         assert len(bench.backend.batches) == batches
         assert np.array_equal(bench.vectors(1), expected(texts))
+
+
+def test_a_divided_batch_has_as_many_texts_as_it_has_room_for_when_they_are_filled_up() -> None:
+    with contextlib.closing(Bench(Dividing, batch_word_pieces=512)) as bench:
+        bench.embed(1, ["word " * 9] * 99)
+        bench.run()
+        longest = max(item.length for item in bench.backend.prepare(["word " * 9]))
+        full = 512 // bench.backend.taken(longest)  # type: ignore[attr-defined]
+        assert [len(batch) for batch in bench.backend.batches] == [full] * (99 // full) + [99 % full]
+
+
+def test_what_divided_batches_take_is_predicted_by_what_is_computed() -> None:
+    with contextlib.closing(Bench(Dividing, batch_word_pieces=512)) as bench:
+        assert bench.info["ms_per_batch"] == pytest.approx(10 + 0.1 * 512, rel=0.01)
 
 
 def test_a_query_comes_back_as_bytes_and_overtakes(bench: Bench) -> None:

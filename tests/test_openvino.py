@@ -37,7 +37,7 @@ LONE = "half of a pair: \ud83d, as chat exports hold it"
 PAGES = [*records(6), {**records(1)[0], "user_input": LONE}]
 CALIBRATION = [embedded_text(page["user_input"], page["agent_response"]) for page in PAGES]
 PROMPTS = {"query": "query: ", "passage": "passage: "}
-SHAPES: dict[str, dict[str, Any]] = {"dense": {"dense": 40}, "cls": {"pooling": "cls"}}
+SHAPES: dict[str, dict[str, Any]] = {"dense": {"dense": 40}, "cls": {"pooling": "cls", "longest": 61}}
 NONE_LOST = Bounds(0.0, 0.0, kept=True)
 
 

@@ -21,7 +21,7 @@ def test_every_text_has_its_place_and_no_part_leaves_the_caches(lengths: list[in
     assert parts[-1].stop == len(lengths)
     for part in parts:
         count = part.stop - part.start
-        assert count == 1 or count * part.length <= PART_PIECES
+        assert count == 1 or part.pieces <= PART_PIECES
         assert (part.texts, part.length) == (filled_count(count), filled_length(lengths[part.stop - 1]))
 
 
@@ -69,11 +69,23 @@ def test_there_are_few_shapes() -> None:
         ([12], 2, [(1, 16)]),
         ([5, 5, 5], 2, [(4, 8)]),
         ([72] * 64, 2, [(8, 80)] * 8),
-        ([64] * 24, 4, [(4, 64), (4, 64), (4, 64), (4, 64), (4, 64), (4, 64)]),
+        ([64] * 24, 4, [(4, 64)] * 6),
+        ([64] * 24, 2, [(4, 64)] * 6),
+        ([16] * 54 + [160], 4, [(8, 16), (16, 16), (16, 16), (16, 16), (1, 160)]),
         ([256] * 3, 2, [(1, 256), (2, 256)]),
         ([8] * 32 + [100] * 4, 2, [(32, 8), (4, 112)]),
     ],
-    ids=["a half each", "one", "too few to divide", "large", "shares that fill nothing", "long", "short and long ones"],
+    ids=[
+        "a half each",
+        "one",
+        "too few to divide",
+        "large",
+        "more streams",
+        "two rounds",
+        "one long text",
+        "long",
+        "short and long ones",
+    ],
 )
 def test_streams_work_side_by_side(lengths: list[int], streams: int, shapes: list[tuple[int, int]]) -> None:
     assert [(part.texts, part.length) for part in parts_of(lengths, streams)] == shapes

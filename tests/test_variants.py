@@ -33,7 +33,7 @@ from mos_pipeline.stages.tuning import (
     thread_counts,
 )
 from mos_pipeline.stages.variants import entry_name, exported, find_exported, graph_digest, origin, quantised
-from tests.test_embed import Backend, Clock
+from tests.test_embed import Backend, Clock, Dividing
 
 REPO = Path(variants.__file__).parents[2]
 STORED = {"model": "a-model", "backend": "openvino", "precision": "int8"}
@@ -255,6 +255,31 @@ def test_what_the_settings_leave_open_is_measured(given: dict[str, Any], threads
     backend = TunableBackend(clock := Clock())
     info = EmbedStage(config.Embedding(backend="fake", **given), clock, backend).prepare()
     assert (info["threads"], info["batch_word_pieces"]) == (backend.threads, pieces) == (threads, pieces)
+
+
+class DividingBackend(TunableBackend, Dividing):
+    """A fake one that divides batches by itself, too."""
+
+
+def test_batches_of_a_backend_that_divides_them_are_tried_with_texts_of_all_lengths() -> None:
+    from mos_pipeline.stages.embed import EmbedStage
+
+    backend = DividingBackend(clock := Clock())
+    info = EmbedStage(config.Embedding(backend="fake"), clock, backend).prepare()
+    mixed = [batch for batch in backend.batches if len({len(text.split()) for text in batch}) == 6]
+    assert len({len(batch) for batch in mixed}) > 1  # of 1,024 word pieces, and of more
+    assert info["batch_word_pieces"] == 2 * FIRST_PIECES
+
+
+def test_what_is_left_over_of_a_batch_does_not_count() -> None:
+    from mos_pipeline.stages.embed import EmbedStage
+
+    stage = EmbedStage(config.Embedding(backend="fake"), clock := Clock(), backend := Backend(clock))
+    stage.prepare()
+    (item,) = backend.prepare(["word " * 300])
+    count = FIRST_PIECES // item.length
+    taken = 0.010 + 0.0001 * count * item.length
+    assert stage._taken_by([item], FIRST_PIECES) == pytest.approx(taken * FIRST_PIECES / (count * item.length))
 
 
 def test_recall_counts_the_evidence_among_ten_pages() -> None:

@@ -55,7 +55,11 @@ class DividingBackend(Backend, Protocol):
 
     @property
     def divides(self) -> bool:
-        """Whether it does, with the model that is loaded: a text takes about what its own length does."""
+        """Whether it does, with the model that is loaded: what a text takes depends on its own length alone."""
+        ...
+
+    def taken(self, length: int) -> int:
+        """Return how many word pieces are computed for a text of ``length`` where batches are divided."""
         ...
 
 

@@ -1,10 +1,9 @@
 """Which texts are computed next: pure policy, without models and processes.
 
-Texts of like length go together, since each is padded to the longest of its batch; each batch holds a text of the unit
-that has waited longest, so that nobody starves, or of a unit sent ahead: what a user waits for need not wait behind
-another's bulk load. Queries go before everything, and while queries come, batches
-of pages are kept short, so that a query finds the model free soon. However many queries come, pages get a quarter of
-the time.
+Texts of like length go together, since each is padded to the longest of its batch, or of its part of it; each batch
+holds a text of the unit that has waited longest, so that nobody starves, or of a unit sent ahead: what a user waits for
+need not wait behind another's bulk load. Queries go before everything, and while queries come, batches of pages are
+kept short, so that a query finds the model free soon. However many queries come, pages get a quarter of the time.
 """
 
 from __future__ import annotations
@@ -87,8 +86,8 @@ class Batcher:
 
     Attributes:
         batch_pieces: as given; may be changed between batches.
-        padded: whether each text of a batch takes what its longest does; else what it takes by itself, and the limits
-            are of that.
+        padded: whether each text of a batch takes what its longest does; else what its own length says. To be settled
+            before the first text comes.
     """
 
     def __init__(
@@ -155,7 +154,7 @@ class Batcher:
         self._last_pages = now
         unit = self._turn()
         seed = max(place for place, item in enumerate(self._items) if item.unit == unit)
-        low, high = (self._around if self.padded else _nearest)(self._items, seed, self._limit(now))
+        low, high = self._around(self._items, seed, self._limit(now))
         batch = self._items[low:high]
         del self._items[low:high]
         for item in batch:
@@ -190,10 +189,14 @@ class Batcher:
     def _around(self, items: list[Item], seed: int, limit: int) -> tuple[int, int]:
         """Widen from ``items[seed]``, sorted by length, to the neighbours that need least padding; return the slice.
 
+        Where nothing is padded, that is to the nearest, as far as there is room. Else:
+
         A neighbour is left for a later batch where the padding it brings costs more than its share of that batch's
         fixed cost would. That share is a quarter at the least: the more are left out, the less like each other are
         those that remain, and without the bound batches stay small.
         """
+        if not self.padded:
+            return _nearest(items, seed, limit)
         low, high = seed, seed + 1
         while low > 0 or high < len(items):
             count, longest = high - low, items[high - 1].length

@@ -34,11 +34,12 @@ __all__ = ["EmbedStage"]
 logger = logging.getLogger(__name__)
 
 LOOKAHEAD = 256  # texts split into word pieces before their turn; many more would make queries wait
-WARM_UP_SHAPES = ((1, 6), (1, 14), (1, 22), (1, 62), (4, 62), (8, 62), (4, 126))  # texts, words of one piece each
+WARM_UP_SHAPES = ((1, 6), (1, 62), (4, 62), (8, 62), (4, 126))  # texts, words of one piece each
 WARM_UP_ROUNDS = 3
 TRIED_WORDS = 62  # of the texts that batches are measured with: with what stands around them about what a page has
 TRIED_TEXTS = 8
 MIXED_WORDS = (14, 30, 46, 62, 94, 126)  # where texts of all lengths come together
+QUESTION_WORDS = range(6, 63, 8)  # with what stands around them one of each length that questions are filled up to
 
 
 @dataclass(slots=True)
@@ -82,6 +83,7 @@ class EmbedStage:
         self._units: dict[int, _Unit] = {}  # with the batcher
         self._slabs: dict[str, Vectors] = {}
         self._dimension = 0
+        self._taken: Callable[[int], int] = int  # word pieces that are computed for a text of so many
 
     def prepare(self) -> dict[str, Any]:
         """Load and warm up the model, choose threads and batches that suit the machine, and measure what batches take.
@@ -95,7 +97,8 @@ class EmbedStage:
         """
         info = self._backend.load()
         self._dimension = info["dimension"]
-        self._batcher.padded = not (isinstance(self._backend, DividingBackend) and self._backend.divides)
+        if isinstance(self._backend, DividingBackend) and self._backend.divides:
+            self._batcher.padded, self._taken = False, self._backend.taken
         if isinstance(self._backend, Tunable):
             info = {**info, **self._tuned(self._backend)}
         self._cost.fit(self._measured())
@@ -111,23 +114,40 @@ class EmbedStage:
         counts = (given,) if given else backend.threads_to_try(len(os.sched_getaffinity(0)))
         threads = choose_threads(backend, counts, lambda: self._timed(some)[1])
         if not self._settings.batch_word_pieces:
-            items = some[:1] if self._batcher.padded else backend.prepare(list(map(_words, MIXED_WORDS)))
+            items = some[:1] if self._batcher.padded else self._mixed()
             self._batcher.batch_pieces = choose_pieces(lambda pieces: self._taken_by(items, pieces))
         return {"threads": threads}
 
     def _taken_by(self, items: Sequence[Prepared], pieces: int) -> float:
         """Return the seconds that ``pieces`` word pieces take, in a batch of ``items`` again and again."""
-        batch = _as_many(items, pieces)
+        batch = self._as_many(items, pieces)
         return self._timed(batch)[1] * pieces / self._pieces(batch)
 
     def _measured(self) -> list[tuple[int, float]]:
-        """Return what batches of a few sizes take: word pieces, padding included, and seconds."""
+        """Return what batches of a few sizes take: word pieces as ``_pieces`` counts them, and seconds."""
         shapes = [self._backend.prepare([_words(words)] * count) for count, words in WARM_UP_SHAPES]
+        if not self._batcher.padded:
+            shapes.append(self._as_many(self._mixed(), self._batcher.batch_pieces))
+            questions = self._backend.prepare(list(map(_words, QUESTION_WORDS)))
+            for item in questions * WARM_UP_ROUNDS:
+                self._timed([item])
         rounds = [[self._timed(items)[1] for items in shapes] for _ in range(WARM_UP_ROUNDS)]
         # The quickest of a few: the first runs pay for memory and code that later ones find ready.
-        return [
-            (self._pieces(items), min(times)) for items, times in zip(shapes, zip(*rounds, strict=True), strict=True)
-        ]
+        quickest = map(min, zip(*rounds, strict=True))
+        return [(self._pieces(items), taken) for items, taken in zip(shapes, quickest, strict=True)]
+
+    def _mixed(self) -> list[Prepared]:
+        return self._backend.prepare(list(map(_words, MIXED_WORDS)))
+
+    def _as_many(self, items: Sequence[Prepared], pieces: int) -> list[Prepared]:
+        """Return ``items``, again and again, of so many word pieces together; at least one."""
+        found, total = list[Prepared](), 0
+        for item in itertools.cycle(items):
+            total += self._taken(item.length)
+            if found and total > pieces:
+                break
+            found.append(item)
+        return found
 
     def accept(self, unit_id: int, kind: str, payload: Any) -> None:
         """Take one unit."""
@@ -179,9 +199,10 @@ class EmbedStage:
             return
         self._units[unit.unit_id] = unit
         if unit.query:
-            self._batcher.add_query(unit.unit_id, unit.items[0].length)
+            self._batcher.add_query(unit.unit_id, self._taken(unit.items[0].length))
         else:
-            self._batcher.add(unit.unit_id, [item.length for item in unit.items], ahead=unit.ahead)
+            lengths = [self._taken(item.length) for item in unit.items]
+            self._batcher.add(unit.unit_id, lengths, ahead=unit.ahead)
 
     def _compute(self, batch: list[Item], report: Report) -> None:
         unit_ids = list(dict.fromkeys(item.unit for item in batch))
@@ -225,8 +246,8 @@ class EmbedStage:
         return slab
 
     def _pieces(self, items: Sequence[Prepared]) -> int:
-        """Return how many word pieces a batch is taken to have: with those that it is padded with, if it is."""
-        lengths = [item.length for item in items]
+        """Return how many word pieces are computed for a batch, those that it is padded with included."""
+        lengths = [self._taken(item.length) for item in items]
         return len(items) * max(lengths) if self._batcher.padded else sum(lengths)
 
     def _timed(self, items: Sequence[Prepared]) -> tuple[Vectors, float]:
@@ -257,17 +278,6 @@ def _backend(settings: config.Embedding, digest: str, home: StaticHome | None) -
     from mos_pipeline.stages.sentence_transformer import SentenceTransformerBackend
 
     return SentenceTransformerBackend(settings)
-
-
-def _as_many(items: Sequence[Prepared], pieces: int) -> list[Prepared]:
-    """Return items, again and again, of so many word pieces together, or one of more."""
-    found, total = [items[0]], items[0].length
-    for item in itertools.islice(itertools.cycle(items), 1, None):
-        total += item.length
-        if total > pieces:
-            break
-        found.append(item)
-    return found
 
 
 def _words(count: int) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mos_pipeline.stages.backend import Prepared
-from mos_pipeline.stages.shapes import Part, parts_of
+from mos_pipeline.stages.shapes import Part, filled_length, parts_of
 
 __all__ = ["EXACT", "GRAPH", "TOKENIZER", "OpenVinoEncoder"]
 
@@ -46,7 +46,8 @@ class OpenVinoEncoder:
         self._tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(about["longest"])
-        self._longest, self._pad, self._prompts, self._keep = about["longest"], about["pad"], prompts, keep
+        self._longest: int = about["longest"]
+        self._pad, self._prompts, self._keep = about["pad"], prompts, keep
         self._graph = _pooled(openvino, openvino.Core().read_model(folder / GRAPH), about["pooling"])
         self._names = [port.get_any_name() for port in self._graph.inputs]
         self._dimension: int = self._graph.outputs[0].get_partial_shape()[1].get_length()
@@ -88,12 +89,16 @@ class OpenVinoEncoder:
         self._queue.wait_all()
         return self._kept(vectors)
 
+    def taken(self, length: int) -> int:
+        """Return how many word pieces are computed for a text of ``length``: it is filled up."""
+        return min(filled_length(length), self._longest)
+
     def inputs(self, items: Sequence[Prepared]) -> dict[str, npt.NDArray[np.int64]]:
         """Return what the graph takes, each int64 (n, longest)."""
         return self._inputs(items, len(items), max(item.length for item in items))
 
     def _filled(self, items: Sequence[Prepared], part: Part) -> dict[str, npt.NDArray[np.int64]]:
-        return self._inputs(items, part.texts, min(part.length, self._longest))
+        return self._inputs(items, part.texts, min(part.length, self._longest))  # there are no places behind that
 
     def _inputs(self, items: Sequence[Prepared], texts: int, length: int) -> dict[str, npt.NDArray[np.int64]]:
         shape = texts, length

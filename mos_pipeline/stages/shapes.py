@@ -43,6 +43,7 @@ class Part(NamedTuple):
 
 def filled_length(length: int) -> int:
     """Return the number of word pieces that a text of ``length`` is filled up to."""
+    length = max(length, 1)
     step = max(LEAST_STEP, (1 << (length - 1).bit_length()) // (2 * STEPS))
     return -(-length // step) * step
 
@@ -59,9 +60,10 @@ def parts_of(lengths: Sequence[int], streams: int) -> list[Part]:
         parts in the batch's order, that together cost the least.
     """
     filled = list(map(filled_length, lengths))
-    limit = _limit(filled, streams)
+    share = _share(filled, streams)
     least, starts = [0], [0]  # what the first texts cost, and where the last part of them starts
     for stop, length in enumerate(filled, 1):
+        limit = min(PART_PIECES, max(share, LEAST_PART * length))  # of word pieces, empty texts not counted
         first = max(0, stop - max(1, int(limit // length)))
         costs = ((least[start] + filled_count(stop - start) * length, start) for start in range(first, stop))
         cost, start = min(costs)
@@ -75,8 +77,8 @@ def parts_of(lengths: Sequence[int], streams: int) -> list[Part]:
     return parts[::-1]
 
 
-def _limit(filled: Sequence[int], streams: int) -> float:
-    """Return how many word pieces a part may have, empty texts not counted: each stream gets as many such parts."""
+def _share(filled: Sequence[int], streams: int) -> float:
+    """Return how many word pieces a part should have, so that each stream gets as many parts as the others."""
     total = sum(filled)
     rounds = math.ceil(total / (streams * PART_PIECES))
-    return min(PART_PIECES, max(MARGIN * total / (streams * rounds), LEAST_PART * filled[-1]))
+    return MARGIN * total / (streams * rounds)

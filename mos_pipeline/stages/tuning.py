@@ -88,7 +88,7 @@ def choose_pieces(work: Callable[[int], float]) -> int:
     measured = list[tuple[int, float]]()
     pieces = FIRST_PIECES
     while pieces <= MOST_PIECES:
-        work(pieces)
+        work(pieces)  # the first time pays for what later ones find ready
         measured.append((pieces, min(work(pieces) for _ in range(ROUNDS))))
         _, taken = measured[-1]
         if 2 * taken > MOST_BATCH_S / ENOUGH or best_pieces(measured) != pieces:

@@ -115,6 +115,10 @@ class VariantBackend:
         """Whether a batch is divided into parts of like length; sentence-transformers computes it as a whole."""
         return isinstance(self._inner, OpenVinoEncoder)
 
+    def taken(self, length: int) -> int:
+        """Return how many word pieces are computed for a text of ``length``."""
+        return self._inner.taken(length) if isinstance(self._inner, OpenVinoEncoder) else length
+
     def threads_to_try(self, cores: int) -> tuple[int, ...]:
         """Return the numbers of threads that are worth a try."""
         return thread_counts(cores) if isinstance(self._inner, OpenVinoEncoder) else (cores,)
