@@ -1,8 +1,10 @@
 """Where threads spend their processor time: the stack of each, every few milliseconds of that time.
 
-A timer on the thread's own processor clock sends it a signal, and ``faulthandler``'s handler, which needs no
-interpreter lock, writes the stack that the signal met. A thread that looks at the others' stacks would meet them only
-where they give up that lock; a profiler that is told of every call makes short functions look long.
+A timer on the thread's own processor clock sends a signal, whose handler notes the stack. Python runs it in the main
+thread, between two instructions: a main thread tells its own stack. Of another one it tells what that thread is at when
+it gives up the interpreter lock, which it is asked to do at once, while it is sampled. (``faulthandler`` would look at
+the very instruction, without the lock, and now and then at a frame that is gone: the process died of it.) A profiler
+that is told of every call makes short functions look long.
 
 The kernel looks at such timers when its clock ticks, every few milliseconds.
 """
@@ -10,18 +12,18 @@ The kernel looks at such timers when its clock ticks, every few milliseconds.
 from __future__ import annotations
 
 import ctypes
-import faulthandler
 import os
 import re
 import signal
+import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from io import FileIO
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from mos_pipeline.engine.engine import Engine
@@ -31,6 +33,7 @@ from mos_pipeline.runtime.worker import Stage
 __all__ = ["Frame", "Stacks", "ThreadSampler", "children_sampled", "parse", "stacks_of"]
 
 INTERVAL_NS = 1_000_000
+AT_ONCE_S = 1e-4  # the interpreter lock is given up within, while a thread is sampled that is not the main one
 _THREAD_ID = 4  # SIGEV_THREAD_ID: the signal goes to that thread
 _FRAME = re.compile(r'  File "(.*)", line \d+ in (.*)')
 _HEAD = "Stack (most recent call first):"
@@ -67,38 +70,55 @@ class ThreadSampler:
     """Samples one thread from now on; a thread needs a ``number`` of its own among those sampled in its process."""
 
     def __init__(self, thread: threading.Thread, path: Path, number: int = 0) -> None:
-        """Append the stacks of ``thread``, which runs, to ``path``.
-
-        Called in the main thread, as all that sets what signals do.
+        """Append the stacks of ``thread``, which runs, to ``path``. Called in the main thread, as ``stop`` is.
 
         Raises:
             OSError: the system has no such timers.
         """
         self._signal = signal.SIGRTMIN + number
-        self._file: FileIO = path.open("ab", buffering=0)
-        # What comes when sampling has stopped, to a thread that had no core until then, would end the process.
-        signal.signal(self._signal, signal.SIG_IGN)
-        faulthandler.register(self._signal, file=self._file, all_threads=False)
+        self._thread = thread
+        self._file = path.open("ab", buffering=0)  # whole stacks: a handler may interrupt another
+        self._switch_s = sys.getswitchinterval()
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._timer = ctypes.c_void_p()
-        event = _Event(None, self._signal, _THREAD_ID, thread.native_id, b"")
+        main = threading.main_thread()
+        event = _Event(None, self._signal, _THREAD_ID, main.native_id, b"")
         clock = time.pthread_getcpuclockid(thread.ident or 0)
+        signal.signal(self._signal, self._note)
         self._check(self._libc.timer_create(clock, ctypes.byref(event), ctypes.byref(self._timer)))
         span = _Span(0, INTERVAL_NS)
         times = _Times(span, span)
         self._check(self._libc.timer_settime(self._timer, 0, ctypes.byref(times), None))
+        if thread is not main:
+            sys.setswitchinterval(AT_ONCE_S)
 
     def stop(self) -> None:
-        """Sample no more. A signal that is still on its way is ignored."""
+        """Sample no more. A signal that is still on its way does nothing."""
         self._libc.timer_delete(self._timer)
-        faulthandler.unregister(self._signal)
+        self._end()
+        sys.setswitchinterval(self._switch_s)
+
+    def _note(self, _signal: int, frame: FrameType | None) -> None:
+        if self._thread is not threading.main_thread():
+            frame = sys._current_frames().get(self._thread.ident or 0)
+        lines = [_HEAD]
+        while frame is not None:
+            lines.append(f'  File "{frame.f_code.co_filename}", line {frame.f_lineno} in {frame.f_code.co_name}')
+            frame = frame.f_back
+        self._file.write(("\n".join(lines) + "\n").encode("utf-8", "replace"))
+
+    def _end(self) -> None:
+        signal.signal(self._signal, _nothing)
         self._file.close()
 
     def _check(self, failed: int) -> None:
         if failed:
-            faulthandler.unregister(self._signal)
-            self._file.close()
+            self._end()
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def _nothing(_signal: int, _frame: FrameType | None) -> None:
+    """Take a signal that comes late: ignoring it from now on would let Python complain of one that it has noted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +154,7 @@ def stacks_of(path: Path, start: int = 0) -> Stacks:
 
 
 def parse(text: str) -> Stacks:
-    """Return the stacks that ``faulthandler`` has written; one that is cut off counts as far as it goes."""
+    """Return the stacks that were written; one that is cut off counts as far as it goes."""
     found: Stacks = Counter()
     for part in text.split(_HEAD)[1:]:
         frames = tuple((match[1], match[2]) for match in _FRAME.finditer(part))
