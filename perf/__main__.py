@@ -42,6 +42,7 @@ BENCHES = (
     "beside",
     "profile",
 )
+ENGINE_ALONE = frozenset({"profile"})  # with --quick by the fake model: the real one has to load twice for it
 COMMANDS = ("backends", "compare", "document", "peers", "recall", "report", "soak", "torture", "tune")
 
 
@@ -56,15 +57,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = BENCHES if "all" in given.bench else tuple(dict.fromkeys(given.bench))
     if given.plot is not None and "cliff" not in names:
         parser.error("--plot draws what the bench cliff measures: name it, too")
+    backend = given.backend or Options().backend
     options = Options(
-        given.quick, given.pages, given.backend, given.dataset, given.dir, given.latency_ms, settings_of(given.set)
+        given.quick, given.pages, backend, given.dataset, given.dir, given.latency_ms, settings_of(given.set)
     )
+    alone = options if given.backend or not given.quick else replace(options, backend="fake")
     report = begun(given)
     results = []
     for name in names:
         print(f"{name} …", file=sys.stderr, flush=True)
         share = CpuShare()
-        results.append(replace(_bench(name)(options), others=share.others()))
+        result = _bench(name)(alone if name in ENGINE_ALONE else options)
+        results.append(replace(result, others=share.others()))
         print(f"{name}: {share}", file=sys.stderr, flush=True)
     missed = tell(report, results, given.json)
     if given.plot is not None:
@@ -86,8 +90,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--backend",
         choices=backends(),
-        default=Options().backend,
-        help="for append, busy, profile and readers; others have their own",
+        help="for append, busy, profile and readers; others have their own (default: that of the settings; for a quick "
+        "profile the fake one)",
     )
     parser.add_argument(
         "--set",

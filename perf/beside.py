@@ -2,7 +2,8 @@
 
 All get the same texts, the same embedding model's files and the same fake endpoint; ``python -m perf peers install``
 installs them. What is not installed is left out, and the notes say so. They say, too, what could not be made equal.
-Without an endpoint our pages a second are told for each way of embedding that starts here (``perf/variants.py``).
+Without an endpoint our pages a second are told for each way of embedding that starts here (``perf/variants.py``), the
+peer's before and after each; for a quick look of the first way alone.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from perf.adds import CAPACITY, Row, add_rows, in_order, openai_settings, row_of
 from perf.endpoint import endpoint
 from perf.options import Options
 from perf.peers import INSTALL, MEM0, MEMORYOS, Peer, peer
-from perf.pipelines import NotReadyError, wait_ready
+from perf.pipelines import NotReadyError, wait_ready, watch_texts
 from perf.processes import disk_bytes
 from perf.result import Aim, BenchResult, Figure, Series, at_least
 from perf.texts import Page, question
 from perf.timing import median, seconds
-from perf.variants import Variant, wanted
+from perf.variants import VARIANTS, Variant, wanted
 
 __all__ = ["NOT_EQUAL", "run"]
 
@@ -39,6 +40,8 @@ ROW, QUICK_ROW = 20, 11  # adds in a row
 PAGES, SLOW_PAGES = 400, 40  # of one user; where each takes a second or more
 INGESTED = 2000  # ours: enough to fill the pipeline
 QUESTIONS = 50
+QUICK_VARIANTS = 1
+QUICK_TURNS = 0  # of a peer's behind each of ours
 IDLE_S = 3600.0
 MS, US = 1e3, 1e6
 REMEMBER = '{"memory": [{"id": "0", "text": "They spoke of this and that.", "attributed_to": "user"}]}'
@@ -87,7 +90,8 @@ Found = tuple[list[Figure], list[Series], list[str]]
 def _memoryos_beside(options: Options, memoryos: Peer) -> Found:
     """Measure adds in a row, without pauses; pages a second once short-term memory is full; what many pages cost."""
     length = options.times(ROW, QUICK_ROW)
-    rows = [row_of(number, length) for number in range(options.times(THEIR_USERS, 1))]
+    # For a look those are enough that their rate is told by.
+    rows = [row_of(number, length) for number in range(options.times(THEIR_USERS, 0))]
     many, stored = _pages(options, options.times(INGESTED, 100)), _pages(options, options.times(PAGES, 24))
     few = many[: options.times(SLOW_PAGES, QUICK_ROW)]
     asked_of = [stored[number * 79 % len(stored)] for number in range(options.times(QUESTIONS, 20))]
@@ -96,15 +100,20 @@ def _memoryos_beside(options: Options, memoryos: Peer) -> Found:
         with options.store() as first, options.open(first, **openai_settings(slow.base_url)) as memory:
             wait_ready(memory)
             adds = add_rows(memory, options.times(USERS, 3), 0.0, length)
+            texts = watch_texts(memory)
             rate = _rate(memory, many)
         ours = _asked(options, store, stored, questions, openai_settings(quick.base_url))
         slow_rows = [Row(pages, slow.base_url, far / "slow") for pages in (*rows, few)]
         told = their_rows(memoryos, [*slow_rows, Row(stored, quick.base_url, far / "quick")], questions, pause_s=0.0)
         sizes = max(disk_bytes(store)) / len(stored), max(disk_bytes(far / "quick")) / len(stored)
     *their_adds, row, _ = told["seconds"]
+    their_adds = their_adds or [row]
     their_rate = len(row[LATE]) / sum(row[LATE])  # its first pages cost it nothing
     theirs = [MS * spent for spent in told["asked"]]
-    note = f"{len(many)} pages of ours, {len(row[LATE])} late ones of {MEMORYOS}; {options.latency_ms:g} ms an answer"
+    note = (
+        f"{len(many)} pages of ours, of which {len(texts)} texts were embedded, {len(row[LATE])} late ones of "
+        f"{MEMORYOS}; {options.latency_ms:g} ms an answer"
+    )
     rates = "ingest with the endpoint", "pages/s", (rate, their_rate), (len(many), len(row[LATE]))
     where = f"at {len(stored)} pages"
     disk = f"disk for a page {where}", "bytes", sizes, (len(stored), len(stored))
@@ -153,7 +162,7 @@ def _asked(
 
 
 def _mem0_beside(options: Options, mem0: Peer) -> Found:
-    variants = wanted(options)
+    variants = wanted(options)[: options.times(len(VARIANTS), QUICK_VARIANTS)]
     pages = _pages(options, options.times(max(variant.pages for variant in variants), 100))
     few, told = pages[: options.times(PAGES, 12)], _pages(options, options.times(SLOW_PAGES, 3))
     with endpoint(options.latency_s, REMEMBER) as asked:
@@ -171,7 +180,7 @@ def _mem0_beside(options: Options, mem0: Peer) -> Found:
         except DOES_NOT_START as error:
             notes.append(f"{variant.name} is left out: {error}")
             continue
-        if not options.quick:  # theirs before ours and after it: the machine may be another a minute later
+        for _ in range(options.times(1, QUICK_TURNS)):  # the machine may be another a minute later
             theirs.append(len(few) / sum(_mem0(options, mem0, few)["seconds"]))
         name, aim = f"ingest without an endpoint, {variant.name}", at_least(variant.over_mem0)
         figures += [

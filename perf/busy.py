@@ -28,7 +28,7 @@ from perf.timing import percentile
 __all__ = ["run"]
 
 USER, BULK = "user", "bulk loader"
-OWN_PAGES, QUICK_OWN_PAGES = 200, 60
+OWN_PAGES, QUICK_OWN_PAGES = 200, 30
 PAUSE_S = 0.1
 FAKE_MS = 10.0
 P95 = 0.95
@@ -49,7 +49,7 @@ def run(options: Options) -> BenchResult:
         pages = list(islice(own, options.times(OWN_PAGES, QUICK_OWN_PAGES)))
         pipeline.add_many(pages)
         pipeline.wait_idle(IDLE_TIMEOUT_S)
-        count = options.times(200, 12)
+        count = options.times(200, 10)
         idle = _searches(pipeline, pages, count)
         pipeline.add_many(islice(synthetic_pages(BULK), options.size(100_000, 3000)))
         busy = _searches(pipeline, pages, count)

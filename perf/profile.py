@@ -35,7 +35,7 @@ from perf.usage import Usage
 __all__ = ["run"]
 
 USERS = 20
-WARM_UP = 200  # pages before: caches and code are there then
+WARM_UP, QUICK_WARM_UP = 200, 60  # pages before: caches and code are there then
 IDLE_TIMEOUT_S = 3600.0
 MICRO = 1e6
 FUNCTIONS = 6  # named in a stage's note
@@ -72,7 +72,7 @@ class _Accounts:
 def run(options: Options) -> BenchResult:
     """Measure and sample the ingestion of some pages."""
     stream = options.page_stream()
-    warm_up = [{**page, "user_id": "nobody"} for page in islice(stream, WARM_UP)]
+    warm_up = [{**page, "user_id": "nobody"} for page in islice(stream, options.times(WARM_UP, QUICK_WARM_UP))]
     pages = list(islice(stream, options.size(8000, 120)))
     if options.dataset is None:
         pages = [{**page, "user_id": f"user {number * USERS // len(pages)}"} for number, page in enumerate(pages)]

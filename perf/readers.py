@@ -27,7 +27,7 @@ READERS = (1, 8, 64)
 OWN_PAGES = 60
 BULK_PAGES = 100_000
 PAUSE_S = 2.0
-SPAN_S, QUICK_SPAN_S = 20.0, 1.0
+SPAN_S, QUICK_SPAN_S = 20.0, 0.7
 IDLE_S = 600.0
 FAKE_MS = 10.0
 MANY = 1 << 40
@@ -42,7 +42,7 @@ def run(options: Options) -> BenchResult:
         options.open(folder, backlog__max_bytes=MANY, **settings) as pipeline,
     ):
         wait_ready(pipeline)
-        own = [list(islice(synthetic_pages(f"reader{n}", n), options.size(OWN_PAGES, 4))) for n in range(READERS[-1])]
+        own = [list(islice(synthetic_pages(f"reader{n}", n), options.size(OWN_PAGES, 1))) for n in range(READERS[-1])]
         pipeline.add_many([page for pages in own for page in pages])
         pipeline.wait_idle(IDLE_S)
         span = QUICK_SPAN_S if options.quick else SPAN_S

@@ -193,6 +193,8 @@ def test_ours_and_theirs_are_measured_in_one_run(tmp_path: Path, monkeypatch: py
     odd = replace(fake, name="odd", settings={"embedding__backend": "fake", "embedding__fake_dimension": 0})
     other = replace(fake, name="other", settings={**fake.settings, "embedding__tier": "static"})
     monkeypatch.setattr(variants, "VARIANTS", (fake, odd, other))
+    monkeypatch.setattr(beside, "QUICK_VARIANTS", 3)
+    monkeypatch.setattr(beside, "QUICK_TURNS", 1)
     monkeypatch.setattr(beside, "openai_settings", lambda url: adds.openai_settings(url, embedding__backend="fake"))
     stores = tmp_path / "stores"
     stores.mkdir()
@@ -206,6 +208,8 @@ def test_ours_and_theirs_are_measured_in_one_run(tmp_path: Path, monkeypatch: py
         "ingest without an endpoint, fp32, ours over mem0ai": "median ≥ 3.5",
     }
     assert all(figure.median > 0 for figure in result.figures)
+    (turns,) = (figure for figure in result.figures if figure.name == "ingest without an endpoint, mem0ai")
+    assert turns.samples == 2
     assert len({series.plot for series in result.series}) == 5
     assert result.notes[-2].startswith("odd is left out: ")
     assert result.notes[-1].startswith("other is left out: ")
