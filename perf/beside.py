@@ -99,7 +99,7 @@ def _memoryos_beside(options: Options, memoryos: Peer) -> Found:
     with endpoint(options.latency_s) as slow, endpoint(0.0) as quick, options.store() as store, options.store() as far:
         with options.store() as first, options.open(first, **openai_settings(slow.base_url)) as memory:
             wait_ready(memory)
-            adds = add_rows(memory, options.times(USERS, 3), 0.0, length)
+            adds = add_rows(memory, options.times(USERS, 2), 0.0, length)
             texts = watch_texts(memory)
             rate = _rate(memory, many)
         ours = _asked(options, store, stored, questions, openai_settings(quick.base_url))
@@ -180,8 +180,8 @@ def _mem0_beside(options: Options, mem0: Peer) -> Found:
         except DOES_NOT_START as error:
             notes.append(f"{variant.name} is left out: {error}")
             continue
-        for _ in range(options.times(1, QUICK_TURNS)):  # the machine may be another a minute later
-            theirs.append(len(few) / sum(_mem0(options, mem0, few)["seconds"]))
+        turns = options.times(1, QUICK_TURNS)  # the machine may be another a minute later
+        theirs += [len(few) / sum(_mem0(options, mem0, few)["seconds"]) for _ in range(turns)]
         name, aim = f"ingest without an endpoint, {variant.name}", at_least(variant.over_mem0)
         figures += [
             Figure(name, "pages/s", len(own), rate),

@@ -51,7 +51,7 @@ def run(options: Options) -> BenchResult:
         pipeline.wait_idle(IDLE_TIMEOUT_S)
         count = options.times(200, 10)
         idle = _searches(pipeline, pages, count)
-        pipeline.add_many(islice(synthetic_pages(BULK), options.size(100_000, 3000)))
+        pipeline.add_many(islice(synthetic_pages(BULK), options.size(100_000, 2000)))
         busy = _searches(pipeline, pages, count)
         ways = _ways(pipeline, own, len(pages), options.times(60, 2))
         note = f"at the end {pipeline.stats().backlog_pages} pages of the bulk load wait"

@@ -27,7 +27,7 @@ def run(options: Options) -> BenchResult:
     with endpoint(options.latency_s) as asked:
         settings = options.with_own(openai_settings(asked.base_url))
         row = options.times(ADDS, QUICK_ADDS)
-        ours = our_adds(options, settings, options.times(USERS, 3), adds=row)
+        ours = our_adds(options, settings, options.times(USERS, 2), adds=row)
         figures, series = cliff("add", ours, EARLY, LATE, at_most(1.1)), [in_order("mos_pipeline", ours)]
         if other is not None:
             theirs = their_adds(options, other, asked.base_url, options.times(THEIR_USERS, 1), adds=row)

@@ -47,7 +47,7 @@ def run(options: Options) -> BenchResult:
         pipeline.wait_idle(IDLE_S)
         span = QUICK_SPAN_S if options.quick else SPAN_S
         idle = {count: _asked(pipeline, own[:count], span, busy=False) for count in READERS}
-        pipeline.add_many(islice(synthetic_pages("bulk loader", 10_000), BULK_PAGES // options.times(1, 10)))
+        pipeline.add_many(islice(synthetic_pages("bulk loader", 10_000), BULK_PAGES // options.times(1, 50)))
         busy = {count: _asked(pipeline, own[:count], span, busy=True) for count in READERS}
         configuration = pipeline._engine.config.as_dict()
     figures = [

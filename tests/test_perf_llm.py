@@ -115,7 +115,7 @@ def test_our_adds_are_timed_user_by_user(tmp_path: Path, monkeypatch: pytest.Mon
     result = cliff.run(options)
     (early, late, _), (curve,) = result.figures, result.series
     assert [x for x, _ in curve.points] == list(range(1, cliff.QUICK_ADDS + 1))
-    assert (early.samples, late.samples) == (3 * (adds.CAPACITY - 1), 3 * (cliff.QUICK_ADDS - adds.CAPACITY))
+    assert (early.samples, late.samples) == (2 * (adds.CAPACITY - 1), 2 * (cliff.QUICK_ADDS - adds.CAPACITY))
     assert result.configuration["embedding"]["backend"] == "fake"
     assert "perf peers install" in result.notes[0]
     assert not any(tmp_path.iterdir())
