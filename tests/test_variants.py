@@ -279,7 +279,7 @@ def test_what_is_left_over_of_a_batch_does_not_count() -> None:
     (item,) = backend.prepare(["word " * 300])
     count = FIRST_PIECES // item.length
     taken = 0.010 + 0.0001 * count * item.length
-    assert stage._taken_by([item], FIRST_PIECES) == pytest.approx(taken * FIRST_PIECES / (count * item.length))
+    assert stage._seconds_for([item], FIRST_PIECES) == pytest.approx(taken * FIRST_PIECES / (count * item.length))
 
 
 def test_recall_counts_the_evidence_among_ten_pages() -> None:

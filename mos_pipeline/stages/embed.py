@@ -115,10 +115,10 @@ class EmbedStage:
         threads = choose_threads(backend, counts, lambda: self._timed(some)[1])
         if not self._settings.batch_word_pieces:
             items = some[:1] if self._batcher.padded else self._mixed()
-            self._batcher.batch_pieces = choose_pieces(lambda pieces: self._taken_by(items, pieces))
+            self._batcher.batch_pieces = choose_pieces(lambda pieces: self._seconds_for(items, pieces))
         return {"threads": threads}
 
-    def _taken_by(self, items: Sequence[Prepared], pieces: int) -> float:
+    def _seconds_for(self, items: Sequence[Prepared], pieces: int) -> float:
         """Return the seconds that ``pieces`` word pieces take, in a batch of ``items`` again and again."""
         batch = self._as_many(items, pieces)
         return self._timed(batch)[1] * pieces / self._pieces(batch)
@@ -134,7 +134,7 @@ class EmbedStage:
         rounds = [[self._timed(items)[1] for items in shapes] for _ in range(WARM_UP_ROUNDS)]
         # The quickest of a few: the first runs pay for memory and code that later ones find ready.
         quickest = map(min, zip(*rounds, strict=True))
-        return [(self._pieces(items), taken) for items, taken in zip(shapes, quickest, strict=True)]
+        return [(self._pieces(items), seconds) for items, seconds in zip(shapes, quickest, strict=True)]
 
     def _mixed(self) -> list[Prepared]:
         return self._backend.prepare(list(map(_words, MIXED_WORDS)))
