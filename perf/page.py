@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from perf.drawing import drawn
-from perf.options import LATENCY_MS, Options
+from perf.options import LATENCY_MS
 from perf.result import Series, plots
 
 __all__ = ["command", "page"]
@@ -42,7 +42,7 @@ img { width: 100%; max-width: 48rem; height: auto; display: block; }
 .rough { color: var(--bad); font-size: .875rem; }
 """
 LEFT_OUT = ("bench", "dir", "json", "check", "plot")  # of the arguments: what changes nothing in a result
-DEFAULTS = {"backend": Options().backend, "latency_ms": LATENCY_MS}
+DEFAULTS = {"latency_ms": LATENCY_MS}
 # Of all benches these are told first, in this order: what most readers come for.
 FIRST = ("cliff", "beside", "document", "ingest", "growth", "memory", "readers", "recall")
 

@@ -149,6 +149,8 @@ def test_the_command_is_the_one_that_makes_the_result() -> None:
         "python -m perf recall --k 5,10 --set a.b=1 --set 'c.d=x y' --seconds 20"
     )
     assert command({"arguments": {"latency_ms": 20.0}}, "cliff") == "python -m perf cliff --latency-ms 20"
+    quick = {"arguments": {"quick": True, "backend": "torch"}}  # else a quick profile is by the fake one
+    assert command(quick, "profile") == "python -m perf profile --quick --backend torch"
 
 
 @pytest.mark.parametrize("theme", THEMES)
