@@ -3,8 +3,9 @@
 A timer on the thread's own processor clock sends a signal, whose handler notes the stack. Python runs it in the main
 thread, between two instructions: a main thread tells its own stack. Of another one it tells what that thread is at when
 it gives up the interpreter lock, which it is asked to do at once, while it is sampled. (``faulthandler`` would look at
-the very instruction, without the lock, and now and then at a frame that is gone: the process died of it.) A profiler
-that is told of every call makes short functions look long.
+the very instruction, without the lock, and now and then at a frame that is gone: the process died of it. So it did when
+garbage was collected in the midst of a look at another thread's frames.) A profiler that is told of every call makes
+short functions look long.
 
 The kernel looks at such timers when its clock ticks, every few milliseconds.
 """
@@ -12,6 +13,7 @@ The kernel looks at such timers when its clock ticks, every few milliseconds.
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import re
 import signal
@@ -77,7 +79,8 @@ class ThreadSampler:
         """
         self._signal = signal.SIGRTMIN + number
         self._thread = thread
-        self._file = path.open("ab", buffering=0)  # whole stacks: a handler may interrupt another
+        self._noting = False
+        self._file = path.open("ab", buffering=0)  # whole stacks: a handler may interrupt another's
         self._switch_s = sys.getswitchinterval()
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._timer = ctypes.c_void_p()
@@ -99,13 +102,28 @@ class ThreadSampler:
         sys.setswitchinterval(self._switch_s)
 
     def _note(self, _signal: int, frame: FrameType | None) -> None:
+        if self._noting:  # where it waits long for a core the next signal comes before it has done: they would pile up
+            return
+        self._noting = True
+        # Python 3.11 collects whenever an object is made, also one for another thread's frame. What a collection calls
+        # may give up the lock; the thread goes on, and the frame that was looked at is gone.
+        collects = gc.isenabled()
+        gc.disable()
+        try:
+            self._file.write(self._stack(frame).encode("utf-8", "replace"))
+        finally:
+            if collects:
+                gc.enable()
+            self._noting = False
+
+    def _stack(self, frame: FrameType | None) -> str:
         if self._thread is not threading.main_thread():
             frame = sys._current_frames().get(self._thread.ident or 0)
         lines = [_HEAD]
         while frame is not None:
             lines.append(f'  File "{frame.f_code.co_filename}", line {frame.f_lineno} in {frame.f_code.co_name}')
             frame = frame.f_back
-        self._file.write(("\n".join(lines) + "\n").encode("utf-8", "replace"))
+        return "\n".join(lines) + "\n"
 
     def _end(self) -> None:
         signal.signal(self._signal, _nothing)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import signal
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,16 @@ from typing import Any
 
 from mos_pipeline import MemoryPipeline, Page
 
-__all__ = ["all_pages", "children", "environment_kept", "open_fake", "own_blocks", "page_text", "unpack"]
+__all__ = [
+    "all_pages",
+    "children",
+    "environment_kept",
+    "open_fake",
+    "own_blocks",
+    "page_text",
+    "signals_heeded",
+    "unpack",
+]
 
 # One LLM worker: who is about what several do asks for them.
 FAKE: dict[str, Any] = {"embedding__backend": "fake", "llm__processes": 1, "runtime__restart_backoff_s": 0.01}
@@ -85,3 +95,17 @@ def environment_kept() -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(before)
+
+
+@contextlib.contextmanager
+def signals_heeded() -> Iterator[None]:
+    """Heed Ctrl-C, also in the background, and SIGHUP, also under nohup; children started inside do so, too."""
+    before = {
+        number: signal.signal(number, handler)
+        for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL))
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
@@ -16,6 +19,9 @@ from perf.kinds import OTHER, busiest, by_kind, kind_of
 from perf.options import Options
 from perf.sampling import Stacks, ThreadSampler, children_sampled, parse, stacks_of
 from tests.support import children
+
+SAMPLES = 50
+PATIENCE_S = 90.0  # the machine may be busy: it only keeps a hanging test from hanging for ever
 
 DUMP = """Stack (most recent call first):
   File "/lib/msgpack/__init__.py", line 36 in packb
@@ -67,14 +73,18 @@ def _little(stop: float) -> None:
 
 
 def test_a_thread_is_met_where_it_spends_its_time(tmp_path: Path) -> None:
-    begun, go = threading.Event(), threading.Event()
+    begun, go, enough = threading.Event(), threading.Event(), threading.Event()
 
     def work() -> None:
         begun.set()
         go.wait()
-        start = time.thread_time()
-        _little(start + 0.05)
-        _much(start + 0.55)
+        while not enough.is_set():  # on a busy machine many signals are noted as one
+            start = time.thread_time()
+            _little(start + 0.01)
+            _much(start + 0.11)
+
+    def met() -> list[str]:
+        return [function for stack in stacks_of(tmp_path / "stacks").elements() for _, function in stack]
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -82,14 +92,66 @@ def test_a_thread_is_met_where_it_spends_its_time(tmp_path: Path) -> None:
     before = usage.of_process(os.getpid())
     sampler = ThreadSampler(thread, tmp_path / "stacks")
     go.set()
+    deadline = time.monotonic() + PATIENCE_S
+    while met().count("work") < SAMPLES and time.monotonic() < deadline:
+        thread.join(0.1)
+    enough.set()
     while thread.is_alive():
         thread.join(0.1)
     sampler.stop()
     signal.raise_signal(sampler._signal)  # one that comes late ends nothing
     assert usage.of_process(os.getpid()).since(before).gave_up > 0
-    met = [function for stack in stacks_of(tmp_path / "stacks").elements() for _, function in stack]
-    assert met.count("_much") > met.count("_little")
-    assert met.count("_much") > 10
+    assert met().count("work") >= SAMPLES
+    assert met().count("_much") > 2 * met().count("_little")
+
+
+COLLECTING = """
+import gc, pathlib, sys, threading, time
+from perf.sampling import ThreadSampler
+
+def deep(calls):
+    return calls and deep(calls - 1)
+
+def work():
+    while not over.is_set():
+        deep(900)
+
+def give_way(*_):
+    for _ in range(3000):
+        pass
+
+over = threading.Event()
+thread = threading.Thread(target=work)
+thread.start()
+sampler = ThreadSampler(thread, pathlib.Path(sys.argv[1]))
+sys.setswitchinterval(1e-6)
+gc.callbacks.append(give_way)
+gc.set_threshold(7, 10, 10)
+for number in range(20_000):
+    sampler._note(0, None)
+sampler.stop()
+over.set()
+assert gc.isenabled()
+"""
+
+
+def test_a_collection_meanwhile_takes_no_frame_away(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", COLLECTING, os.devnull], check=False, timeout=120)
+    assert done.returncode == 0
+
+
+def test_a_look_is_not_interrupted_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sampler = ThreadSampler(threading.main_thread(), tmp_path / "stacks")
+    stack = sampler._stack
+
+    def interrupted(frame: FrameType | None) -> str:
+        sampler._note(0, frame)
+        return stack(frame)
+
+    monkeypatch.setattr(sampler, "_stack", interrupted)
+    sampler._note(0, sys._getframe())
+    sampler.stop()
+    assert stacks_of(tmp_path / "stacks").total() >= 1
 
 
 def test_children_are_sampled_in_the_block_alone(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import contextlib
 import io
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ import pytest
 
 import mos_pipeline
 from mos_pipeline.cli import main
+from tests.support import signals_heeded
 
 REPO = Path(mos_pipeline.__file__).parents[1]
 PATIENCE_S = 90.0  # the machine may be busy: it only keeps a hanging test from hanging for ever
@@ -36,12 +36,7 @@ def environment(settings: Mapping[str, str] | None = None) -> dict[str, str]:
 
 def start(*arguments: object, settings: Mapping[str, str] | None = None, **options: Any) -> subprocess.Popen[str]:
     """Start the command line in a process and a group of its own."""
-    # A test run in the background ignores Ctrl-C, one under nohup SIGHUP, and their children would do so, too.
-    before = {
-        number: signal.signal(number, handler)
-        for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL))
-    }
-    try:
+    with signals_heeded():
         return subprocess.Popen(
             [sys.executable, "-m", "mos_pipeline", *map(str, arguments)],
             **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
@@ -49,9 +44,6 @@ def start(*arguments: object, settings: Mapping[str, str] | None = None, **optio
             env=environment(settings),
             start_new_session=True,
         )
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def run(*arguments: object, settings: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:

@@ -15,6 +15,7 @@ from mos_pipeline.cli import stats
 from mos_pipeline.cli.exits import ExitCode, exit_code
 from mos_pipeline.cli.signals import Interrupted, Signals, terminal_blocked
 from tests.cli.common import REPO, Here, start
+from tests.support import signals_heeded
 
 COMMANDS = (
     "ingest",
@@ -219,6 +220,7 @@ def test_ctrl_c_waits_while_children_are_started() -> None:
         signal.signal(signal.SIGINT, before)
 
 
+@signals_heeded()
 def test_whoever_waits_is_woken_by_what_can_be_read_by_a_signal_or_by_the_time() -> None:
     read_end, write_end = os.pipe()
     before = signal.set_wakeup_fd(-1)

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.support import signals_heeded
+
 __all__ = ["ROOT", "blocks_of", "driver", "noted", "session"]
 
 ROOT = Path(__file__).parents[2]
@@ -23,7 +25,7 @@ def driver(
 
     With ``rest`` it adds a few pages and then keeps the store open; ``environment`` is added to this process's own.
     """
-    with (notes.with_suffix(".log")).open("ab") as log:
+    with (notes.with_suffix(".log")).open("ab") as log, signals_heeded():
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.faults.driver", store, notes, str(seed), *["rest"] * rest],
             cwd=ROOT,
