@@ -10,7 +10,7 @@ from mos_pipeline import config
 from perf.options import Options
 from perf.result import Aim, at_least
 
-__all__ = ["FP32", "VARIANTS", "Variant", "is_plain", "plain", "variant_of", "wanted"]
+__all__ = ["FP32", "STATIC", "VARIANTS", "Variant", "is_plain", "plain", "variant_of", "wanted"]
 
 CHOICES = ("embedding__backend", "embedding__precision", "embedding__tier")
 PLAIN_BACKEND = config.Embedding().backend

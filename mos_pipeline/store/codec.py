@@ -81,6 +81,8 @@ class FrameKind(IntEnum):
 
 # Noise, but for their exponents: a higher level takes three times as long, and not a byte less.
 VECTOR_LEVEL = 1
+# zstd has one code for all literals of a block, of 128 KiB by itself: for high bytes, low ones and text alike.
+VECTOR_BLOCK_BYTES = 8 << 10
 GENERATIONS = 256  # of vectors that frames can tell apart
 
 # What frames of these kinds tell of a scope, a later STATE frame tells anew.
@@ -89,6 +91,7 @@ SCOPE_KINDS = frozenset(
 )
 
 
+_WITH_VECTORS = SCOPE_KINDS | {FrameKind.VECTORS}
 _KINDS = frozenset(map(int, FrameKind))
 
 
@@ -150,16 +153,25 @@ def encode_frame(kind: FrameKind, body: bytes, level: int, last_page: int = NO_P
     """
     if len(body) > MAX_BODY:
         raise InputError(f"a frame of {len(body)} bytes is too long (the limit is {MAX_BODY}); split it")
-    stored, flags = _compressed(body, min(level, VECTOR_LEVEL) if kind == FrameKind.VECTORS else level), 0
+    level = min(level, VECTOR_LEVEL) if kind == FrameKind.VECTORS else level
+    stored, flags = _compressed(body, level, VECTOR_BLOCK_BYTES if kind in _WITH_VECTORS else len(body)), 0
     if len(stored) >= len(body):
         stored, flags = body, PLAIN
     header = _HEADER.pack(MAGIC, VERSION, kind, flags, generation, len(stored), len(body), crc32(stored), last_page)
     return header + _CRC.pack(crc32(header)) + stored
 
 
-def _compressed(body: bytes, level: int) -> bytes:
+def _compressed(body: bytes, level: int, block_bytes: int) -> bytes:
     try:
-        return _coders.compressor(level).compress(body)
+        compressor = _coders.compressor(level)
+        if len(body) <= block_bytes:
+            return compressor.compress(body)
+        stream = compressor.compressobj(size=len(body))
+        parts = []
+        for start in range(0, len(body), block_bytes):
+            parts.append(stream.compress(body[start : start + block_bytes]))
+            parts.append(stream.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK))
+        return b"".join((*parts, stream.flush()))
     except (zstandard.ZstdError, MemoryError):
         return body  # stored plain by the caller: a page must not be lost to its compression
 

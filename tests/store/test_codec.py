@@ -39,6 +39,30 @@ def test_frame_round_trip(kind: FrameKind, body: bytes, level: int) -> None:
     assert len(frame) <= HEADER_BYTES + len(body)
 
 
+@pytest.mark.parametrize("kind", FrameKind)
+@pytest.mark.parametrize("size", [8191, 8192, 8193, 16384, 300_000])
+def test_a_long_frame_round_trips(kind: FrameKind, size: int) -> None:
+    for body in (
+        os.urandom(size),
+        (b"again and again " * size)[:size],
+        os.urandom(size // 2) + bytes(size - size // 2),
+    ):
+        frame = encode_frame(kind, body, 3)
+        assert decode_frame(frame) == (kind, body)
+        assert len(frame) <= HEADER_BYTES + size
+
+
+@pytest.mark.parametrize("kind", [FrameKind.VECTORS, FrameKind.STATE, FrameKind.EVENTS])
+def test_of_vectors_their_exponents_and_text_among_them_shrink(kind: FrameKind) -> None:
+    rows = np.random.default_rng(7).normal(0.0, 384**-0.5, (70, 384)).astype(np.float16)
+    packed, text = pack_vectors(rows), b"what was said of the harbour and the violin " * 200
+    frame = encode_frame(kind, text + packed, 3)
+    high, low = packed[: len(packed) // 2], packed[len(packed) // 2 :]
+    apart = sum(len(encode_frame(kind, part, 3)) for part in (text, high, low))
+    assert len(frame) < 1.02 * apart
+    assert len(frame) < 0.88 * len(packed)
+
+
 @given(st.binary(min_size=1, max_size=60) | st.just(b"again and again " * 20), st.data())
 def test_any_changed_byte_is_noticed(body: bytes, data: st.DataObject) -> None:
     frame = bytearray(encode_frame(FrameKind.BATCH, body, 3))
