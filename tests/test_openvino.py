@@ -215,7 +215,11 @@ def test_the_command_prints_what_was_measured(
     here = Here(capsys)
     for name, value in made.environment.items():
         monkeypatch.setenv(name, value)
-    told = here.json("optimize-model", "--calibrate", write(tmp_path / "pages.jsonl", PAGES))
+    pages = write(tmp_path / "pages.jsonl", PAGES)
+    assert here("optimize-model", "--calibrate", pages, "--least-cosine", "1.1", "--json") == ExitCode.WORKER
+    told = json.loads(here.out)
+    assert (told["kept"], told["within"]) == (True, False)
+    assert f"{told['folder']}: kept before, but the mean cosine must be 1.1 at least" in here.err
     assert (told["digest"], told["texts"]) == (made.int8["digest"], len(PAGES)), "it is there, and measured again"
     assert (told["questions"], told["pages"]) == (56, 200), "with the sample"
     before = set(Path(made.settings.cache_dir).iterdir())

@@ -78,12 +78,14 @@ def run(args: argparse.Namespace, _signals: Signals) -> ExitCode:
         print_json(told)
     else:
         print(table(_rows(told)))
-    if told["kept"]:
+    if told["kept"] and (told["within"] or bounds.kept):
         return ExitCode.OK
-    say(
-        f"error: not kept: the mean cosine must be {bounds.cosine:g} at least, and recall@10 lose {bounds.recall:g} at "
-        "most; calibrate on texts like those to be stored (--calibrate, --store), or say --keep-anyway"
-    )
+    must = f"the mean cosine must be {bounds.cosine:g} at least, and recall@10 lose {bounds.recall:g} at most"
+    mend = "calibrate on texts like those to be stored (--calibrate, --store), or say --keep-anyway"
+    if told["kept"]:  # it was there, and a store may be bound to it
+        say(f"error: {told['folder']}: kept before, but {must}; {mend}")
+    else:
+        say(f"error: not kept: {must}; {mend}")
     return ExitCode.WORKER
 
 

@@ -105,6 +105,9 @@ class OptimiseStage:
     def prepare(self) -> dict[str, Any]:
         """Make the quantised form, unless it is there; return what it tells, ``"folder"``, and is it ``"kept"``?
 
+        ``"within"`` tells whether it is within the bounds. One that is there stays even where it is not: stores may be
+        bound to it.
+
         Raises:
             WorkerError: a library is missing, or the model can't be quantised.
             ModelNotFoundError: the model is nowhere, or the cache can't be written.
@@ -122,13 +125,17 @@ class OptimiseStage:
         found = find_cached(cache, name)
         if found is not None:  # measured once more: maybe with other questions
             told = {**found.about, **self._measured(files, found, self._plain(files))}
-            return {**told, "folder": str(found.folder), "kept": True, "seconds": time.monotonic() - begun}
+            return self._outcome(told, found, begun)
         told = {**made_from, "versions": made_by, "texts": len(self._texts)}
         try:
             found = make_cached(cache, name, lambda folder: self._made(files, folder, told))
         except _NotKeptError as error:
-            return {**error.told, "folder": "", "kept": False, "seconds": time.monotonic() - begun}
-        return {**found.about, "folder": str(found.folder), "kept": True, "seconds": time.monotonic() - begun}
+            return self._outcome(error.told, None, begun)
+        return self._outcome(found.about, found, begun)
+
+    def _outcome(self, told: Mapping[str, Any], kept: CachedModel | None, begun: float) -> dict[str, Any]:
+        outcome = {"folder": str(kept.folder) if kept else "", "kept": kept is not None}
+        return {**told, **outcome, "within": self._bounds.met(told), "seconds": time.monotonic() - begun}
 
     def _made(self, files: ModelFiles, folder: Path, told: dict[str, Any]) -> dict[str, Any]:
         """Quantise into ``folder`` and measure."""
