@@ -3,9 +3,9 @@
 A timer on the thread's own processor clock sends a signal, whose handler notes the stack. Python runs it in the main
 thread, between two instructions: a main thread tells its own stack. Of another one it tells what that thread is at when
 it gives up the interpreter lock, which it is asked to do at once, while it is sampled. (``faulthandler`` would look at
-the very instruction, without the lock, and now and then at a frame that is gone: the process died of it. So it did when
-garbage was collected in the midst of a look at another thread's frames.) A profiler that is told of every call makes
-short functions look long.
+the very instruction, without the lock, and now and then at a frame that is gone: the process died of it. It also died
+where garbage was collected in the midst of a look at another thread's frames.) A profiler that is told of every call
+makes short functions look long.
 
 The kernel looks at such timers when its clock ticks, every few milliseconds.
 """
@@ -80,7 +80,7 @@ class ThreadSampler:
         self._signal = signal.SIGRTMIN + number
         self._thread = thread
         self._noting = False
-        self._file = path.open("ab", buffering=0)  # whole stacks: a handler may interrupt another's
+        self._file = path.open("ab", buffering=0)  # a stack is written whole, or not at all
         self._switch_s = sys.getswitchinterval()
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._timer = ctypes.c_void_p()
@@ -104,12 +104,13 @@ class ThreadSampler:
     def _note(self, _signal: int, frame: FrameType | None) -> None:
         if self._noting:  # where it waits long for a core the next signal comes before it has done: they would pile up
             return
-        self._noting = True
-        # Python 3.11 collects whenever an object is made, also one for another thread's frame. What a collection calls
-        # may give up the lock; the thread goes on, and the frame that was looked at is gone.
+        # Python 3.11 may collect whenever an object is made, also one for another thread's frame. What that calls may
+        # give up the lock; the thread goes on, and the frame that was looked at is gone. Collecting may be off already,
+        # by the handler of another sampler, which this one has interrupted.
         collects = gc.isenabled()
-        gc.disable()
         try:
+            self._noting = True
+            gc.disable()
             self._file.write(self._stack(frame).encode("utf-8", "replace"))
         finally:
             if collects:

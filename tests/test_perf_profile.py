@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -93,12 +96,14 @@ def test_a_thread_is_met_where_it_spends_its_time(tmp_path: Path) -> None:
     sampler = ThreadSampler(thread, tmp_path / "stacks")
     go.set()
     deadline = time.monotonic() + PATIENCE_S
-    while met().count("work") < SAMPLES and time.monotonic() < deadline:
-        thread.join(0.1)
-    enough.set()
-    while thread.is_alive():
-        thread.join(0.1)
-    sampler.stop()
+    try:
+        while met().count("work") < SAMPLES and time.monotonic() < deadline:
+            thread.join(0.1)
+    finally:
+        enough.set()
+        while thread.is_alive():
+            thread.join(0.1)
+        sampler.stop()
     signal.raise_signal(sampler._signal)  # one that comes late ends nothing
     assert usage.of_process(os.getpid()).since(before).gave_up > 0
     assert met().count("work") >= SAMPLES
@@ -123,35 +128,60 @@ def give_way(*_):
 over = threading.Event()
 thread = threading.Thread(target=work)
 thread.start()
-sampler = ThreadSampler(thread, pathlib.Path(sys.argv[1]))
-sys.setswitchinterval(1e-6)
-gc.callbacks.append(give_way)
-gc.set_threshold(7, 10, 10)
-for number in range(20_000):
-    sampler._note(0, None)
-sampler.stop()
-over.set()
-assert gc.isenabled()
+try:
+    sampler = ThreadSampler(thread, pathlib.Path(sys.argv[1]))
+    sys.setswitchinterval(1e-6)
+    gc.callbacks.append(give_way)
+    gc.set_threshold(7, 10, 10)
+    for number in range(20_000):
+        sampler._note(0, None)
+    sampler.stop()
+finally:
+    over.set()
 """
 
 
-def test_a_collection_meanwhile_takes_no_frame_away(tmp_path: Path) -> None:
+def test_a_collection_meanwhile_takes_no_frame_away() -> None:
     done = subprocess.run([sys.executable, "-c", COLLECTING, os.devnull], check=False, timeout=120)
     assert done.returncode == 0
 
 
+@contextmanager
+def sampled(path: Path, number: int = 0) -> Iterator[ThreadSampler]:
+    sampler = ThreadSampler(threading.main_thread(), path, number)
+    try:
+        yield sampler
+    finally:
+        sampler.stop()
+
+
 def test_a_look_is_not_interrupted_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sampler = ThreadSampler(threading.main_thread(), tmp_path / "stacks")
-    stack = sampler._stack
+    with sampled(tmp_path / "stacks") as sampler:
+        stack = sampler._stack
 
-    def interrupted(frame: FrameType | None) -> str:
-        sampler._note(0, frame)
-        return stack(frame)
+        def interrupted(frame: FrameType | None) -> str:
+            sampler._note(0, frame)
+            return stack(frame)
 
-    monkeypatch.setattr(sampler, "_stack", interrupted)
-    sampler._note(0, sys._getframe())
-    sampler.stop()
+        monkeypatch.setattr(sampler, "_stack", interrupted)
+        sampler._note(0, sys._getframe())
     assert stacks_of(tmp_path / "stacks").total() >= 1
+
+
+def test_collecting_is_as_it_was_after_each_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with sampled(tmp_path / "outer", 0) as outer, sampled(tmp_path / "inner", 1) as inner:
+        stack, seen = outer._stack, list[bool]()
+
+        def interrupted(frame: FrameType | None) -> str:
+            inner._note(0, frame)
+            seen.append(gc.isenabled())
+            return stack(frame)
+
+        monkeypatch.setattr(outer, "_stack", interrupted)
+        outer._note(0, sys._getframe())
+        assert gc.isenabled()
+    assert seen
+    assert not any(seen)
 
 
 def test_children_are_sampled_in_the_block_alone(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from mos_pipeline.messages import QUOTES
 from tests.cli.common import PATIENCE_S, Here, environment, exported, start, until
 from tests.cli.test_beside_owner import owner_of
 from tests.faults.processes import session
+from tests.support import signals_heeded
 
 BEAGLE = "I adopted a beagle named Rex."
 QUESTION = "which beagle did I adopt?"
@@ -176,14 +177,15 @@ sys.exit(main(sys.argv[1:]))
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_amid_an_answer_keeps_what_was_shown(store: Path, number: signal.Signals) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-c", SLOW, "chat", *map(str, of_tom(store))],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment(),
-        start_new_session=True,
-    )
+    with signals_heeded():
+        process = subprocess.Popen(
+            [sys.executable, "-c", SLOW, "chat", *map(str, of_tom(store))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(),
+            start_new_session=True,
+        )
     with process:
         try:
             assert process.stdin is not None and process.stdout is not None
