@@ -24,6 +24,7 @@ from mos_pipeline.cli.panel import panel
 from mos_pipeline.cli.rates import Rates
 from mos_pipeline.cli.screen import ENTER, LEAVE, Screen
 from mos_pipeline.metrics import Stats, TaskStats, WorkerStats
+from mos_pipeline.service import client
 from tests.cli.common import PATIENCE_S, Here, start
 from tests.cli.test_beside_owner import owner_of
 
@@ -276,6 +277,22 @@ def test_it_says_when_the_owner_has_ended(telling_store: Path, tmp_path: Path, k
         assert process.stderr is not None
         told = process.stderr.read()
         assert told.startswith(f"error: {store}: process {owner.pid} has closed the store, or ended")
+
+
+@pytest.mark.slow
+def test_an_owner_that_hangs_is_not_waited_for_for_ever(
+    here: Here, telling_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "CALL_S", 0.3)
+    store = shutil.copytree(telling_store, tmp_path / "store")
+    with owner_of(store) as owner:
+        os.kill(owner.pid, signal.SIGSTOP)
+        try:
+            assert here("top", "--store", store) == ExitCode.DEADLINE
+        finally:
+            os.kill(owner.pid, signal.SIGCONT)
+    assert f"process {owner.pid} has not answered stats in time; does it hang?" in here.err
+    assert not here.out
 
 
 def test_without_an_owner_it_says_what_to_do(here: Here, sample_store: Path, tmp_path: Path) -> None:
