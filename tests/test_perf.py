@@ -229,7 +229,9 @@ def test_a_store_s_folder_is_removed_at_the_end(tmp_path: Path) -> None:
 
 
 def test_a_family_is_a_process_with_its_descendants() -> None:
-    command = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'print(1, flush=True); input()'])"
+    # The kernel tells processor time in hundredths of a second.
+    busy = "import time\nwhile time.process_time() < 0.05: pass\nprint(1, flush=True)\ninput()"
+    command = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {busy!r}])"
     with subprocess.Popen([sys.executable, "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
         child.stdout.readline()  # the grandchild is there
