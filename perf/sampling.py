@@ -80,7 +80,7 @@ class ThreadSampler:
         self._signal = signal.SIGRTMIN + number
         self._thread = thread
         self._noting = False
-        self._file = path.open("ab", buffering=0)  # a stack is written whole, or not at all
+        self._file = path.open("ab", buffering=0)  # one write for a stack: another process may read
         self._switch_s = sys.getswitchinterval()
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._timer = ctypes.c_void_p()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import children, own_blocks
+from tests.support import children, own_blocks, signal_stack_kept
 
 __all__ = ["leftovers", "nothing_left", "nothing_left_by_module", "present"]
 
@@ -56,7 +56,8 @@ def leftovers(before: set[str]) -> set[str]:
 def _nothing_left() -> Iterator[None]:
     resource_tracker.ensure_running()  # it lives as long as the test run, and holds one pipe
     before = present()
-    yield
+    with signal_stack_kept():
+        yield
     deadline = time.monotonic() + GRACE_S
     while (left := leftovers(before)) and time.monotonic() < deadline:
         time.sleep(0.02)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import random
 import signal
@@ -20,6 +21,7 @@ __all__ = [
     "open_fake",
     "own_blocks",
     "page_text",
+    "signal_stack_kept",
     "signals_heeded",
     "unpack",
 ]
@@ -109,3 +111,24 @@ def signals_heeded() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+class _SignalStack(ctypes.Structure):
+    """A ``stack_t``."""
+
+    _fields_ = (("base", ctypes.c_void_p), ("flags", ctypes.c_int), ("bytes", ctypes.c_size_t))
+
+
+@contextlib.contextmanager
+def signal_stack_kept() -> Iterator[None]:
+    """Bring back the stack on which this thread takes signals.
+
+    OpenVINO puts one of its own in its place, and leaves it there when it is unloaded and the memory is gone: the
+    process would die of the next signal that has a handler.
+    """
+    libc, before = ctypes.CDLL(None), _SignalStack()
+    libc.sigaltstack(None, ctypes.byref(before))
+    try:
+        yield
+    finally:
+        libc.sigaltstack(ctypes.byref(before), None)

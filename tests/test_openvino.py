@@ -216,13 +216,15 @@ def test_the_command_prints_what_was_measured(
     for name, value in made.environment.items():
         monkeypatch.setenv(name, value)
     pages = write(tmp_path / "pages.jsonl", PAGES)
-    assert here("optimize-model", "--calibrate", pages, "--least-cosine", "1.1", "--json") == ExitCode.WORKER
-    told = json.loads(here.out)
-    assert (told["kept"], told["within"]) == (True, False)
-    assert f"{told['folder']}: kept before, but the mean cosine must be 1.1 at least" in here.err
+    told = here.json("optimize-model", "--calibrate", pages, "--least-cosine", "0", "--most-recall-lost", "1")
+    assert (told["kept"], told["within"]) == (True, True)
     assert (told["digest"], told["texts"]) == (made.int8["digest"], len(PAGES)), "it is there, and measured again"
     assert (told["questions"], told["pages"]) == (56, 200), "with the sample"
     before = set(Path(made.settings.cache_dir).iterdir())
+    beyond = here.json("optimize-model", "--calibrate", pages, "--least-cosine", "1.1", "--keep-anyway")
+    assert (beyond["kept"], beyond["within"]) == (True, False)
+    assert here("optimize-model", "--calibrate", pages, "--least-cosine", "1.1") == ExitCode.WORKER
+    assert f"{told['folder']}: kept before, but the mean cosine must be 1.1 at least" in here.err
     other = write(tmp_path / "others.jsonl", records(3))
     assert here("optimize-model", "--calibrate", other, "--least-cosine", "1.1") == ExitCode.WORKER
     assert re.search(r"kept in +nowhere", here.out)

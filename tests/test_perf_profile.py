@@ -21,10 +21,10 @@ from perf import profile, usage
 from perf.kinds import OTHER, busiest, by_kind, kind_of
 from perf.options import Options
 from perf.sampling import Stacks, ThreadSampler, children_sampled, parse, stacks_of
+from tests.faults.common import PATIENCE_S
 from tests.support import children
 
 SAMPLES = 50
-PATIENCE_S = 90.0  # the machine may be busy: it only keeps a hanging test from hanging for ever
 
 DUMP = """Stack (most recent call first):
   File "/lib/msgpack/__init__.py", line 36 in packb

@@ -81,17 +81,15 @@ class FrameKind(IntEnum):
 
 # Noise, but for their exponents: a higher level takes three times as long, and not a byte less.
 VECTOR_LEVEL = 1
-# zstd has one code for all literals of a block, of 128 KiB by itself: for high bytes, low ones and text alike. In long
-# bodies there are few blocks of mixed content anyway.
+# zstd has one code for all literals of a block, of 128 KiB by itself: for high bytes, low ones and text alike.
 VECTOR_BLOCK_BYTES = 8 << 10
-VECTOR_BLOCKS = 32
+VECTOR_BLOCKS = 32  # at the most: of a long body few blocks are mixed
 GENERATIONS = 256  # of vectors that frames can tell apart
 
 # What frames of these kinds tell of a scope, a later STATE frame tells anew.
 SCOPE_KINDS = frozenset(
     (FrameKind.BATCH, FrameKind.STATE, FrameKind.EVENTS),
 )
-
 
 _WITH_VECTORS = SCOPE_KINDS | {FrameKind.VECTORS}
 _KINDS = frozenset(map(int, FrameKind))
@@ -156,8 +154,8 @@ def encode_frame(kind: FrameKind, body: bytes, level: int, last_page: int = NO_P
     if len(body) > MAX_BODY:
         raise InputError(f"a frame of {len(body)} bytes is too long (the limit is {MAX_BODY}); split it")
     level = min(level, VECTOR_LEVEL) if kind == FrameKind.VECTORS else level
-    in_blocks = max(VECTOR_BLOCK_BYTES, -(-len(body) // VECTOR_BLOCKS)) if kind in _WITH_VECTORS else len(body)
-    stored, flags = _compressed(body, level, in_blocks), 0
+    block_bytes = max(VECTOR_BLOCK_BYTES, -(-len(body) // VECTOR_BLOCKS)) if kind in _WITH_VECTORS else len(body)
+    stored, flags = _compressed(body, level, block_bytes), 0
     if len(stored) >= len(body):
         stored, flags = body, PLAIN
     header = _HEADER.pack(MAGIC, VERSION, kind, flags, generation, len(stored), len(body), crc32(stored), last_page)
