@@ -3,8 +3,8 @@
 A timer on the thread's own processor clock sends a signal, whose handler notes the stack. Python runs it in the main
 thread, between two instructions: a main thread tells its own stack. Of another one it tells what that thread is at when
 it gives up the interpreter lock, which it is asked to do at once, while it is sampled. (``faulthandler`` would look at
-the very instruction, without the lock, and now and then at a frame that is gone: the process died of it. It also died
-where garbage was collected in the midst of a look at another thread's frames.) A profiler that is told of every call
+the very instruction, without the lock, and now and then at a frame that is gone: the process died of it. It may also
+die where garbage is collected in the midst of a look at another thread's frames.) A profiler that is told of every call
 makes short functions look long.
 
 The kernel looks at such timers when its clock ticks, every few milliseconds.
